@@ -1,0 +1,42 @@
+# Every target works on a machine that has only Python >= 3.11 and make: .venv and, where missing, uv are brought first.
+# PYTHON=python3.12 chooses the interpreter; ARGS="..." is handed on to forebay up, pytest and the benchmarks.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo up test check bench lock
+
+PYTHON ?=
+ARGS ?=
+export PYTHON
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml requirements/dev.txt requirements/uv.txt dev/setup.sh
+	@dev/setup.sh
+
+setup: $(INSTALLED)  ## create .venv with everything the other targets need
+
+demo: $(INSTALLED)  ## start the service, classify the sample photos and sentences, print a table, stop
+	@$(BIN)/python examples/demo.py
+
+up: $(INSTALLED)  ## start the service and leave it running until Ctrl-C
+	@exec $(BIN)/forebay up $(ARGS)
+
+test: $(INSTALLED)  ## run every test
+	$(BIN)/python -m pytest tests $(ARGS)
+
+check: $(INSTALLED)  ## check format, lint, types and the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## run the benchmarks and print ratios
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock:  ## compile requirements/*.txt anew (ARGS="--upgrade" takes newer versions)
+	@dev/lock.sh $(ARGS)
