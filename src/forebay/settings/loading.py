@@ -1,0 +1,220 @@
+"""Reading the settings from where they are given, and saying all that is wrong with them at once.
+
+pydantic checks the values; where they come from is ours to know, so that a mistake can name its place.
+docs/decisions/settings.md says why pydantic-settings is not used.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from msgspec import Struct
+from pydantic import SecretStr, ValidationError
+
+from forebay.core.errors import Misconfigured
+from forebay.settings.tree import Settings, meaning_of
+
+PREFIX = "FOREBAY_"
+DEFAULT_FILE = "forebay.toml"
+
+NOT_SETTINGS = frozenset({"FOREBAY_CONFIG", "FOREBAY_URL"})
+"""Read by the command line only: which file, and which service a client command talks to."""
+
+KUBERNETES_LINK = re.compile(r"FOREBAY_(SERVICE_(HOST|PORT)|PORT_\d+_)")
+"""What Kubernetes puts into every pod beside a Service named `forebay`. Nobody wrote them, so they are no mistakes."""
+
+NOT_YET = {
+    "kafka": "Kafka comes with a later version",
+    "postgresql": "PostgreSQL comes with a later version",
+    "postgres": "PostgreSQL comes with a later version",
+    "s3": "S3 comes with a later version",
+}
+
+
+class Given(Struct, frozen=True):
+    """A value and where it came from. `text` is true for what arrived as text and has yet to be read as its type."""
+
+    value: object
+    place: str
+    text: bool
+
+
+def environment_name(name: str) -> str:
+    """`data_dir` -> `FOREBAY_DATA_DIR`"""
+    return PREFIX + name.upper()
+
+
+def option_name(name: str) -> str:
+    """`data_dir` -> `--data-dir`"""
+    return "--" + name.replace("_", "-")
+
+
+def load_settings(overrides: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The settings that hold, with absolute folders.
+
+    `overrides` come from the command line, by field name (`config` names the TOML file); None means not given, text is
+    read as the environment's is. Raises Misconfigured with every mistake there is.
+    """
+    mistakes: list[str] = []
+    given: dict[str, Given] = {}
+    for source in (_file(overrides, environ, cwd, mistakes), _environment(environ, mistakes), _overrides(overrides)):
+        given.update(source)
+    known = {name: entry for name, entry in given.items() if name in Settings.model_fields}
+    mistakes += [_unknown(name, entry) for name, entry in given.items() if name not in known]
+    values = {name: _read(name, entry) for name, entry in known.items()}
+    wrong: dict[str, None] = {}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        wrong = dict.fromkeys(str(one["loc"][0]) for one in error.errors())
+        mistakes += [_wrong(name, known[name]) for name in wrong]
+        settings = Settings.model_validate({name: value for name, value in values.items() if name not in wrong})
+    mistakes += [text for names, text in _contradictions(settings) if not wrong.keys() & names]
+    if mistakes:
+        count = "a setting is wrong" if len(mistakes) == 1 else f"{len(mistakes)} settings are wrong"
+        raise Misconfigured(f"{count}:", mistakes=mistakes)
+    return settings.model_copy(
+        update={"data_dir": cwd / settings.data_dir.expanduser(), "models_dir": cwd / settings.models_dir.expanduser()}
+    )
+
+
+def _overrides(overrides: Mapping[str, object]) -> dict[str, Given]:
+    return {
+        name: Given(value, "the command line", isinstance(value, str))
+        for name, value in overrides.items()
+        if value is not None and name != "config"
+    }
+
+
+def _environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, Given]:
+    """An empty variable counts as none: that is how Compose and shells hand on what was not given."""
+    given = {}
+    names = {environment_name(name): name for name in Settings.model_fields}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS or KUBERNETES_LINK.match(variable) or not value:
+            continue
+        if variable in names:
+            given[names[variable]] = Given(value, "the environment", True)
+        else:
+            mistakes.append(f"{variable}: no such setting{_did_you_mean(variable, [*names, *NOT_SETTINGS])}")
+    return given
+
+
+def _file(
+    overrides: Mapping[str, object], environ: Mapping[str, str], cwd: Path, mistakes: list[str]
+) -> dict[str, Given]:
+    named = overrides.get("config") or environ.get("FOREBAY_CONFIG")
+    path = cwd / Path(str(named or DEFAULT_FILE)).expanduser()
+    if not named and not path.exists():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mistakes.append(f"config [FOREBAY_CONFIG, --config]: {path} cannot be read: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        mistakes.append(f"config [FOREBAY_CONFIG, --config]: {path} is not TOML: {error}")
+    else:
+        return {name: Given(value, str(path), False) for name, value in table.items()}
+    return {}
+
+
+def _read(name: str, given: Given) -> object:
+    """The value as the field's type where it can be read as such; as it came where not, for pydantic to refuse.
+
+    Strict on purpose: `true` and `false` are the booleans, and `8000.0` is no port.
+    """
+    kind = Settings.model_fields[name].annotation
+    value: Any = given.value
+    if get_origin(kind) is tuple:
+        if given.text:
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, list | tuple):
+            return value
+        secret = meaning_of(name).secret
+        return tuple(SecretStr(part) if secret and isinstance(part, str) else part for part in value)
+    if kind is Path:
+        return Path(value) if isinstance(value, str) and value else value
+    if not given.text:
+        return value
+    if kind is bool:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    if kind is int:
+        return int(value) if re.fullmatch(r"[+-]?[0-9]+", value) else value
+    if kind is float:
+        return float(value) if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", value) else value
+    return value
+
+
+def _keys(name: str) -> str:
+    """Every way to give the setting: its name is the key in the TOML file."""
+    option = "" if meaning_of(name).secret else f", {option_name(name)}"
+    return f"{name} [{environment_name(name)}{option}]"
+
+
+def _wrong(name: str, given: Given) -> str:
+    meaning = meaning_of(name)
+    shown = "a value not shown" if meaning.secret else re.sub(r"//[^/@]*@", "//***@", repr(given.value))
+    return f"{_keys(name)}: got {shown} from {given.place}, expected {meaning.expected}{_why_not(name, given.value)}"
+
+
+def _why_not(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    if name == "port" and value.startswith(("tcp://", "udp://")):
+        return (
+            "; Kubernetes sets FOREBAY_PORT beside a Service named forebay: "
+            "put enableServiceLinks: false into the pod's spec"
+        )
+    scheme, separator, rest = value.partition("://")
+    if not separator or not any(
+        str(place).endswith("://") for place in get_args(Settings.model_fields[name].annotation)
+    ):
+        return ""
+    if scheme in NOT_YET:
+        return f"; {NOT_YET[scheme]}"
+    return "; it takes no path: the files lie in data_dir" if rest else ""
+
+
+def _unknown(name: str, given: Given) -> str:
+    return f"{name}: no such setting, in {given.place}{_did_you_mean(name, list(Settings.model_fields))}"
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
+    """What no single setting can be blamed for, with the settings that it is about."""
+    if not settings.allow_unauthenticated and not _is_loopback(settings.host):
+        yield (
+            frozenset({"host", "allow_unauthenticated"}),
+            f"{_keys('host')}: other machines can reach {settings.host!r}, and there are no API keys yet; "
+            f"set {_keys('allow_unauthenticated')} to true if that is meant (behind a proxy that asks who is calling, or in "
+            "a container), or leave host at 127.0.0.1",
+        )
+    if settings.queue == "memory://" and settings.store != "memory://":
+        yield (
+            frozenset({"queue", "store"}),
+            f"{_keys('store')}: {settings.store} would remember positions in a queue that is forgotten at exit; "
+            "with queue memory:// it must be memory:// too",
+        )
+    if settings.queue != "memory://" and settings.blobs == "memory://":
+        yield (
+            frozenset({"queue", "blobs"}),
+            f"{_keys('blobs')}: memory:// would lose the inputs of jobs that {settings.queue} keeps; "
+            "use files://, or memory:// for both",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,237 @@
+"""The settings themselves. `docs/settings.md` is made from this module (`make docs`)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from forebay.core.ids import SECRET_MIN_BYTES
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Meaning(Struct, frozen=True):
+    """What a person must know of one setting.
+
+    `text` says what it does, `reason` why the default is what it is, `expected` what a valid value looks like.
+    `shown_default` stands for a default that differs by machine. `secret` values are never shown and no command-line option
+    takes them, since every user of a machine can read those; `hidden` settings are for tests and stand on no page.
+    """
+
+    text: str
+    reason: str
+    expected: str
+    shown_default: str = ""
+    secret: bool = False
+    hidden: bool = False
+
+
+def _worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Bytes = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+Secret = Annotated[SecretStr, Field(min_length=SECRET_MIN_BYTES)]
+
+
+class Settings(BaseModel):
+    """All of them, frozen. Made by `load_settings`; made directly only in tests."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    host: Annotated[
+        Name,
+        Meaning(
+            "Address that the API listens on.",
+            "There are no API keys yet, so nobody beyond this machine is let in unless you say so.",
+            "a host name or an IP address",
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        Port,
+        Meaning("TCP port of the API; 0 takes any free one.", "What uvicorn listens on.", "a whole number, 0 to 65535"),
+    ] = 8000
+    allow_unauthenticated: Annotated[
+        bool,
+        Meaning(
+            "Let `host` be an address that other machines can reach, although nobody is asked for a key.",
+            "A service that runs models for whoever finds it must be meant.",
+            "true or false",
+        ),
+    ] = False
+    admin_host: Annotated[
+        Name,
+        Meaning(
+            "Address that `/metrics` and the admin pages listen on.",
+            "They tell more than callers should know; open it to your monitoring network only.",
+            "a host name or an IP address",
+        ),
+    ] = "127.0.0.1"
+    admin_port: Annotated[
+        Port,
+        Meaning(
+            "TCP port of `/metrics` and the admin pages; 0 takes any free one.",
+            "The port that OpenTelemetry reserves for a Prometheus exporter.",
+            "a whole number, 0 to 65535",
+        ),
+    ] = 9464
+    data_dir: Annotated[
+        Path,
+        Meaning(
+            "Folder of everything that outlives the process. One process at a time.",
+            "Beside the project it belongs to, where it is easily found and deleted.",
+            "a folder's path, relative to where the command is run",
+        ),
+    ] = Path(".forebay")
+    models_dir: Annotated[
+        Path,
+        Meaning(
+            "Folder of the models: one folder each, with one folder per version.",
+            "Kept with the code that uses them.",
+            "a folder's path, relative to where the command is run",
+        ),
+    ] = Path("models")
+    trusted_models: Annotated[
+        tuple[Name, ...],
+        Meaning(
+            "Models that may run code of their own (Python handlers). Others must be data, such as ONNX.",
+            "A file dropped into a folder must not become code that runs.",
+            "model names, separated by commas",
+        ),
+    ] = ()
+    models: Annotated[
+        tuple[Name, ...],
+        Meaning(
+            "Models that this worker serves; empty for all in `models_dir`.",
+            "One machine serves everything until there are several.",
+            "model names, separated by commas",
+        ),
+    ] = ()
+    queue: Annotated[
+        Literal["sqlite://", "memory://"],
+        Meaning(
+            "Where accepted jobs wait: `sqlite://` (a file in `data_dir`) or `memory://` (lost at exit, for tests).",
+            "Durable without installing anything.",
+            "sqlite:// or memory://",
+        ),
+    ] = "sqlite://"
+    store: Annotated[
+        Literal["sqlite://", "memory://"],
+        Meaning(
+            "Where states and results are read from: `sqlite://` (the queue's file) or `memory://` (for tests).",
+            "Durable without installing anything.",
+            "sqlite:// or memory://",
+        ),
+    ] = "sqlite://"
+    blobs: Annotated[
+        Literal["files://", "memory://"],
+        Meaning(
+            "Where payloads above `inline_limit_bytes` lie: `files://` (a folder in `data_dir`) or `memory://` "
+            "(for tests).",
+            "Durable without installing anything.",
+            "files:// or memory://",
+        ),
+    ] = "files://"
+    synchronous: Annotated[
+        Literal["normal", "full"],
+        Meaning(
+            "What an accepted job survives: `normal` any death of the process (durability class `process`), "
+            "`full` a power cut too (`flushed`): every commit then waits for the disk.",
+            "Submitting is several times faster; the class is shown in `/health` and in every job.",
+            "normal or full",
+        ),
+    ] = "normal"
+    inline_limit_bytes: Annotated[
+        Bytes,
+        Meaning(
+            "Inputs and results above this go to `blobs`; below it they travel with the job.",
+            "256 KiB: most inputs need one write only, and the queue's records stay small.",
+            "a whole number of bytes, 0 or more",
+        ),
+    ] = 256 * KIB
+    max_body_bytes: Annotated[
+        Bytes,
+        Meaning(
+            "Largest request body; more is answered with 413 before it is parsed.",
+            "32 MiB: a photo of 24 MB fits, also in base64; a body is held in memory whole.",
+            "a whole number of bytes, 0 or more",
+        ),
+    ] = 32 * MIB
+    secrets: Annotated[
+        tuple[Secret, ...],
+        Meaning(
+            "Secrets that sign job ids, the same for all replicas. The first signs, all verify, so they can be rotated.",
+            "`forebay up` makes one and keeps it in `data_dir`; roles run apart must be given one.",
+            f"secrets of {SECRET_MIN_BYTES} characters or more, separated by commas",
+            secret=True,
+        ),
+    ] = ()
+    worker_id: Annotated[
+        Name,
+        Meaning(
+            "Name of this worker in events and logs.",
+            "Unique among running processes, and it says where to look.",
+            "a name",
+            shown_default="host name and process id, such as `ada-4711`",
+        ),
+    ] = Field(default_factory=_worker_id)
+    load_timeout_s: Annotated[
+        Seconds,
+        Meaning(
+            "How long a runner may take to load its model before it is killed and the model is called unavailable.",
+            "Two minutes: a model of several GB from a slow disk.",
+            "seconds, more than 0",
+        ),
+    ] = 120.0
+    shutdown_grace_s: Annotated[
+        Seconds,
+        Meaning(
+            "How long a stop waits for work in hand; what is unfinished then runs again at the next start.",
+            "Less than the 30 s after which Kubernetes kills.",
+            "seconds, more than 0",
+        ),
+    ] = 25.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meaning(
+            "Least severe log event that is written. `debug` tells of every job, `info` of every batch.",
+            "One line per batch can be read; one per job costs more than the job.",
+            "debug, info, warning or error",
+        ),
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Meaning(
+            "`json` writes one object per line, `console` is for people; `auto` takes `console` on a terminal.",
+            "Right in a container and at a desk.",
+            "auto, json or console",
+        ),
+    ] = "auto"
+    crash_at: Annotated[
+        Annotated[str, Field(pattern=r"^([a-z_.]+:[1-9][0-9]*)?$")],
+        Meaning(
+            "Kill this process the n-th time it reaches a crash point: `point:n`. For tests.",
+            "Nothing is armed.",
+            "a crash point and a count, such as worker.begun:3",
+            hidden=True,
+        ),
+    ] = ""
+
+    @property
+    def secret_bytes(self) -> tuple[bytes, ...]:
+        """The secrets as `IdMint` takes them."""
+        return tuple(secret.get_secret_value().encode() for secret in self.secrets)
+
+
+def meaning_of(name: str) -> Meaning:
+    """What is known of the setting `name`."""
+    return next(entry for entry in Settings.model_fields[name].metadata if isinstance(entry, Meaning))
