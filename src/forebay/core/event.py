@@ -1,0 +1,76 @@
+"""A fact about a job: what became true, when, in which attempt, said by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from forebay.core.payload import Payload
+
+
+class EventKind(StrEnum):
+    """The words of the event log, of server-sent events and of webhooks."""
+
+    QUEUED = "queued"  # back in the queue after a retryable failure; the first `queued` is the request itself
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        return self not in (EventKind.QUEUED, EventKind.STARTED)
+
+
+class JobError(Struct, frozen=True, kw_only=True):
+    """Why a job failed, as its caller sees it. `code` is stable; `message` names no path and no secret of ours."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class JobMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Seconds and counts of the attempt that decided. `queue_s` runs from acceptance to the start of that attempt."""
+
+    queue_s: float | None = None
+    predict_s: float | None = None
+    batch_size: int | None = None
+
+
+class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`attempt` counts from 1; it is 0 only for a final state reached without an attempt (`canceled`, `expired`)."""
+
+    tenant: str
+    job_id: str
+    kind: EventKind
+    at: float
+    attempt: int = 0
+    worker: str = ""
+    model_version: str = ""
+    output: Payload | None = None
+    error: JobError | None = None
+    metrics: JobMetrics | None = None
+
+
+class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as it was accepted: what travels on the `requests` channel and what every later fact refers to.
+
+    `version` is "" for the model's default version. `start_within_s` and `run_timeout_s` are None for the model's own.
+    """
+
+    tenant: str
+    job_id: str
+    model: str
+    accepted_at: float
+    input: Payload
+    version: str = ""
+    lane: str = "normal"
+    parameters: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] = {}
+    start_within_s: float | None = None
+    run_timeout_s: float | None = None

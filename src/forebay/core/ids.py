@@ -1,0 +1,57 @@
+"""Job ids: `<uuidv7>-<16 hex>`. Any replica knows, without asking a store, an id that we issued to this tenant.
+
+The tag is the first 8 bytes of HMAC-SHA256 over tenant and UUID. 64 bits suffice: a guess must be made online, against
+one tenant, and what it finds is only that a job may exist.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+
+from forebay.core.errors import Misconfigured
+
+TAG_HEX = 16
+SECRET_MIN_BYTES = 16
+
+
+class IdMint:
+    """Issues and recognises job ids. The first secret signs, all verify, so that secrets can be rotated.
+
+    `random_bytes(n)` must be unpredictable in production; a simulation hands in a seeded one.
+    Raises Misconfigured for no secret or one under 16 bytes.
+    """
+
+    def __init__(self, secrets: Sequence[bytes], random_bytes: Callable[[int], bytes]) -> None:
+        if not secrets or any(len(secret) < SECRET_MIN_BYTES for secret in secrets):
+            raise Misconfigured(f"secrets: at least one is needed, each of {SECRET_MIN_BYTES} bytes or more")
+        self._secrets = tuple(secrets)
+        self._random_bytes = random_bytes
+
+    def issue(self, tenant: str, now: float) -> str:
+        """A new id for `tenant`, ordered by `now` to the millisecond."""
+        uuid = _uuid7(int(now * 1000), self._random_bytes(10))
+        return f"{uuid}-{_tag(self._secrets[0], tenant, uuid)}"
+
+    def issued_at(self, tenant: str, job_id: str) -> float | None:
+        """When this id was issued to `tenant`, in seconds since the epoch; None if it was not issued by us to them."""
+        uuid, tag = job_id[:36], job_id[37:]
+        if len(job_id) != 37 + TAG_HEX or job_id[36] != "-" or not job_id.isascii():
+            return None
+        if not any(hmac.compare_digest(_tag(secret, tenant, uuid), tag) for secret in self._secrets):
+            return None
+        return int(uuid[0:8] + uuid[9:13], 16) / 1000
+
+
+def _tag(secret: bytes, tenant: str, uuid: str) -> str:
+    return hmac.digest(secret, f"{tenant}\0{uuid}".encode(), "sha256")[: TAG_HEX // 2].hex()
+
+
+def _uuid7(unix_ms: int, random: bytes) -> str:
+    """RFC 9562 section 5.7: 48 bits of milliseconds, version 7, 74 random bits around the variant."""
+    head = unix_ms.to_bytes(6, "big").hex()
+    tail = bytearray(random)
+    tail[0] = 0x70 | (tail[0] & 0x0F)
+    tail[2] = 0x80 | (tail[2] & 0x3F)
+    body = tail.hex()
+    return f"{head[:8]}-{head[8:]}-{body[:4]}-{body[4:8]}-{body[8:]}"

@@ -1,0 +1,129 @@
+"""What a job is and how it moves. Everything that moves a job's state is here, and nothing else does.
+
+    queued ── started ──▶ running ── succeeded | failed | canceled ──▶ final
+      ▲  │                   │
+      │  └─ any final ─▶     └── queued (a retryable failure) ──▶ queued
+
+A fact that the table does not name for a status is ignored: that is how the first final event in a job's partition
+stays the truth, however many follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.payload import Payload
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
+
+_FROM_QUEUED = {
+    EventKind.STARTED: JobStatus.RUNNING,
+    EventKind.QUEUED: JobStatus.QUEUED,
+    EventKind.SUCCEEDED: JobStatus.SUCCEEDED,
+    EventKind.FAILED: JobStatus.FAILED,
+    EventKind.CANCELED: JobStatus.CANCELED,
+    EventKind.EXPIRED: JobStatus.EXPIRED,
+}
+TRANSITIONS: Mapping[JobStatus, Mapping[EventKind, JobStatus]] = {
+    JobStatus.QUEUED: _FROM_QUEUED,
+    JobStatus.RUNNING: {kind: to for kind, to in _FROM_QUEUED.items() if kind is not EventKind.EXPIRED},
+    **{final: {} for final in FINAL},
+}
+
+
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The visible state of a job. With `model` "" it is a stub: events came before the request they speak of.
+
+    `attempts` is the number in the deciding event, or in the newest attempt begun while none has decided.
+    """
+
+    tenant: str
+    id: str
+    status: JobStatus = JobStatus.QUEUED
+    model: str = ""
+    version: str = ""
+    lane: str = "normal"
+    attempts: int = 0
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    metrics: JobMetrics | None = None
+    output: Payload | None = None
+    error: JobError | None = None
+    metadata: Mapping[str, Any] = {}
+
+
+def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
+    """The job after `fact`. Pure; repeating a fact changes nothing; the request may come before or after any event.
+
+    Events of one job must come in the order of their log. Returns `job` itself when the fact changes nothing.
+    """
+    if job is None:
+        job = Job(tenant=fact.tenant, id=fact.job_id)
+    if isinstance(fact, JobRequest):
+        return _accept(job, fact)
+    to = TRANSITIONS[job.status].get(fact.kind)
+    if to is None or _is_stale(job, fact):
+        return job
+    if to.final:
+        return replace(
+            job,
+            status=to,
+            attempts=fact.attempt or job.attempts,
+            version=fact.model_version or job.version,
+            finished_at=fact.at,
+            metrics=fact.metrics,
+            output=fact.output,
+            error=fact.error,
+        )
+    if fact.kind is EventKind.STARTED:
+        return replace(
+            job,
+            status=to,
+            attempts=fact.attempt,
+            version=fact.model_version or job.version,
+            started_at=fact.at if job.started_at is None else job.started_at,
+        )
+    return replace(job, status=to, attempts=fact.attempt, error=fact.error)
+
+
+def _accept(job: Job, request: JobRequest) -> Job:
+    if job.model:
+        return job
+    return replace(
+        job,
+        model=request.model,
+        version=job.version or request.version,
+        lane=request.lane,
+        created_at=request.accepted_at,
+        metadata=request.metadata,
+    )
+
+
+def _is_stale(job: Job, event: JobEvent) -> bool:
+    """A non-final word about an attempt that is over, or an expiry of what has already been started."""
+    if event.kind is EventKind.STARTED:
+        return event.attempt <= job.attempts
+    if event.kind is EventKind.QUEUED:
+        return event.attempt < job.attempts or job.status is not JobStatus.RUNNING
+    return event.kind is EventKind.EXPIRED and job.attempts > 0

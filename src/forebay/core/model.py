@@ -1,0 +1,49 @@
+"""What is known of a model without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from forebay.core.batching import BatchPolicy
+from forebay.core.retry import RetryPolicy
+
+
+class ModelLimits(Struct, frozen=True, kw_only=True):
+    """`run_timeout_s` bounds the decoding and the predicting of one batch, each; `memory_bytes` bounds one runner."""
+
+    run_timeout_s: float = 60.0
+    start_within_s: float | None = None
+    memory_bytes: int = 4 * 1024**3
+    max_pixels: int = 50_000_000
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """One version of one model, as `model.toml` and the files beside it describe it.
+
+    `folder` is the absolute path of the version's files. `options` are the runtime's own keys (`[onnx]`, `[python]`),
+    `task_options` the task's (`[task]`), both checked by the catalog for shape and by their owner for meaning.
+    """
+
+    name: str
+    version: str
+    task: str
+    runtime: str
+    folder: str
+    description: str = ""
+    batching: BatchPolicy = BatchPolicy()
+    limits: ModelLimits = ModelLimits()
+    retry: RetryPolicy = RetryPolicy()
+    replicas: int = 1
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, Any] = {}
+    task_options: Mapping[str, Any] = {}
+
+
+class ModelStatus(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    UNAVAILABLE = "unavailable"

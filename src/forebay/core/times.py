@@ -1,0 +1,18 @@
+"""Times as text. Inside, a time is a float of seconds since the Unix epoch, kept to the microsecond."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def to_rfc3339(at: float) -> str:
+    """`1764000000.25` -> `2025-11-24T16:00:00.250000Z`. Always six decimals, so that text sorts as time does."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def from_rfc3339(text: str) -> float:
+    """The inverse, for any RFC 3339 offset. Raises ValueError when the text is no time or names no offset."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} names no offset; write it like 2026-11-23T18:00:00Z")
+    return at.timestamp()

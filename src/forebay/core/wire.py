@@ -1,0 +1,169 @@
+"""Requests and events as messages, and back. Golden files in `tests/unit/golden/` hold each released version.
+
+Binary-mode CloudEvents (Kafka protocol binding 1.0.2, section 3.2): attributes are headers named `ce_*`, the data's
+media type is `content-type`, the value is the data itself. What is ours begins with `forebay-`.
+A reader accepts every version it knows and raises InvalidRequest for the rest, so that one bad record stops nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from forebay.core.errors import InvalidRequest
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.message import Message
+from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.times import from_rfc3339, to_rfc3339
+
+WIRE_VERSION = "1"
+REQUEST_TYPE = "io.forebay.job.requested.v1"
+EVENT_TYPE_PREFIX = "io.forebay.job."
+EVENT_TYPE_SUFFIX = ".v1"
+
+_encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_blob = msgspec.json.Decoder(BlobRef).decode
+_error = msgspec.json.Decoder(JobError).decode
+_metrics = msgspec.json.Decoder(JobMetrics).decode
+
+
+def canonical_json(value: Any) -> bytes:
+    """UTF-8, no spaces, keys sorted: the same value is always the same bytes."""
+    return _canonical(value)
+
+
+def encode_request(request: JobRequest) -> Message:
+    """The message that carries `request`. Its value is the input's bytes, or empty when they lie in the blob store."""
+    headers = _common(request.tenant, request.accepted_at, REQUEST_TYPE, "/forebay/api")
+    headers["ce_id"] = request.job_id
+    headers["ce_subject"] = request.model
+    headers["forebay-model"] = request.model
+    headers["forebay-lane"] = request.lane
+    if request.version:
+        headers["forebay-version"] = request.version
+    if request.parameters:
+        headers["forebay-parameters"] = _encode(request.parameters).decode()
+    if request.metadata:
+        headers["forebay-metadata"] = _encode(request.metadata).decode()
+    if request.start_within_s is not None:
+        headers["forebay-start-within-s"] = repr(request.start_within_s)
+    if request.run_timeout_s is not None:
+        headers["forebay-run-timeout-s"] = repr(request.run_timeout_s)
+    return _with_payload(request.tenant, request.job_id, headers, request.input)
+
+
+def decode_request(message: Message) -> JobRequest:
+    """The inverse. Raises InvalidRequest naming the header that is missing or wrong."""
+    headers = message.headers
+    with _Typed(headers):
+        if headers["ce_type"] != REQUEST_TYPE:
+            raise ValueError(f"ce_type {headers['ce_type']!r} is not {REQUEST_TYPE!r}")
+        return JobRequest(
+            tenant=message.tenant,
+            job_id=message.job_id,
+            model=headers["forebay-model"],
+            version=headers.get("forebay-version", ""),
+            lane=headers.get("forebay-lane", "normal"),
+            accepted_at=from_rfc3339(headers["ce_time"]),
+            input=_payload(message),
+            parameters=_object(headers.get("forebay-parameters", "{}")),
+            metadata=_object(headers.get("forebay-metadata", "{}")),
+            start_within_s=_seconds(headers.get("forebay-start-within-s")),
+            run_timeout_s=_seconds(headers.get("forebay-run-timeout-s")),
+        )
+
+
+def encode_event(event: JobEvent) -> Message:
+    """The message that carries `event`. Its value is the output's bytes, or empty."""
+    kind = f"{EVENT_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
+    headers = _common(event.tenant, event.at, kind, f"/forebay/worker/{event.worker}")
+    headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
+    headers["forebay-attempt"] = str(event.attempt)
+    if event.worker:
+        headers["forebay-worker"] = event.worker
+    if event.model_version:
+        headers["forebay-version"] = event.model_version
+    if event.error is not None:
+        headers["forebay-error"] = _encode(event.error).decode()
+    if event.metrics is not None:
+        headers["forebay-metrics"] = _encode(event.metrics).decode()
+    if event.output is None:
+        return Message(tenant=event.tenant, job_id=event.job_id, headers=headers, value=b"")
+    return _with_payload(event.tenant, event.job_id, headers, event.output)
+
+
+def decode_event(message: Message) -> JobEvent:
+    """The inverse. Raises InvalidRequest naming the header that is missing or wrong."""
+    headers = message.headers
+    with _Typed(headers):
+        error, metrics = headers.get("forebay-error"), headers.get("forebay-metrics")
+        return JobEvent(
+            tenant=message.tenant,
+            job_id=message.job_id,
+            kind=EventKind(headers["ce_type"].removeprefix(EVENT_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX)),
+            at=from_rfc3339(headers["ce_time"]),
+            attempt=int(headers["forebay-attempt"]),
+            worker=headers.get("forebay-worker", ""),
+            model_version=headers.get("forebay-version", ""),
+            output=_payload(message) if "content-type" in headers else None,
+            error=None if error is None else _error(error),
+            metrics=None if metrics is None else _metrics(metrics),
+        )
+
+
+def decode(message: Message) -> JobRequest | JobEvent:
+    """Whichever of the two the message carries."""
+    if message.headers.get("ce_type") == REQUEST_TYPE:
+        return decode_request(message)
+    return decode_event(message)
+
+
+def _common(tenant: str, at: float, kind: str, source: str) -> dict[str, str]:
+    return {
+        "ce_specversion": "1.0",
+        "ce_type": kind,
+        "ce_source": source,
+        "ce_time": to_rfc3339(at),
+        "forebay-wire": WIRE_VERSION,
+        "forebay-tenant": tenant,
+    }
+
+
+def _with_payload(tenant: str, job_id: str, headers: dict[str, str], payload: Payload) -> Message:
+    headers["content-type"] = payload.media_type
+    if payload.blob is not None:
+        headers["forebay-blob"] = _encode(payload.blob).decode()
+    return Message(tenant=tenant, job_id=job_id, headers=headers, value=payload.data or b"")
+
+
+def _payload(message: Message) -> Payload:
+    media_type = message.headers.get("content-type", JSON)
+    reference = message.headers.get("forebay-blob")
+    if reference is not None:
+        return Payload(media_type=media_type, blob=_blob(reference))
+    return Payload(media_type=media_type, data=message.value)
+
+
+def _seconds(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+class _Typed:
+    """Turns what can go wrong while reading headers into InvalidRequest."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._version = headers.get("forebay-wire")
+
+    def __enter__(self) -> None:
+        if self._version != WIRE_VERSION:
+            raise InvalidRequest(f"forebay-wire is {self._version!r}; this version reads {WIRE_VERSION!r}")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyError):
+            raise InvalidRequest(f"the header {error.args[0]} is missing") from error
+        if isinstance(error, (ValueError, msgspec.MsgspecError)):
+            raise InvalidRequest(f"a header is wrong: {error}") from error

@@ -1,0 +1,107 @@
+"""Applies the event log to the store: read -> project -> count. The only writer of visible job state."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from forebay.core import crash
+from forebay.core.errors import Unavailable
+from forebay.core.event import JobEvent, JobRequest
+from forebay.core.job import Job, JobStatus
+from forebay.ports.event_log import EventLog, LogBatch
+from forebay.ports.store import ResultStore
+from forebay.telemetry.metrics import Metrics
+
+READ_LIMIT = 1000
+"""Facts in one transaction: large enough that its cost vanishes, small enough that a reader waits some 50 ms at
+most."""
+
+READ_WAIT_S = 5.0
+
+log = structlog.get_logger()
+
+
+class Projector:
+    """Follows every source of the log. Several may run side by side: the store's compare-and-set lets one of them win
+    each batch, and the loser goes on from where the winner left."""
+
+    def __init__(
+        self, events: EventLog, store: ResultStore, metrics: Metrics, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._events = events
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._behind_s: dict[str, float] = {}
+        self._followers: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    def lag_s(self) -> float:
+        """Seconds by which visible state is known to be behind the log; 0.0 when the end was reached at the last
+        read."""
+        return max(self._behind_s.values(), default=0.0)
+
+    def stop(self) -> None:
+        """`run()` returns soon. What was begun is committed or rolled back whole."""
+        self._stopping = True
+        for follower in self._followers:
+            follower.cancel()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._followers = [tasks.create_task(self._follow(source)) for source in self._events.sources()]
+            if self._stopping:
+                self.stop()
+
+    async def _follow(self, source: str) -> None:
+        while True:
+            try:
+                position: str | None = await self._store.position(source)
+                while position is not None:
+                    position = await self._step(source, position)
+                log.info("projector.overtaken", source=source)
+            except Unavailable as error:
+                log.warning("projector.backend_away", source=source, error=error.message)
+                await asyncio.sleep(error.retry_after_s)
+
+    async def _step(self, source: str, position: str) -> str | None:
+        """The next position, or None when another projector has advanced this source."""
+        batch = await self._events.read(source, position, READ_LIMIT, READ_WAIT_S)
+        self._note_lag(batch)
+        if batch.end == position:
+            return position
+        crash.reach("projector.before_project")
+        changed = await self._store.project(batch)
+        crash.reach("projector.after_project")
+        if changed is None:
+            return None
+        self._count(batch, changed)
+        return batch.end
+
+    def _note_lag(self, batch: LogBatch) -> None:
+        newest = _at(batch.facts[-1]) if batch.facts else None
+        age_s = 0.0 if newest is None else max(0.0, self._clock() - newest)
+        self._behind_s[batch.source] = age_s if len(batch.facts) >= READ_LIMIT else 0.0
+        self._metrics.projector_lag.set(age_s)
+
+    def _count(self, batch: LogBatch, changed: Sequence[Job]) -> None:
+        self._metrics.projected_facts.inc(len(batch.facts))
+        self._metrics.projector_malformed.inc(batch.malformed)
+        finals = 0
+        for job in changed:
+            if not job.status.final:
+                continue
+            finals += 1
+            self._metrics.jobs_finished.labels(job.model, job.status.value).inc()
+            if job.status is JobStatus.FAILED and job.error is not None:
+                self._metrics.jobs_failed.labels(job.model, job.error.code).inc()
+        final_events = sum(isinstance(fact, JobEvent) and fact.kind.final for fact in batch.facts)
+        self._metrics.projected_ignored.inc(max(0, final_events - finals))
+
+
+def _at(fact: JobRequest | JobEvent) -> float:
+    return fact.at if isinstance(fact, JobEvent) else fact.accepted_at

@@ -1,0 +1,1 @@
+"""Jobs in, outcomes out: receive -> batch -> predict -> publish -> ack."""

@@ -1,0 +1,275 @@
+"""The worker's side of a runner: start the child process, hand it batches, notice when it dies or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from forebay.core import crash
+from forebay.core.errors import ForebayError, Misconfigured
+from forebay.core.event import JobError
+from forebay.core.model import ModelSpec
+from forebay.worker import frames
+
+PIPELINE_DEPTH = 2
+"""Batches in a runner at once: one is predicted while the next is decoded. A third would only wait."""
+
+KEPT_ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH"})
+KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
+
+log = structlog.get_logger()
+
+
+class BatchFailed(ForebayError):
+    """A batch gave no outcomes: it raised, or the runner died or overran its time. Who is guilty is not said.
+
+    `lost_runner`: the runner is gone with it. `begun`: the attempt was put on record.
+    """
+
+    def __init__(self, error: JobError, *, lost_runner: bool, begun: bool = True) -> None:
+        super().__init__(error.message, code=error.code, retryable=error.retryable)
+        self.lost_runner = lost_runner
+        self.begun = begun
+
+
+class _Flight:
+    """A batch in the runner. `going`: its attempt is on record and it may be predicted."""
+
+    def __init__(self, answer: asyncio.Future[frames.Done], timeout_s: float) -> None:
+        self.answer = answer
+        self.timeout_s = timeout_s
+        self.going = False
+
+
+class Runner:
+    """One child process with one model.
+
+    Batches are predicted in the order given, at most PIPELINE_DEPTH at a time. The child inherits no setting, no
+    credential and no open file but its end of the socketpair.
+    """
+
+    def __init__(self, spec: ModelSpec, *, decode_threads: int, load_timeout_s: float) -> None:
+        self._spec = spec
+        self._decode_threads = decode_threads
+        self._load_timeout_s = load_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._flights: dict[int, _Flight] = {}
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._sent = 0
+        self.died = asyncio.Event()
+        self.death = JobError(code="runner_died", message="the runner died")
+
+    @property
+    def outstanding(self) -> int:
+        """Batches handed in and not answered."""
+        return len(self._flights)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> Mapping[str, Any]:
+        """Spawn the child and wait until the model is loaded; returns what the runtime tells of it.
+
+        Raises Misconfigured with the reason when it cannot be loaded, dies while loading or takes over
+        `load_timeout_s`; the child is gone then.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", "forebay.runner_main", str(theirs.fileno()), str(os.getpid())]
+            # A session of its own: Ctrl-C at a terminal is for the worker, which lets a running batch end.
+            # Blocking is right here: a spawn takes about a millisecond, and the child must be of this thread: Linux
+            # ends it with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+            self._process = subprocess.Popen(  # noqa: ASYNC220
+                command,
+                env=_scrubbed(os.environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a model prints goes to our standard error
+                start_new_session=True,
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        try:
+            self._send(frames.Load(self._spec, self._decode_threads))
+            async with asyncio.timeout(self._load_timeout_s):
+                first = await _read(reader)
+        except TimeoutError:
+            await self.kill()
+            raise Misconfigured(
+                f"loading took more than {self._load_timeout_s:g} s (setting load_timeout_s)", code="model_load_timeout"
+            ) from None
+        except BaseException:
+            await self.kill()
+            raise
+        if not isinstance(first, frames.Ready):
+            await self.kill()
+            reason = (
+                first.reason if isinstance(first, frames.LoadFailed) else f"it {self._how_it_ended()} while loading"
+            )
+            raise Misconfigured(reason, code="model_load_failed")
+        self._listener = asyncio.create_task(self._listen(reader), name=f"runner-{self.pid}")
+        return first.facts
+
+    async def predict(
+        self, items: Sequence[frames.Item], begin: Callable[[], Awaitable[None]], timeout_s: float
+    ) -> frames.Done:
+        """The outcomes of one batch. The child decodes at once and predicts when `begin()` has put the attempt on
+        record.
+
+        `timeout_s` runs from the moment the batch is first in the runner (decoding and prediction together). Raises
+        BatchFailed; after a timeout or a death every batch in the runner raises it and the runner is gone. If `begin`
+        raises, the batch is dropped unpredicted and the error passed on.
+        """
+        self._sent += 1
+        number = self._sent
+        flight = _Flight(asyncio.get_running_loop().create_future(), timeout_s)
+        self._flights[number] = flight
+        if self.outstanding == 1:
+            self._watch()
+        try:
+            if self.died.is_set():
+                raise BatchFailed(self.death, lost_runner=True, begun=False)
+            self._send(frames.Batch(number, list(items)))
+            try:
+                await begin()
+            except BaseException:
+                self._send(frames.Go(number, go=False))
+                raise
+            crash.reach("worker.begun")
+            flight.going = True
+            self._send(frames.Go(number))
+            assert self._writer is not None
+            await self._writer.drain()
+            return await flight.answer
+        except ConnectionError:
+            await self.died.wait()
+            raise BatchFailed(self.death, lost_runner=True) from None
+        finally:
+            self._land(number)
+
+    def _watch(self) -> None:
+        """Time the batch that is first in the runner."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        if self._flights:
+            number, flight = next(iter(self._flights.items()))
+            self._watchdog = asyncio.get_running_loop().call_later(flight.timeout_s, self._overrun, number)
+
+    def _overrun(self, number: int) -> None:
+        flight = self._flights.get(number)
+        if flight is None or not flight.going:  # waiting for its attempt to be recorded, not for the model
+            self._watch()
+            return
+        self.death = JobError(code="run_timeout", message=f"the run took more than {flight.timeout_s:g} s")
+        self._signal()  # the listener sees the link end and buries the child
+
+    def _land(self, number: int) -> None:
+        first = next(iter(self._flights)) == number
+        answer = self._flights.pop(number).answer
+        if answer.done() and not answer.cancelled():
+            answer.exception()  # seen, whoever stopped waiting for it
+        if first:
+            self._watch()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Answer the waiting batches until the child's end closes."""
+        try:
+            while (frame := await _read(reader)) is not None:
+                if not isinstance(frame, frames.Done | frames.Raised):
+                    raise ValueError(f"a {type(frame).__name__} frame after loading")
+                flight = self._flights.get(frame.number)
+                if flight is None or flight.answer.done():
+                    continue
+                if isinstance(frame, frames.Done):
+                    flight.answer.set_result(frame)
+                else:
+                    flight.answer.set_exception(BatchFailed(frame.error, lost_runner=False))
+        except ValueError as error:  # a model wrote to our socket: nothing after it can be trusted
+            log.error("runner.spoke_nonsense", model=self._spec.name, pid=self.pid, error=str(error))
+        finally:
+            await self._bury()
+
+    async def _bury(self) -> None:
+        if self.death.code == "runner_died":
+            self._signal()
+            await self._reap()
+            self.death = JobError(code="runner_died", message=f"the runner {self._how_it_ended()}")
+        else:
+            await self._reap()
+        self.died.set()
+        for flight in self._flights.values():
+            if not flight.answer.done():
+                flight.answer.set_exception(BatchFailed(self.death, lost_runner=True))
+
+    async def kill(self) -> None:
+        """SIGKILL the child and its process group; returns when it is gone. Harmless when it is gone already."""
+        self._signal()
+        if self._writer is not None:
+            self._writer.close()
+        if self._listener is not None:
+            await self._listener
+        else:
+            await self._reap()
+            self.died.set()
+
+    def _signal(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def close(self, grace_s: float) -> None:
+        """Let the child end by itself (its link closes), then kill it."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._reap()
+            except TimeoutError:
+                log.warning("runner.killed_at_stop", model=self._spec.name, pid=self.pid, grace_s=grace_s)
+        await self.kill()
+
+    async def _reap(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+
+    def _how_it_ended(self) -> str:
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return "is gone"
+        if code >= 0:
+            return f"exited with status {code}"
+        return f"was killed by {signal.Signals(-code).name}"
+
+    def _send(self, frame: frames.ToRunner) -> None:
+        assert self._writer is not None
+        self._writer.write(frames.encode(frame))
+
+
+async def _read(reader: asyncio.StreamReader) -> frames.FromRunner | None:
+    """The next frame; None at the end of the link. Raises ValueError (msgspec's errors are such) for what is no
+    frame."""
+    try:
+        length = int.from_bytes(await reader.readexactly(frames.LENGTH_BYTES), "big")
+        frame: frames.FromRunner = frames.decode_from_runner(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return frame
+
+
+def _scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a model may see of our environment: an allow-list, so that no setting or credential passes."""
+    kept = {
+        name: value for name, value in environ.items() if name in KEPT_ENVIRONMENT or name.startswith(KEPT_PREFIXES)
+    }
+    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

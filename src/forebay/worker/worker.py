@@ -1,0 +1,388 @@
+"""One model's worker: receive -> batch -> predict -> publish -> ack.
+
+What happens to a batch that gives no outcomes (it raised, its runner died or overran its time): it runs again in
+halves, each alone in a runner, until the guilty input is by itself. So a neighbour of a bad input succeeds, whatever
+the input did. Every hand-over to a runner is one attempt, recorded before the model runs. An input fails for the
+deaths it causes only when it was alone: at once if the model raised, after `retry.max_attempts` attempts if the
+runner died or hung.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct, structs
+
+from forebay.core import crash, wire
+from forebay.core.batching import Batcher, halves
+from forebay.core.errors import BlobDamaged, InvalidRequest, Unavailable
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.lanes import Lane
+from forebay.core.message import ReceivedMessage
+from forebay.core.model import ModelSpec
+from forebay.core.payload import Payload
+from forebay.ports.blobs import BlobStore
+from forebay.ports.event_log import EventLog
+from forebay.telemetry.metrics import Metrics
+from forebay.worker import frames
+from forebay.worker.intake import Intake
+from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
+from forebay.worker.runners import Runners, Seat
+from forebay.worker.waiting import wait_for
+
+RECEIVE_WAIT_S = 5.0
+BACKEND_RETRY_S = 1.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class JobInHand(Struct, frozen=True, kw_only=True):
+    """A received job. `attempt` is the number that its next hand-over to a runner will have."""
+
+    lane: Lane
+    received: ReceivedMessage
+    request: JobRequest
+    attempt: int
+
+    @property
+    def handle(self) -> tuple[Lane, ReceivedMessage]:
+        return self.lane, self.received
+
+
+class WorkerPlan(Struct, frozen=True, kw_only=True):
+    """The plain values a worker needs. `inline_limit_bytes`: larger outputs go to the blob store."""
+
+    worker_id: str
+    inline_limit_bytes: int
+    stop_grace_s: float
+
+
+class Worker:
+    """Serves one version of one model. `run()` returns after `stop()`, when everything in hand is published or given
+    back.
+
+    `clock` is wall time, for what is shown and for `start_within_s`; waits use the loop's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: WorkerPlan,
+        *,
+        intake: Intake,
+        events: EventLog,
+        blobs: BlobStore,
+        runners: Runners,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._intake = intake
+        self._events = events
+        self._blobs = blobs
+        self._runners = runners
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
+        self._running: set[asyncio.Task[None]] = set()
+        self._in_hand = 0
+        self._max_in_hand = spec.replicas * spec.batching.max_batch_size * (PIPELINE_DEPTH + 1)
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take nothing more; `run()` returns within the plan's grace."""
+        self._stopping.set()
+        self._changed.set()
+        self._room.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(self._runners.run(self._changed), name="runners")
+            receiver = tasks.create_task(self._receive(), name="receive")
+            await self._dispatch(tasks)
+            # Stop receiving first, give back what no runner has, let runners finish what they have, and only then
+            # end the runners: in any other order a running batch would be lost and run again elsewhere.
+            receiver.cancel()
+            await asyncio.wait({receiver})
+            await self._give_back(self._batcher.drain())
+            if self._running:
+                await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
+            self._runners.stop()
+            await keeper
+        await self._intake.close()
+
+    # -- receive ---------------------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        await self._runners.ready.wait()
+        while not self._stopping.is_set():
+            room = self._max_in_hand - self._in_hand
+            if room <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            try:
+                received = await self._intake.receive(room, RECEIVE_WAIT_S)
+                for lane, message in received:
+                    await self._take_in(lane, message)
+            except Unavailable as error:
+                log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+                await wait_for(self._stopping, error.retry_after_s)
+
+    async def _take_in(self, lane: Lane, received: ReceivedMessage) -> None:
+        """Into the batcher, unless the job is over before it begins."""
+        self._in_hand += 1
+        try:
+            request = wire.decode_request(received.message)
+        except InvalidRequest as error:
+            request = _unreadable(received, self._clock())
+            job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt)
+            await self._end(job, EventKind.FAILED, JobError(code="malformed_request", message=error.message), 0)
+            return
+        job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt + 1)
+        if received.interrupted and received.attempt >= self._spec.retry.max_attempts:
+            text = f"{received.attempt} attempts were begun and their worker died each time"
+            await self._end(job, EventKind.FAILED, JobError(code="worker_lost", message=text), received.attempt)
+        elif self._too_late(request, received):
+            await self._end(job, EventKind.EXPIRED, None, 0)
+        elif request.version not in ("", self._spec.version):
+            text = f"version {request.version} is not served; version {self._spec.version} is"
+            await self._end(job, EventKind.FAILED, JobError(code="version_not_served", message=text), received.attempt)
+        elif received.interrupted or request.run_timeout_s is not None:
+            # It may have killed a worker, or has a clock that its neighbours have not: in both cases no company.
+            self._batcher.set_apart([job])
+        else:
+            self._batcher.add(job, asyncio.get_running_loop().time())
+        self._changed.set()
+
+    def _too_late(self, request: JobRequest, received: ReceivedMessage) -> bool:
+        """`started` beats expiry: only what was never begun can expire."""
+        within = request.start_within_s if request.start_within_s is not None else self._spec.limits.start_within_s
+        return within is not None and received.attempt == 0 and self._clock() >= request.accepted_at + within
+
+    # -- batch -----------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
+        """Hand a batch to a runner whenever both are there; returns at `stop()`."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            self._changed.clear()
+            apart = self._batcher.apart
+            seat = self._runners.seat(pipelined=self._batcher.full, apart=apart)
+            batch = [] if seat is None else self._batcher.take(loop.time())
+            if seat is not None and batch:
+                running = tasks.create_task(self._run_batch(seat, batch), name="batch")
+                self._running.add(running)
+                running.add_done_callback(self._running.discard)
+                continue
+            if seat is not None:
+                seat.leave()
+            due = self._batcher.due_at() if seat is not None else None
+            await wait_for(self._changed, None if due is None else max(0.0, due - loop.time()))
+
+    # -- predict ---------------------------------------------------------------------------------------------------
+
+    async def _run_batch(self, seat: Seat, batch: list[JobInHand]) -> None:
+        try:
+            batch, items = await self._load_inputs(batch)
+            done = await self._predict(seat, batch, items) if batch else None
+        except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
+            seat.leave()
+            log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+            await self._give_back(batch, delay_s=BACKEND_RETRY_S)
+        except BatchFailed as failure:
+            seat.leave()
+            await self._after_failure(batch, failure, apart=seat.apart)
+        else:
+            seat.leave()
+            if done is not None:
+                await self._settle(batch, done)
+
+    async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
+        """The jobs whose input is there, and what a runner gets of each; the others end here."""
+        kept: list[JobInHand] = []
+        lost: list[JobInHand] = []
+        items: list[frames.Item] = []
+        for job in batch:
+            given = job.request.input
+            try:
+                data = await self._blobs.get(given.blob) if given.blob is not None else given.data or b""
+            except BlobDamaged as error:
+                log.error("input.lost", job=job.request.job_id, model=self._spec.name, error=error.message)
+                lost.append(job)
+                continue
+            kept.append(job)
+            items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, job.request.parameters))
+        for job in lost:
+            gone = JobError(code="input_lost", message="the stored input is missing or damaged")
+            await self._end(job, EventKind.FAILED, gone, job.attempt - 1)
+        return kept, items
+
+    async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> frames.Done:
+        timeout_s = batch[0].request.run_timeout_s or self._spec.limits.run_timeout_s
+        self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
+        return await seat.runner.predict(items, lambda: self._begin(batch), timeout_s)
+
+    async def _begin(self, batch: list[JobInHand]) -> None:
+        """Put on record that an attempt of each is about to run, before any of it does."""
+        now = self._clock()
+        started = [self._event(job, EventKind.STARTED, job.attempt, now) for job in batch]
+        await asyncio.gather(
+            self._intake.begin([job.handle for job in batch]),
+            self._events.publish(started),
+        )
+        to_start = self._metrics.time_to_start.labels(self._spec.name)
+        for job in batch:
+            to_start.observe(max(0.0, now - job.request.accepted_at))
+
+    async def _after_failure(self, batch: list[JobInHand], failure: BatchFailed, *, apart: bool) -> None:
+        """Decide what each job of a batch without outcomes does next."""
+        if not failure.begun:
+            self._back_to_batcher(batch)
+            return
+        self._metrics.attempts_failed.labels(self._spec.name, failure.code).inc(len(batch))
+        log.warning("batch.failed", model=self._spec.name, jobs=len(batch), code=failure.code, reason=failure.message)
+        error = JobError(code=failure.code, message=failure.message, retryable=failure.retryable)
+        if self._stopping.is_set():
+            await self._give_back(batch)
+        elif failure.retryable:
+            await self._end_or_retry([(job, error) for job in batch])
+        elif len(batch) > 1:
+            for part in halves(batch):
+                self._set_apart(part)
+        elif failure.lost_runner and (not apart or batch[0].attempt < self._spec.retry.max_attempts):
+            self._set_apart(batch)
+        else:
+            await self._end(batch[0], EventKind.FAILED, error, batch[0].attempt)
+
+    def _set_apart(self, part: list[JobInHand]) -> None:
+        self._batcher.set_apart([structs.replace(job, attempt=job.attempt + 1) for job in part])
+        self._changed.set()
+
+    def _back_to_batcher(self, batch: list[JobInHand]) -> None:
+        now = asyncio.get_running_loop().time()
+        for job in batch:
+            self._batcher.add(job, now)
+        self._changed.set()
+
+    # -- publish, ack ----------------------------------------------------------------------------------------------
+
+    async def _settle(self, batch: list[JobInHand], done: frames.Done) -> None:
+        """Publish what the runner answered, then let go of the jobs."""
+        self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)
+        self._metrics.predict_seconds.labels(self._spec.name).observe(done.predict_s)
+        now = self._clock()
+        succeeded: list[JobInHand] = []
+        events: list[JobEvent] = []
+        failed: list[tuple[JobInHand, JobError]] = []
+        for job, outcome in zip(batch, done.outcomes, strict=True):
+            if outcome.error is not None:
+                failed.append((job, outcome.error))
+                continue
+            output = await self._output(job, outcome)
+            metrics = JobMetrics(
+                queue_s=max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at),
+                predict_s=done.predict_s,
+                batch_size=len(batch),
+            )
+            succeeded.append(job)
+            events.append(self._event(job, EventKind.SUCCEEDED, job.attempt, now, output=output, metrics=metrics))
+        if succeeded:
+            await self._publish(events)
+            await self._ack(succeeded)  # last: a crash before here runs the batch again, and the first outcome stays
+        if failed:
+            await self._end_or_retry(failed)
+        log.info("batch.finished", model=self._spec.name, jobs=len(batch), failed=len(failed), predict_s=done.predict_s)
+
+    async def _output(self, job: JobInHand, outcome: frames.Outcome) -> Payload:
+        if len(outcome.data) <= self._plan.inline_limit_bytes:
+            return Payload(media_type=outcome.media_type, data=outcome.data)
+        put = self._blobs.put
+        blob = await self._until_there(lambda: put(job.request.tenant, job.request.job_id, outcome.data))
+        return Payload(media_type=outcome.media_type, blob=blob)
+
+    async def _end_or_retry(self, failed: Sequence[tuple[JobInHand, JobError]]) -> None:
+        """A retryable error sends the job back with a delay until its attempts are used up; any other ends it."""
+        for job, error in failed:
+            delay_s = self._spec.retry.delay_s(job.attempt, self._random()) if error.retryable else None
+            if delay_s is None:
+                await self._end(job, EventKind.FAILED, error, job.attempt)
+                continue
+            await self._publish([self._event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
+            await self._give_back([job], delay_s)
+
+    async def _end(self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int) -> None:
+        if error is not None:
+            log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
+        await self._publish([self._event(job, kind, attempt, self._clock(), error=error)])
+        await self._ack([job])
+
+    def _event(
+        self,
+        job: JobInHand,
+        kind: EventKind,
+        attempt: int,
+        at: float,
+        *,
+        output: Payload | None = None,
+        metrics: JobMetrics | None = None,
+        error: JobError | None = None,
+    ) -> JobEvent:
+        return JobEvent(
+            tenant=job.request.tenant,
+            job_id=job.request.job_id,
+            kind=kind,
+            at=at,
+            attempt=attempt,
+            worker=self._plan.worker_id,
+            model_version=self._spec.version,
+            output=output,
+            metrics=metrics,
+            error=error,
+        )
+
+    async def _publish(self, events: Sequence[JobEvent]) -> None:
+        crash.reach("worker.before_publish")
+        await self._until_there(lambda: self._events.publish(events))
+        crash.reach("worker.after_publish")
+
+    async def _ack(self, jobs: Sequence[JobInHand]) -> None:
+        await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
+        self._let_go(len(jobs))
+
+    async def _give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
+        await self._until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
+        self._let_go(len(jobs))
+
+    async def _until_there(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until the backend is there: what is in hand has cost a run of the model, waiting costs less."""
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+                await asyncio.sleep(BACKEND_RETRY_S)
+
+    def _let_go(self, count: int) -> None:
+        self._in_hand -= count
+        self._room.set()
+
+
+def _unreadable(received: ReceivedMessage, now: float) -> JobRequest:
+    """Stands in for a request that nobody can read, so that its job can be ended by name."""
+    message = received.message
+    return JobRequest(
+        tenant=message.tenant, job_id=message.job_id, model="", accepted_at=now, input=Payload(media_type="", data=b"")
+    )
