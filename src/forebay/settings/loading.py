@@ -196,8 +196,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
         yield (
             frozenset({"host", "allow_unauthenticated"}),
             f"{_keys('host')}: other machines can reach {settings.host!r}, and there are no API keys yet; "
-            f"set {_keys('allow_unauthenticated')} to true if that is meant (behind a proxy that asks who is calling, or in "
-            "a container), or leave host at 127.0.0.1",
+            f"set {_keys('allow_unauthenticated')} to true if that is meant (behind a proxy that asks who calls, "
+            "or in a container), or leave host at 127.0.0.1",
         )
     if settings.queue == "memory://" and settings.store != "memory://":
         yield (

@@ -20,8 +20,8 @@ class Meaning(Struct, frozen=True):
     """What a person must know of one setting.
 
     `text` says what it does, `reason` why the default is what it is, `expected` what a valid value looks like.
-    `shown_default` stands for a default that differs by machine. `secret` values are never shown and no command-line option
-    takes them, since every user of a machine can read those; `hidden` settings are for tests and stand on no page.
+    `shown_default` stands for a default that differs by machine. `secret` values are never shown and have no option,
+    which all users of a machine could read. `hidden` settings are for tests and stand on no page.
     """
 
     text: str
@@ -169,7 +169,7 @@ class Settings(BaseModel):
     secrets: Annotated[
         tuple[Secret, ...],
         Meaning(
-            "Secrets that sign job ids, the same for all replicas. The first signs, all verify, so they can be rotated.",
+            "Secrets that sign job ids, the same for all replicas. The first signs, all verify: rotate them so.",
             "`forebay up` makes one and keeps it in `data_dir`; roles run apart must be given one.",
             f"secrets of {SECRET_MIN_BYTES} characters or more, separated by commas",
             secret=True,
