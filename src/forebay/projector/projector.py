@@ -37,8 +37,7 @@ class Projector:
         self._metrics = metrics
         self._clock = clock
         self._behind_s: dict[str, float] = {}
-        self._followers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def lag_s(self) -> float:
         """Seconds by which visible state is known to be behind the log; 0.0 when the end was reached at the last
@@ -46,16 +45,28 @@ class Projector:
         return max(self._behind_s.values(), default=0.0)
 
     def stop(self) -> None:
-        """`run()` returns soon. What was begun is committed or rolled back whole."""
-        self._stopping = True
-        for follower in self._followers:
-            follower.cancel()
+        """Apply what the log holds now, then `run()` returns: so an outcome published before is visible after."""
+        self._stopping.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            self._followers = [tasks.create_task(self._follow(source)) for source in self._events.sources()]
-            if self._stopping:
-                self.stop()
+            followers = {tasks.create_task(self._follow(source)) for source in self._events.sources()}
+            await self._stopping.wait()
+            for follower in followers:
+                follower.cancel()
+            await asyncio.wait(followers)
+        for source in self._events.sources():
+            await self._drain(source)
+
+    async def _drain(self, source: str) -> None:
+        """To the end of the log as it is; an absent backend or another projector ends it early and loses nothing."""
+        try:
+            position: str | None = await self._store.position(source)
+            reached = None
+            while position is not None and position != reached:
+                reached, position = position, await self._step(source, position, wait_s=0.0)
+        except Unavailable as error:
+            log.warning("projector.backend_away", source=source, error=error.message)
 
     async def _follow(self, source: str) -> None:
         while True:
@@ -68,9 +79,9 @@ class Projector:
                 log.warning("projector.backend_away", source=source, error=error.message)
                 await asyncio.sleep(error.retry_after_s)
 
-    async def _step(self, source: str, position: str) -> str | None:
+    async def _step(self, source: str, position: str, wait_s: float = READ_WAIT_S) -> str | None:
         """The next position, or None when another projector has advanced this source."""
-        batch = await self._events.read(source, position, READ_LIMIT, READ_WAIT_S)
+        batch = await self._events.read(source, position, READ_LIMIT, wait_s)
         self._note_lag(batch)
         if batch.end == position:
             return position

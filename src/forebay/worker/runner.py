@@ -98,7 +98,7 @@ class Runner:
                 stdout=2,  # what a model prints goes to our standard error
                 start_new_session=True,
             )
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         try:
             self._send(frames.Load(self._spec, self._decode_threads))
             async with asyncio.timeout(self._load_timeout_s):
