@@ -1,0 +1,193 @@
+"""A running service, seen through its HTTP API by the client commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from forebay.core.errors import ForebayError, Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx2
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+"""Beyond the wait that was asked for: a submit waits for the disk, a loaded service for its turn."""
+
+FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
+
+
+class Refused(ForebayError):
+    """The service answered with an error. `status` is its HTTP status, `problem` its RFC 9457 document."""
+
+    code = "refused"
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(told(status, problem))
+        self.status = status
+        self.problem = problem
+
+
+def service_url(url: str | None) -> str:
+    """Where the service is: `--url`, else FOREBAY_URL, else the address that `forebay up` would listen on here."""
+    found = url or os.environ.get("FOREBAY_URL")
+    if not found:
+        from forebay.cli.options import current_settings
+
+        settings = current_settings({})
+        if settings.port == 0:
+            raise Misconfigured("port is 0, so any port may be meant: name the service with --url or FOREBAY_URL")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        found = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    if urlsplit(found).scheme not in ("http", "https") or not urlsplit(found).hostname:
+        raise Misconfigured(f"{found!r} is no address of a service; expected one like http://127.0.0.1:8000")
+    return found.rstrip("/")
+
+
+class Service:
+    """Blocking calls. Each raises Refused for an error answer and Unavailable when nobody answers."""
+
+    def __init__(self, url: str, transport: httpx2.BaseTransport | None = None) -> None:
+        import httpx2
+
+        import forebay
+
+        self.url = url
+        self._transport_error = httpx2.TransportError
+        self._client = httpx2.Client(
+            base_url=url,
+            transport=transport,
+            # A proxy of the environment is for the world outside, not for a service on this machine.
+            trust_env=urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"),
+            timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            headers={"user-agent": f"forebay-cli/{forebay.__version__}", "accept": "application/json"},
+        )
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._client.close()
+
+    def submit_body(
+        self, model: str, body: bytes, media_type: str, parameters: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, Any]:
+        """Submit raw bytes; the job, queued. The service reads parameters as the types that the model's schema says."""
+        path = f"/v1/models/{quote(model, safe='')}/jobs"
+        headers = {"content-type": media_type}
+        return self._object("POST", path, content=body, headers=headers, params=list(parameters))
+
+    def job(self, job_id: str, wait_s: int = 0) -> dict[str, Any]:
+        """The job as it is, or as soon as it is final within `wait_s`."""
+        path = f"/v1/jobs/{quote(job_id, safe='')}"
+        if not wait_s:
+            return self._object("GET", path)
+        return self._object("GET", path, params={"wait": wait_s}, timeout=wait_s + ANSWER_TIMEOUT_S)
+
+    def result(self, job_id: str) -> bytes:
+        """The output of a job that succeeded, as it was stored."""
+        with self._reaching():
+            answer = self._client.get(f"/v1/jobs/{quote(job_id, safe='')}/result", headers={"accept": "*/*"})
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, _document(answer))
+        return answer.content
+
+    def jobs(self, **filters: str | int | None) -> list[dict[str, Any]]:
+        """The newest first."""
+        params = {name: value for name, value in filters.items() if value is not None}
+        return list(self._object("GET", "/v1/jobs", params=params)["jobs"])
+
+    def models(self) -> list[dict[str, Any]]:
+        return list(self._object("GET", "/v1/models")["models"])
+
+    def model(self, name: str) -> dict[str, Any]:
+        return self._object("GET", f"/v1/models/{quote(name, safe='')}")
+
+    def health(self) -> dict[str, Any]:
+        """What the service says of itself."""
+        return self._object("GET", "/health")
+
+    def _object(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        with self._reaching():
+            answer = self._client.request(method, path, **request)
+        document = _document(answer)
+        if answer.status_code >= 400:
+            raise Refused(answer.status_code, document)
+        return document
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except self._transport_error as error:
+            raise Unavailable(
+                f"no service answers at {self.url} ({str(error) or type(error).__name__}); "
+                "start one with `forebay up`, or name another with --url or FOREBAY_URL"
+            ) from error
+
+
+def wait_until_final(
+    service: Service,
+    job: dict[str, Any],
+    on_change: Callable[[dict[str, Any]], None],
+    pause: Callable[[float], None],
+) -> dict[str, Any]:
+    """Long-poll until the job is final; `on_change(job)` for every answer.
+
+    A service that restarts meanwhile has not lost the job, so up to ten failures in a row are waited out.
+    """
+    wait_s, failures = 1, 0
+    while job["status"] not in FINAL:
+        try:
+            job = service.job(job["id"], wait_s)
+        except ForebayError as error:
+            retry = isinstance(error, Unavailable) or (isinstance(error, Refused) and error.status in (429, 503))
+            failures += 1
+            if not retry or failures > 10:
+                raise
+            pause(min(0.5 * failures, 5.0))
+            continue
+        failures = 0
+        on_change(job)
+        wait_s = min(wait_s * 2, 20)  # at first a quick look, so that `running` is seen; later fewer requests
+    return job
+
+
+def told(status: int, problem: Mapping[str, Any]) -> str:
+    """A problem document (RFC 9457) in words."""
+    text = str(problem.get("detail") or problem.get("title") or "an answer without explanation")
+    lines = [f"{text} ({status} {problem.get('code') or problem.get('title') or ''}".rstrip() + ")"]
+    errors = problem.get("errors")
+    for error in errors if isinstance(errors, list) else []:
+        place = str(error.get("pointer") or error.get("parameter") or "").removeprefix("#")
+        if place or error.get("detail") != text:
+            lines.append(f"  {place or '(all of it)'}: {error.get('detail', '')}")
+    for member, words in (("known", "known"), ("accepted", "accepted media types")):
+        if isinstance(problem.get(member), list):
+            lines.append(f"  {words}: {', '.join(map(str, problem[member]))}")
+    if "limit_bytes" in problem:
+        lines.append(f"  limit: {problem['limit_bytes']} bytes (the service's max_body_bytes)")
+    if "job_id" in problem:
+        lines.append(f"  the job may exist: forebay jobs get {problem['job_id']}")
+    if "request_id" in problem and status >= 500:
+        lines.append(f"  request id: {problem['request_id']}")
+    return "\n".join(lines)
+
+
+def _document(answer: httpx2.Response) -> dict[str, Any]:
+    """The answer's JSON object. Whatever else answered (a proxy, another program) is no Forebay, and is told so."""
+    try:
+        document = answer.json()
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    raise Unavailable(
+        f"what answers at {answer.url} is no Forebay service (status {answer.status_code}, "
+        f"{answer.headers.get('content-type', 'no content type')}); name the service with --url or FOREBAY_URL"
+    )
