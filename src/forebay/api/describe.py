@@ -1,0 +1,135 @@
+"""Words of the OpenAPI document that several operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from forebay.api import schemas
+from forebay.api.prefer import WAIT_MAX_S
+
+_REF = "#/components/schemas/"
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF + "Problem"}}}
+_MEANING = {
+    400: "The body is not JSON.",
+    404: "Unknown: nothing of that name or id is known to this caller.",
+    413: "The body is larger than `limit_bytes`.",
+    415: "The media type is not taken; `accepted` lists those that are.",
+    422: "What was sent can never work; `errors` says where.",
+    503: "Something is away. `outcome_unknown` means that the job `job_id` may exist.",
+}
+_HEADERS = {
+    "Location": "Where to look at the job.",
+    "Retry-After": "Seconds until asking again is worth while.",
+    "Preference-Applied": "Which of the preferences were honoured (RFC 7240).",
+    "X-Request-ID": "The caller's, or one of ours.",
+}
+
+
+def operation(
+    method: str,
+    path: str,
+    endpoint: Any,
+    tag: str,
+    summary: str,
+    responses: Mapping[int, Mapping[str, Any]],
+    *,
+    description: str = "",
+    parameters: tuple[Mapping[str, Any], ...] = (),
+    body: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of one `app.Route`. The operation's id is the name of the endpoint's method."""
+    extra: dict[str, Any] = {"responses": {str(status): response for status, response in responses.items()}}
+    if parameters:
+        extra["parameters"] = list(parameters)
+    if body:
+        extra["requestBody"] = body
+    return {
+        "path": path,
+        "endpoint": endpoint,
+        "methods": [method],
+        "tags": [tag],
+        "summary": summary,
+        "description": description,
+        "operation_id": endpoint.__name__,
+        "openapi_extra": extra,
+    }
+
+
+def answers(description: str, model: str, *headers: str) -> dict[str, Any]:
+    """A JSON answer that fits the component `model`."""
+    response: dict[str, Any] = {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": _REF + model}}},
+    }
+    if headers:
+        response["headers"] = {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in headers}
+    return response
+
+
+def problems(*statuses: int) -> dict[int, dict[str, Any]]:
+    return {
+        status: {"description": _MEANING[status], "content": _PROBLEM}
+        | ({"headers": answers("", "", "Retry-After")["headers"]} if status == 503 else {})
+        for status in statuses
+    }
+
+
+def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": _REF + model}}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def raw_body(media_types: list[str]) -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": {}} for media_type in media_types or ["*/*"]}}
+
+
+def path_parameter(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+
+
+def query_parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema or {"type": "string"}}
+
+
+WAIT = query_parameter(
+    "wait",
+    "Answer as soon as the job is final, after this many seconds at the latest.",
+    type="integer",
+    minimum=0,
+    maximum=WAIT_MAX_S,
+)
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": f"RFC 7240: `wait=N` (at most {WAIT_MAX_S} seconds) answers 200 with the job if it is final then, "
+    "else 202; `respond-async` alone answers 202 at once.",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+
+
+def components() -> dict[str, Any]:
+    """The schemas that `$ref`s point to."""
+    asked: list[type[BaseModel]] = [schemas.JobSubmission, schemas.SimpleSubmission]
+    given: list[type[BaseModel]] = [
+        schemas.JobDocument,
+        schemas.SimpleDocument,
+        schemas.JobsDocument,
+        schemas.ModelsDocument,
+        schemas.ModelDetailDocument,
+        schemas.ReadyDocument,
+        schemas.HealthDocument,
+        schemas.LiveDocument,
+        schemas.Problem,
+    ]
+    _, defined = models_json_schema(
+        [(model, "validation") for model in [*asked, *given]], ref_template=_REF + "{model}"
+    )
+    found: dict[str, Any] = defined["$defs"]
+    return found

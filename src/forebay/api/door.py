@@ -1,0 +1,88 @@
+"""What one model lets in: its schemas, compiled once, and the texts of a query string made into parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from forebay.api.problems import InvalidFields, pointer_to
+from forebay.core.errors import InvalidRequest
+from forebay.core.model import ModelSpec
+from forebay.core.payload import Payload
+from forebay.ports.task import Task
+
+MAX_PLACES = 20
+"""More wrong places than this are not listed."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+class Door:
+    """Checks what comes in for one version of one model. Quick for what fits, thorough for what does not."""
+
+    def __init__(self, spec: ModelSpec, task: Task) -> None:
+        self.spec = spec
+        self._task = task
+        self._parameters_schema = task.parameters_schema(spec)
+        # `mask` keeps a caller's (perhaps huge) input out of the messages; `offline`: no schema fetches others.
+        self._input = jsonschema_rs.validator_for(dict(task.input_schema(spec)), mask="this", offline=True)
+        self._parameters = jsonschema_rs.validator_for(dict(self._parameters_schema), mask="this", offline=True)
+
+    def take_value(self, value: Any, parameters: Mapping[str, Any], input_name: str) -> Payload:
+        """The payload of an input given as JSON in the member `input_name` of the body.
+
+        Raises InvalidFields with pointers into the body.
+        """
+        parameters_fit = self._parameters.is_valid(parameters)
+        if not (parameters_fit and self._input.is_valid(value)):
+            _refuse(_faults(self._input, value, input_name) + _faults(self._parameters, parameters, "parameters"))
+        try:
+            return self._task.parse_input(value, self.spec)
+        except InvalidRequest as error:
+            error.pointer = pointer_to([input_name]) + error.pointer
+            raise
+
+    def take_body(self, body: bytes, media_type: str, parameters: Mapping[str, Any]) -> Payload:
+        """The payload of an input that is the whole body. Raises UnsupportedMedia or InvalidRequest."""
+        if not self._parameters.is_valid(parameters):
+            _refuse(_faults(self._parameters, parameters, "parameters"))
+        return self._task.parse_body(body, media_type, self.spec)
+
+    def parameters_of(self, query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Parameters from a query string, typed as the schema says; a text that is not of its type stays one, for the
+        schema to refuse. A parameter that is an array takes repeated names, or JSON like every other."""
+        properties = self._parameters_schema.get("properties", {})
+        return {name: _typed(texts, properties.get(name, {})) for name, texts in query.items()}
+
+
+def _typed(texts: Sequence[str], schema: Mapping[str, Any]) -> Any:
+    types = schema.get("type", ())
+    types = (types,) if isinstance(types, str) else tuple(types)
+    if "array" in types and not (len(texts) == 1 and texts[0].startswith("[")):
+        items = schema.get("items", {})
+        return [_typed([text], items if isinstance(items, dict) else {}) for text in texts]
+    text = texts[-1]  # of a repeated name the last counts, as in JSON
+    if types == ("string",) or ("enum" in schema and text in schema["enum"]):
+        return text
+    try:
+        return _decode(text.encode())
+    except (ValueError, RecursionError):
+        return text
+
+
+def _faults(validator: Any, value: Any, name: str) -> list[tuple[str, str]]:
+    faults = []
+    for error in validator.iter_errors(value):
+        faults.append((pointer_to([name, *error.instance_path]), str(error.message)))
+        if len(faults) == MAX_PLACES:
+            break
+    return faults
+
+
+def _refuse(faults: list[tuple[str, str]]) -> None:
+    pointer, detail = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    raise InvalidFields(f"{pointer.lstrip('/').replace('/', '.')}: {detail}{more}", faults)

@@ -1,0 +1,132 @@
+"""The outermost layer: request ids, the body limit, metrics, and the last word on errors that nobody foresaw."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from forebay.api.answers import Answer
+from forebay.api.problems import REQUEST_ID, internal, problem, problem_of
+from forebay.core.errors import PayloadTooLarge, UnsupportedMedia
+from forebay.telemetry.metrics import Metrics
+
+log = structlog.get_logger("forebay.api")
+
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._~:+/=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+CLIENT_LEFT = 499
+"""Status in the metrics for a caller who hung up before the answer; the word is nginx's, nothing is sent."""
+
+
+class Edge:
+    """Pure ASGI, one per app. A caller's `X-Request-ID` is kept when it is 1 to 128 harmless characters.
+
+    HEAD is answered as GET without the body (RFC 9110 section 9.3.2).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        random_bytes: Callable[[int], bytes],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._random_bytes = random_bytes
+        self._monotonic = monotonic
+        self._meters: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began = self._monotonic()
+        method = scope["method"]
+        length = encoding = request_id = b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == b"content-encoding":
+                encoding = value.strip().lower()
+            elif name == b"x-request-id" and _GOOD_ID.fullmatch(value):
+                request_id = value
+        request_id = request_id or self._random_bytes(16).hex().encode()
+        # A copy for HEAD only: the server's own scope must go on saying HEAD, so that it leaves out the body.
+        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
+        scope[REQUEST_ID] = request_id.decode()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope, length, encoding)
+            if refusal is not None:
+                await refusal(scope, receive, send_with_id)
+            else:
+                await self._app(scope, self._limited(receive), send_with_id)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except Exception:
+            log.exception("request.crashed", request_id=scope[REQUEST_ID], method=method, path=scope["path"])
+            if status:  # too late for another answer: the server must cut the connection
+                raise
+            await internal(scope)(scope, receive, send_with_id)
+        finally:
+            self._meter(method, scope, status, self._monotonic() - began)
+
+    def _refusal(self, scope: Scope, length: bytes, encoding: bytes) -> Answer | None:
+        """The answer to a request whose headers alone say that it cannot be."""
+        if length and not length.isdigit():
+            return problem(scope, 400, "bad_request", "content-length is not a number")
+        if length and int(length) > self._max_body_bytes:
+            return problem_of(scope, self._too_large())
+        if encoding and encoding != b"identity":
+            # RFC 9110 section 15.5.16: 415 is for codings too. A body that unpacks itself could not be limited.
+            error = UnsupportedMedia("send the body as it is: content-encoding is not taken")
+            answer = problem_of(scope, error)
+            answer.headers = (*answer.headers, (b"accept-encoding", b"identity"))
+            return answer
+        return None
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Cuts a body off at the limit, whatever its headers said of its length."""
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> PayloadTooLarge:
+        limit = self._max_body_bytes
+        return PayloadTooLarge(f"the body is more than {limit} bytes", limit_bytes=limit)
+
+    def _meter(self, method: str, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        labels = (method if method in _METHODS else "other", route, status)
+        meters = self._meters.get(labels)
+        if meters is None:
+            meters = self._meters[labels] = (
+                self._metrics.http_requests.labels(labels[0], route, str(status)),
+                self._metrics.http_seconds.labels(labels[0], route),
+            )
+        meters[0].inc()
+        meters[1].observe(seconds)

@@ -1,0 +1,104 @@
+"""The job object: what every answer about a job says, in the same words.
+
+`output` is in it if and only if the job succeeded and its output is JSON, wherever the bytes lie; outputs of other
+media types are at `urls.result`. The stored bytes are put in as they are: what was stored is what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from forebay.core.event import JobError, JobMetrics, JobRequest
+from forebay.core.job import Job
+from forebay.core.times import to_rfc3339
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Urls(Struct, frozen=True):
+    self: str
+    result: str
+
+
+class JobObject(Struct, frozen=True, kw_only=True):
+    """The order of the members is the order in which they are read."""
+
+    request_id: str | UnsetType = UNSET
+    id: str
+    model: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+    status: str
+    lane: str | UnsetType = UNSET
+    attempts: int = 0
+    created_at: str
+    started_at: str | UnsetType = UNSET
+    finished_at: str | UnsetType = UNSET
+    metrics: JobMetrics | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
+    error: JobError | UnsetType = UNSET
+    metadata: Mapping[str, Any] | UnsetType = UNSET
+    durability: str
+    urls: Urls
+
+
+class JobWriter:
+    """Writes job objects. `durability` is the class of the queue that accepted them."""
+
+    def __init__(self, durability: str) -> None:
+        self._durability = durability
+
+    def accepted(self, request: JobRequest, *, simple: bool = False) -> bytes:
+        """The job as it is at the moment of acceptance."""
+        return _encode(
+            JobObject(
+                request_id=request.job_id if simple else UNSET,
+                id=request.job_id,
+                model=request.model,
+                version=request.version or UNSET,
+                status="queued",
+                lane=request.lane,
+                created_at=to_rfc3339(request.accepted_at),
+                metadata=request.metadata or UNSET,
+                durability=self._durability,
+                urls=_urls(request.job_id),
+            )
+        )
+
+    def job(self, job: Job, output: bytes | None = None, *, simple: bool = False) -> bytes:
+        """`output` is the job's output if it is JSON."""
+        return _encode(self._object(job, output, simple))
+
+    def jobs(self, jobs: list[Job]) -> bytes:
+        return _encode({"jobs": [self._object(job, None, False) for job in jobs]})
+
+    def _object(self, job: Job, output: bytes | None, simple: bool) -> JobObject:
+        return JobObject(
+            request_id=job.id if simple else UNSET,
+            id=job.id,
+            model=job.model or UNSET,
+            version=job.version or UNSET,
+            status=job.status.value,
+            lane=job.lane if job.model else UNSET,
+            attempts=job.attempts,
+            created_at=to_rfc3339(job.created_at),
+            started_at=_time(job.started_at),
+            finished_at=_time(job.finished_at),
+            metrics=UNSET if job.metrics is None else job.metrics,
+            output=Raw(output) if output else UNSET,
+            error=UNSET if job.error is None else job.error,
+            metadata=job.metadata or UNSET,
+            durability=self._durability,
+            urls=_urls(job.id),
+        )
+
+
+def _time(at: float | None) -> str | UnsetType:
+    return UNSET if at is None else to_rfc3339(at)
+
+
+def _urls(job_id: str) -> Urls:
+    return Urls(f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/result")

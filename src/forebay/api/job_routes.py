@@ -1,0 +1,188 @@
+"""Routes about jobs: submit, look, wait, fetch the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, Answer, Header, header
+from forebay.api.bodies import read_json
+from forebay.api.job_object import JobWriter
+from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
+from forebay.api.problems import InvalidQuery, problem
+from forebay.api.reading import JobReader
+from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
+from forebay.api.submission import Order, Submitter
+from forebay.api.tenancy import tenant_of
+from forebay.core.errors import ForebayError
+from forebay.core.event import JobRequest
+from forebay.core.job import Job, JobStatus
+from forebay.core.payload import JSON
+from forebay.telemetry.metrics import Metrics
+
+LIST_LIMIT_DEFAULT = 50
+LIST_LIMIT_MAX = 1000
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_FINAL = (JSON_TYPE, NO_STORE)
+_PENDING = (JSON_TYPE, NO_STORE, RETRY_SOON)
+
+
+class JobRoutes:
+    def __init__(self, *, submitter: Submitter, reader: JobReader, writer: JobWriter, metrics: Metrics) -> None:
+        self._submitter = submitter
+        self._reader = reader
+        self._writer = writer
+        self._metrics = metrics
+        self._counters: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+    # ------------------------------------------------------------------------------------------------------- submit
+
+    async def submit_job(self, request: Request) -> Answer:
+        """POST /v1/jobs"""
+        try:
+            body = check(JobSubmission, await read_json(request))
+            order = Order(
+                tenant=tenant_of(request),
+                model=body.model,
+                version=body.version,
+                lane=body.lane.value,
+                parameters=body.parameters,
+                metadata=body.metadata,
+                start_within_s=body.start_within_s,
+                run_timeout_s=body.run_timeout_s,
+            )
+            accepted = await self._submitter.submit_value(order, body.input)
+        except ForebayError as error:
+            raise self._rejected(error) from None
+        return await self._accepted(request, accepted)
+
+    async def submit_simple(self, request: Request) -> Answer:
+        """POST /inference"""
+        try:
+            body = check(SimpleSubmission, await read_json(request))
+            order = Order(tenant=tenant_of(request), model=body.model_name)
+            accepted = await self._submitter.submit_value(order, body.data, input_name="data")
+        except ForebayError as error:
+            raise self._rejected(error) from None
+        return await self._accepted(request, accepted, simple=True)
+
+    async def submit_raw(self, request: Request) -> Answer:
+        """POST /v1/models/{model}/jobs"""
+        try:
+            query: dict[str, list[str]] = {}
+            for name, text in request.query_params.multi_items():
+                query.setdefault(name, []).append(text)
+            ours = {name: query.pop(name)[-1] for name in RawSubmission.model_fields if name in query}
+            said = check_query(RawSubmission, ours)
+            order = Order(
+                tenant=tenant_of(request),
+                model=request.path_params["model"],
+                version=said.version,
+                lane=said.lane.value,
+                start_within_s=said.start_within_s,
+                run_timeout_s=said.run_timeout_s,
+            )
+            body = await request.body()
+            accepted = await self._submitter.submit_body(order, body, request.headers.get("content-type", ""), query)
+        except ForebayError as error:
+            raise self._rejected(error) from None
+        return await self._accepted(request, accepted)
+
+    def _rejected(self, error: ForebayError) -> ForebayError:
+        self._metrics.jobs_rejected.labels(error.code).inc()
+        return error
+
+    async def _accepted(self, request: Request, accepted: JobRequest, *, simple: bool = False) -> Answer:
+        self._count(accepted)
+        prefer = request.headers.getlist("prefer")
+        preferences = parse_prefer(prefer) if prefer else NONE
+        location = f"/status/{accepted.job_id}" if simple else f"/v1/jobs/{accepted.job_id}"
+        headers: list[Header] = [JSON_TYPE, NO_STORE, VARY_PREFER, header("location", location)]
+        body, final = None, False
+        if preferences.wait_s:
+            job = await self._reader.wait(accepted.tenant, accepted.job_id, preferences.wait_s, request.is_disconnected)
+            body, final = await self._written(job, simple=simple), job.status.final
+        if not final:
+            headers.append(RETRY_SOON)
+        applied = preferences.applied(waited=final)
+        if applied:
+            headers.append(header("preference-applied", applied))
+        return Answer(200 if final else 202, body or self._writer.accepted(accepted, simple=simple), headers)
+
+    def _count(self, accepted: JobRequest) -> None:
+        labels = (accepted.model, accepted.lane)
+        counters = self._counters.get(labels)
+        if counters is None:
+            submitted = self._metrics.jobs_submitted.labels(*labels)
+            counters = self._counters[labels] = (submitted, self._metrics.input_bytes.labels(accepted.model))
+        counters[0].inc()
+        counters[1].observe(accepted.input.size_bytes)
+
+    # --------------------------------------------------------------------------------------------------------- read
+
+    async def get_job(self, request: Request) -> Answer:
+        """GET /v1/jobs/{job_id}"""
+        return Answer(200, await self._written(await self._job(request)), _FINAL)
+
+    async def get_status(self, request: Request) -> Answer:
+        """GET /status/{request_id}"""
+        return Answer(200, await self._written(await self._job(request), simple=True), _FINAL)
+
+    async def get_output(self, request: Request) -> Answer:
+        """GET /v1/jobs/{job_id}/result"""
+        job = await self._job(request)
+        if not job.status.final:
+            return Answer(202, self._writer.job(job), _PENDING)
+        if job.status is not JobStatus.SUCCEEDED:
+            said = job.error.message if job.error else f"The job is {job.status.value}."
+            return problem(request.scope, 422, f"job_{job.status.value}", said, job_id=job.id, error=job.error)
+        media_type = job.output.media_type if job.output else JSON
+        return Answer(200, await self._reader.output(job), (header("content-type", media_type), NO_STORE, _NOSNIFF))
+
+    async def get_result(self, request: Request) -> Answer:
+        """GET /result/{request_id}"""
+        job = await self._job(request)
+        body = await self._written(job, simple=True)
+        return Answer(200, body, _FINAL) if job.status.final else Answer(202, body, _PENDING)
+
+    async def list_jobs(self, request: Request) -> Answer:
+        """GET /v1/jobs"""
+        query = _known_query(request, "model", "status", "limit")
+        status = query.get("status")
+        if status is not None and status not in set(JobStatus):
+            raise InvalidQuery("status", f"one of {', '.join(JobStatus)}")
+        limit = _whole(query, "limit", LIST_LIMIT_DEFAULT, 1, LIST_LIMIT_MAX)
+        jobs = await self._reader.list(tenant_of(request), model=query.get("model"), status=status, limit=limit)
+        return Answer(200, self._writer.jobs(jobs), _FINAL)
+
+    async def _job(self, request: Request) -> Job:
+        tenant = tenant_of(request)
+        job_id = request.path_params.get("job_id") or request.path_params["request_id"]
+        if not request.scope["query_string"]:
+            return await self._reader.get(tenant, job_id)
+        wait_s = _whole(_known_query(request, "wait"), "wait", 0, 0, WAIT_MAX_S)
+        return await self._reader.wait(tenant, job_id, wait_s, request.is_disconnected)
+
+    async def _written(self, job: Job, *, simple: bool = False) -> bytes:
+        is_json = job.output is not None and job.output.media_type == JSON
+        return self._writer.job(job, await self._reader.output(job) if is_json else None, simple=simple)
+
+
+def _known_query(request: Request, *names: str) -> Mapping[str, str]:
+    """The query, of each name the last. An unknown name is refused: a misspelt filter that is ignored misleads."""
+    query = dict(request.query_params)
+    for name in query:
+        if name not in names:
+            raise InvalidQuery(name, f"not known here; known: {', '.join(names)}")
+    return query
+
+
+def _whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise InvalidQuery(name, f"a whole number from {least} to {most}")

@@ -1,0 +1,143 @@
+"""Routes about models and about the service itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
+from forebay.api.problems import problem, retry_after
+from forebay.api.submission import ModelCatalog
+from forebay.core.errors import ForebayError, Unavailable
+from forebay.core.lanes import Lane
+from forebay.core.message import Channel
+from forebay.core.model import ModelSpec, ModelStatus
+from forebay.ports.fleet import Fleet, ModelReport
+from forebay.ports.queue import Queue
+from forebay.ports.task import Task
+
+PROBE_S = 2.0
+"""A queue that does not tell its depth within this is away: under the usual three seconds of a readiness probe."""
+_encode = msgspec.json.Encoder().encode
+_OK = _encode({"status": "ok"})
+
+
+class ModelRoutes:
+    def __init__(
+        self,
+        *,
+        catalog: ModelCatalog,
+        task_of: Callable[[str], Task],
+        fleet: Fleet,
+        queue: Queue,
+        about: Mapping[str, str],
+    ) -> None:
+        self._catalog = catalog
+        self._task_of = task_of
+        self._fleet = fleet
+        self._queue = queue
+        self._about = about
+
+    async def list_models(self, request: Request) -> Answer:
+        """GET /v1/models"""
+        reports = await self._fleet.reports()
+        return _json({"models": [self._summary(name, reports) for name in self._names()]})
+
+    async def get_model(self, request: Request) -> Answer:
+        """GET /v1/models/{model}"""
+        name = request.path_params["model"]
+        reports = await self._fleet.reports()
+        if name not in self._catalog.specs and name in self._catalog.problems:
+            return _json(self._summary(name, reports))
+        spec = self._catalog.resolve(name)
+        return _json({**self._summary(name, reports), **self._detail(spec)})
+
+    async def livez(self, request: Request) -> Answer:
+        """GET /livez"""
+        return Answer(200, _OK, (JSON_TYPE, NO_STORE))
+
+    async def readyz(self, request: Request) -> Answer:
+        """GET /readyz"""
+        models = await self._states()
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._queue.depth(Channel(next(iter(self._catalog.specs), "probe"), Lane.NORMAL.value))
+        except (TimeoutError, ForebayError) as error:
+            wait_s = error.retry_after_s if isinstance(error, Unavailable) else 1.0
+            said = (
+                error.message if isinstance(error, ForebayError) else f"the queue did not answer within {PROBE_S:g} s"
+            )
+            return problem(
+                request.scope,
+                503,
+                "not_ready",
+                said,
+                headers=[retry_after(wait_s)],
+                retry_after_s=wait_s,
+                models=models,
+            )
+        return _json({"status": "ready", "models": models})
+
+    async def health(self, request: Request) -> Answer:
+        """GET /health"""
+        return _json({"status": "ok", **self._about, "models": await self._states()})
+
+    async def _states(self) -> list[dict[str, Any]]:
+        reports = await self._fleet.reports()
+        wanted = ("name", "version", "status", "reason")
+        summaries = [self._summary(name, reports) for name in self._names()]
+        return [{key: summary[key] for key in wanted if key in summary} for summary in summaries]
+
+    def _names(self) -> list[str]:
+        return sorted({*self._catalog.specs, *self._catalog.problems})
+
+    def _summary(self, name: str, reports: Sequence[ModelReport]) -> dict[str, Any]:
+        mistakes = "; ".join(self._catalog.problems.get(name, ()))
+        if name not in self._catalog.specs:
+            return {"name": name, "status": ModelStatus.UNAVAILABLE, "reason": mistakes}
+        spec = self._catalog.resolve(name)
+        status, reason = standing(spec, reports)
+        summary = {
+            "name": name,
+            "version": spec.version,
+            "versions": list(self._catalog.specs[name]),
+            "status": status,
+            "reason": "; ".join(part for part in (reason, mistakes) if part),
+            "task": spec.task,
+            "runtime": spec.runtime,
+            "description": spec.description,
+        }
+        return {key: value for key, value in summary.items() if value != ""}
+
+    def _detail(self, spec: ModelSpec) -> dict[str, Any]:
+        task = self._task_of(spec.task)
+        limits = {key: value for key, value in msgspec.structs.asdict(spec.limits).items() if value is not None}
+        return {
+            "replicas": spec.replicas,
+            "batching": msgspec.structs.asdict(spec.batching),
+            "limits": limits,
+            "retry": msgspec.structs.asdict(spec.retry),
+            "labels": spec.labels,
+            "media_types": list(task.media_types(spec)),
+            "input_schema": task.input_schema(spec),
+            "output_schema": task.output_schema(spec),
+            "parameters_schema": task.parameters_schema(spec),
+        }
+
+
+def standing(spec: ModelSpec, reports: Sequence[ModelReport]) -> tuple[ModelStatus, str]:
+    """What the workers together say of a model: as good as the best of them, with a reason when that is not `ready`."""
+    about = [report for report in reports if report.model == spec.name and report.version == spec.version]
+    for status in (ModelStatus.READY, ModelStatus.LOADING, ModelStatus.UNAVAILABLE):
+        for report in about:
+            if report.status is status:
+                return status, "" if status is ModelStatus.READY else report.reason
+    return ModelStatus.UNAVAILABLE, "no worker has said that it serves this model"
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, _encode(value), (JSON_TYPE, NO_STORE))

@@ -1,0 +1,234 @@
+"""The OpenAPI document: every route with what it takes and gives, and examples that work with the models at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+
+from forebay.api.answers import JSON_TYPE, Answer
+from forebay.api.describe import (
+    PREFER,
+    WAIT,
+    answers,
+    components,
+    json_body,
+    operation,
+    path_parameter,
+    problems,
+    query_parameter,
+    raw_body,
+)
+from forebay.api.docs_page import docs_page
+from forebay.api.job_routes import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, JobRoutes
+from forebay.api.model_routes import ModelRoutes
+from forebay.api.submission import ModelCatalog
+from forebay.core.job import JobStatus
+from forebay.core.lanes import Lane
+from forebay.core.model import ModelSpec
+from forebay.ports.task import Task
+
+EXAMPLE_MAX_BYTES = 8192
+"""A longer example would hide the rest of the page."""
+_SIMPLE, _JOBS, _MODELS, _SERVICE = "simple door", "jobs", "models", "service"
+_DESCRIPTION = """\
+Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code`. Times are RFC 3339 in UTC. What is not known yet
+is absent, never null. Addresses in answers are relative to the service's own."""
+
+
+class OpenApi:
+    """Makes the document and its page once, when they are first asked for."""
+
+    def __init__(self, app: FastAPI, catalog: ModelCatalog, task_of: Callable[[str], Task]) -> None:
+        self._app = app
+        self._models = [(catalog.resolve(name), task_of) for name in sorted(catalog.specs)]
+        self._document: dict[str, Any] = {}
+        self._page = b""
+
+    def document(self) -> dict[str, Any]:
+        if not self._document:
+            document = get_openapi(
+                title=self._app.title,
+                version=self._app.version,
+                description=_DESCRIPTION,
+                routes=self._app.routes,
+                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _MODELS, _SERVICE)],
+            )
+            document["components"] = {"schemas": components()}
+            self._document = document
+        return self._document
+
+    async def serve_document(self, request: Request) -> Answer:
+        """GET /openapi.json"""
+        return Answer(200, msgspec.json.encode(self.document()), (JSON_TYPE,))
+
+    async def serve_page(self, request: Request) -> Answer:
+        """GET /docs"""
+        self._page = self._page or docs_page(self.document())
+        return Answer(200, self._page, ((b"content-type", b"text/html; charset=utf-8"),))
+
+    def operations(self, jobs: JobRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
+        """The arguments of `app.Route` for every operation."""
+        return [*self._simple_door(jobs), *self._jobs(jobs), *_models(models), *_service(models)]
+
+    def _simple_door(self, jobs: JobRoutes) -> list[dict[str, Any]]:
+        request_id = path_parameter("request_id", "As the submission answered it.")
+        read = {**problems(404, 422, 503), 200: answers("The job.", "SimpleDocument")}
+        pending = {202: answers("Not final yet.", "SimpleDocument", "Retry-After")}
+        body = json_body(
+            "SimpleSubmission", {name: {"model_name": name, "data": value} for name, value in self._inputs()}
+        )
+        return [
+            operation(
+                "POST",
+                "/inference",
+                jobs.submit_simple,
+                _SIMPLE,
+                "Submit an input to a model",
+                _submitted("SimpleDocument"),
+                parameters=(PREFER,),
+                body=body,
+            ),
+            operation(
+                "GET",
+                "/status/{request_id}",
+                jobs.get_status,
+                _SIMPLE,
+                "Look at a job",
+                read,
+                parameters=(request_id, WAIT),
+            ),
+            operation(
+                "GET",
+                "/result/{request_id}",
+                jobs.get_result,
+                _SIMPLE,
+                "Fetch a job: 200 when it is final, whatever came of it",
+                read | pending,
+                parameters=(request_id, WAIT),
+            ),
+        ]
+
+    def _jobs(self, jobs: JobRoutes) -> list[dict[str, Any]]:
+        job_id = path_parameter("job_id", "As the submission answered it.")
+        model = path_parameter("model", "Name of a model.")
+        body = json_body("JobSubmission", {name: {"model": name, "input": value} for name, value in self._inputs()})
+        media_types = sorted({kind for spec, task_of in self._models for kind in task_of(spec.task).media_types(spec)})
+        read = {**problems(404, 422, 503), 200: answers("The job.", "JobDocument")}
+        output = {"description": "The output alone, with its media type.", "content": {"*/*": {"schema": {}}}}
+        pending = answers("Not final yet.", "JobDocument", "Retry-After")
+        return [
+            operation(
+                "POST",
+                "/v1/jobs",
+                jobs.submit_job,
+                _JOBS,
+                "Submit a job",
+                _submitted("JobDocument"),
+                parameters=(PREFER,),
+                body=body,
+            ),
+            operation(
+                "POST",
+                "/v1/models/{model}/jobs",
+                jobs.submit_raw,
+                _JOBS,
+                "Submit a job whose input is the body as it is",
+                _submitted("JobDocument"),
+                description="An image or a text needs no base64. Any other query parameter is one of the model's own, "
+                "as its `parameters_schema` says.",
+                parameters=(
+                    model,
+                    PREFER,
+                    query_parameter("version", "Version of the model."),
+                    query_parameter("lane", "Lane.", type="string", enum=list(Lane), default="normal"),
+                    query_parameter("start_within_s", "Seconds.", type="number", exclusiveMinimum=0),
+                    query_parameter("run_timeout_s", "Seconds.", type="number", exclusiveMinimum=0),
+                ),
+                body=raw_body(media_types),
+            ),
+            operation(
+                "GET",
+                "/v1/jobs",
+                jobs.list_jobs,
+                _JOBS,
+                "List jobs, newest first, without their outputs",
+                {200: answers("The jobs.", "JobsDocument"), **problems(422, 503)},
+                parameters=(
+                    query_parameter("model", "Only jobs of this model."),
+                    query_parameter("status", "Only jobs in this state.", type="string", enum=list(JobStatus)),
+                    query_parameter(
+                        "limit",
+                        "How many.",
+                        type="integer",
+                        minimum=1,
+                        maximum=LIST_LIMIT_MAX,
+                        default=LIST_LIMIT_DEFAULT,
+                    ),
+                ),
+            ),
+            operation(
+                "GET", "/v1/jobs/{job_id}", jobs.get_job, _JOBS, "Look at a job", read, parameters=(job_id, WAIT)
+            ),
+            operation(
+                "GET",
+                "/v1/jobs/{job_id}/result",
+                jobs.get_output,
+                _JOBS,
+                "Fetch the output",
+                {**problems(404, 422, 503), 200: output, 202: pending},
+                description="A job that is final without an output is a 422 with code `job_failed`, `job_canceled` or "
+                "`job_expired`.",
+                parameters=(job_id, WAIT),
+            ),
+        ]
+
+    def _inputs(self) -> Iterator[tuple[str, Any]]:
+        """An input that works, by model: the first example of the model's schema."""
+        for spec, task_of in self._models:
+            for example in _examples(spec, task_of(spec.task)):
+                yield spec.name, example
+                break
+
+
+def _examples(spec: ModelSpec, task: Task) -> list[Any]:
+    examples = task.input_schema(spec).get("examples", [])
+    return [example for example in examples if len(msgspec.json.encode(example)) <= EXAMPLE_MAX_BYTES]
+
+
+def _submitted(model: str) -> dict[int, Any]:
+    headers = ("Location", "Preference-Applied")
+    return {
+        200: answers("The job, final: only with `Prefer: wait=N`.", model, *headers),
+        202: answers("Accepted: it survives what `durability` names.", model, *headers, "Retry-After"),
+        **problems(400, 404, 413, 415, 422, 503),
+    }
+
+
+def _models(models: ModelRoutes) -> list[dict[str, Any]]:
+    model = path_parameter("model", "Name of a model.")
+    listed = {200: answers("The models.", "ModelsDocument")}
+    shown = {200: answers("The model, with its schemas.", "ModelDetailDocument"), **problems(404)}
+    return [
+        operation(
+            "GET", "/v1/models", models.list_models, _MODELS, "List the models and whether they are ready", listed
+        ),
+        operation("GET", "/v1/models/{model}", models.get_model, _MODELS, "Show a model", shown, parameters=(model,)),
+    ]
+
+
+def _service(models: ModelRoutes) -> list[dict[str, Any]]:
+    live = {200: answers("The process runs.", "LiveDocument")}
+    ready = {200: answers("Jobs can be accepted.", "ReadyDocument"), **problems(503)}
+    health = {200: answers("Facts about the service.", "HealthDocument")}
+    return [
+        operation("GET", "/livez", models.livez, _SERVICE, "Does the process run?", live),
+        operation("GET", "/readyz", models.readyz, _SERVICE, "Can jobs be accepted?", ready),
+        operation("GET", "/health", models.health, _SERVICE, "What is this service?", health),
+    ]

@@ -1,0 +1,229 @@
+"""What the API takes and gives, as pydantic models: the former to check requests, both for the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
+from forebay.core.job import JobStatus
+from forebay.core.lanes import Lane
+from forebay.core.model import ModelStatus
+
+MAX_LIFE_S = 86_400.0
+"""No job lives longer than a day, so no clock of a job is longer."""
+MAX_ERRORS = 20
+"""More places than this are not listed: who made so many mistakes made one."""
+
+Seconds = Annotated[float, Field(gt=0, le=MAX_LIFE_S, strict=False)]
+
+
+class Body(BaseModel):
+    """Types are taken as they are (no "1" for 1), and a field that this version does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class JobSubmission(Body):
+    """A job for `POST /v1/jobs`."""
+
+    model: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
+    input: Any = Field(description="What the model's `input_schema` says.")
+    version: str = Field("", description="Version of the model; its default version if left out.")
+    parameters: dict[str, Any] = Field({}, description="What the model's `parameters_schema` says.")
+    lane: Annotated[Lane, Field(strict=False)] = Field(
+        Lane.NORMAL, description="Of 12 turns high gets 8, normal 3, low 1, when all have work."
+    )
+    metadata: dict[str, Any] = Field({}, description="Yours; given back with the job. At most 16 KiB as JSON.")
+    start_within_s: Seconds | None = Field(None, description="The job expires if it has not started by then.")
+    run_timeout_s: Seconds | None = Field(
+        None, description="Bounds one attempt, within the model's own limit; seconds."
+    )
+
+
+class SimpleSubmission(Body):
+    """A job for `POST /inference`."""
+
+    model_name: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
+    data: Any = Field(description="What the model's `input_schema` says.")
+
+
+class RawSubmission(BaseModel):
+    """What the query string of `POST /v1/models/{model}/jobs` may say besides the model's own parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str = ""
+    lane: Lane = Lane.NORMAL
+    start_within_s: Seconds | None = None
+    run_timeout_s: Seconds | None = None
+
+
+class Document(BaseModel):
+    """Only described here, never built: answers are written by msgspec."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class JobMetrics(Document):
+    queue_s: float | None = Field(None, description="From acceptance to the start of the deciding attempt.")
+    predict_s: float | None = Field(None, description="Inference of the batch in which the job ran.")
+    batch_size: int | None = Field(None, description="Jobs in that batch.")
+
+
+class JobError(Document):
+    code: str = Field(description="Stable.")
+    message: str
+    retryable: bool
+
+
+class JobUrls(Document):
+    """Relative to the service's address (RFC 3986 section 4.2)."""
+
+    self: str
+    result: str
+
+
+class JobDocument(Document):
+    """The job object, everywhere the same. What is not known yet is absent, never null."""
+
+    id: str
+    model: str | None = None
+    version: str | None = Field(None, description="The version asked for, then the one that ran.")
+    status: JobStatus
+    lane: Lane | None = None
+    attempts: int = Field(description="Attempts begun; 0 while none has.")
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    started_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    finished_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    metrics: JobMetrics | None = None
+    output: Any = Field(
+        None,
+        description="The model's answer, present if and only if the job succeeded with JSON; else see urls.result.",
+    )
+    error: JobError | None = None
+    metadata: dict[str, Any] | None = None
+    durability: Literal["replicated", "flushed", "process", "memory"] = Field(
+        description="What an accepted job survives: see /health."
+    )
+    urls: JobUrls
+
+
+class SimpleDocument(JobDocument):
+    """The job object, with its id under the simple door's name as well."""
+
+    request_id: str
+
+
+class JobsDocument(Document):
+    jobs: list[JobDocument] = Field(description="Newest first, without outputs.")
+
+
+class ModelDocument(Document):
+    name: str
+    version: str = Field(description="The default version.")
+    versions: list[str]
+    status: ModelStatus
+    reason: str | None = Field(None, description="Why it is not ready.")
+    task: str | None = None
+    runtime: str | None = None
+    description: str | None = None
+
+
+class ModelDetailDocument(ModelDocument):
+    batching: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+    labels: list[str] | None = None
+    media_types: list[str] | None = Field(None, description="What a raw body may be.")
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    parameters_schema: dict[str, Any] | None = None
+
+
+class ModelsDocument(Document):
+    models: list[ModelDocument]
+
+
+class ModelState(Document):
+    name: str
+    version: str
+    status: ModelStatus
+    reason: str | None = None
+
+
+class ReadyDocument(Document):
+    status: Literal["ready"]
+    models: list[ModelState]
+
+
+class HealthDocument(Document):
+    status: Literal["ok"]
+    version: str
+    durability: str
+    queue: str
+    store: str
+    blobs: str
+    models: list[ModelState]
+
+
+class LiveDocument(Document):
+    status: Literal["ok"]
+
+
+class ProblemPlace(Document):
+    pointer: str | None = Field(None, description="JSON pointer into the body, as a URI fragment: #/input/0.")
+    parameter: str | None = Field(None, description="Or a query parameter.")
+    detail: str
+
+
+class Problem(Document):
+    """RFC 9457. Read `code`: it is stable."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: str
+    request_id: str | None = None
+    errors: list[ProblemPlace] | None = None
+    known: list[str] | None = Field(None, description="Names that are known, where one was not.")
+    accepted: list[str] | None = Field(None, description="Media types that are taken.")
+    limit_bytes: int | None = None
+    retry_after_s: float | None = None
+    job_id: str | None = None
+    error: JobError | None = Field(None, description="Why the job failed.")
+
+
+SubmissionT = TypeVar("SubmissionT", bound=Body)
+QueryT = TypeVar("QueryT", bound=BaseModel)
+
+
+def check(kind: type[SubmissionT], value: Any) -> SubmissionT:
+    """`value` as a submission. Raises InvalidFields naming every place that is wrong, at most MAX_ERRORS."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+    places = [(pointer_to(fault["loc"]), _in_words(fault["type"], fault["msg"], fault["loc"])) for fault in faults]
+    raise InvalidFields("; ".join(detail for _, detail in places[:3]), places[:MAX_ERRORS])
+
+
+def check_query(kind: type[QueryT], query: Mapping[str, str]) -> QueryT:
+    """`query` as what it says. Raises InvalidQuery for the first parameter that is wrong."""
+    try:
+        return kind.model_validate(query)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    raise InvalidQuery(str(fault["loc"][0]), fault["msg"])
+
+
+def _in_words(kind: str, message: str, path: tuple[str | int, ...]) -> str:
+    if kind == "extra_forbidden":
+        return f"{path[-1]!r} is not a field that this version of Forebay knows"
+    if kind == "missing":
+        return f"{path[-1]!r} is required"
+    if kind == "model_type":
+        return "the body must be a JSON object"
+    return f"{path[-1]}: {message[0].lower()}{message[1:]}" if path else message

@@ -1,0 +1,135 @@
+"""The rules of accepting a job: which model, does the input fit it, where do its bytes go; then one durable write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from forebay.api.door import Door
+from forebay.core import crash
+from forebay.core.errors import InvalidRequest
+from forebay.core.event import JobRequest
+from forebay.core.ids import IdMint
+from forebay.core.message import Channel
+from forebay.core.model import ModelSpec
+from forebay.core.payload import Payload
+from forebay.core.wire import encode_request
+from forebay.ports.blobs import BlobStore
+from forebay.ports.queue import Queue
+from forebay.ports.task import Task
+
+METADATA_MAX_BYTES = 16 * 1024
+"""Metadata travels in a record's header and stands in every job row: it is for labels, not for data."""
+
+
+class ModelCatalog(Protocol):
+    """What the API asks of the models directory (`forebay.catalog.Catalog`). It does not change while the API runs."""
+
+    @property
+    def specs(self) -> Mapping[str, Mapping[str, ModelSpec]]: ...
+
+    @property
+    def problems(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    def default_version(self, name: str) -> str: ...
+
+    def resolve(self, name: str, version: str = "") -> ModelSpec:
+        """Raises NotFound with the names that are known."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What a caller asks for, apart from the input itself."""
+
+    tenant: str
+    model: str
+    version: str = ""
+    lane: str = "normal"
+    parameters: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] = {}
+    start_within_s: float | None = None
+    run_timeout_s: float | None = None
+
+
+class Submitter:
+    """Turns orders into jobs on the queue. Inputs of more than `inline_limit_bytes` go to the blob store first.
+
+    Both ways in promise: when they return, the job is durable in the queue's sense. They raise NotFound, InvalidRequest
+    with pointers into the request, Unavailable when nothing was accepted, OutcomeUnknown when nobody can say.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        blobs: BlobStore,
+        catalog: ModelCatalog,
+        task_of: Callable[[str], Task],
+        ids: IdMint,
+        clock: Callable[[], float],
+        inline_limit_bytes: int,
+    ) -> None:
+        self._queue = queue
+        self._blobs = blobs
+        self._catalog = catalog
+        self._task_of = task_of
+        self._ids = ids
+        self._clock = clock
+        self._inline_limit_bytes = inline_limit_bytes
+        self._doors: dict[tuple[str, str], Door] = {}
+
+    async def submit_value(self, order: Order, value: Any, *, input_name: str = "input") -> JobRequest:
+        """Accept a job whose input is the JSON in the member `input_name` of the request's body."""
+        door = self._door(order)
+        return await self._accept(order, door.take_value(value, order.parameters, input_name))
+
+    async def submit_body(
+        self, order: Order, body: bytes, media_type: str, query: Mapping[str, Sequence[str]]
+    ) -> JobRequest:
+        """Accept a job whose input is the request's body and whose parameters are texts, by name."""
+        door = self._door(order)
+        order = msgspec.structs.replace(order, parameters=door.parameters_of(query))
+        return await self._accept(order, door.take_body(body, media_type, order.parameters))
+
+    def _door(self, order: Order) -> Door:
+        door = self._doors.get((order.model, order.version))
+        if door is None:
+            spec = self._catalog.resolve(order.model, order.version)
+            door = self._doors[order.model, order.version] = Door(spec, self._task_of(spec.task))
+        limit_s = door.spec.limits.run_timeout_s
+        if order.run_timeout_s is not None and order.run_timeout_s > limit_s:
+            raise InvalidRequest(
+                f"run_timeout_s may shorten the model's own limit of {limit_s:g} s, not lengthen it",
+                pointer="/run_timeout_s",
+            )
+        if order.metadata and len(msgspec.json.encode(order.metadata)) > METADATA_MAX_BYTES:
+            raise InvalidRequest(f"metadata is more than {METADATA_MAX_BYTES} bytes of JSON", pointer="/metadata")
+        return door
+
+    async def _accept(self, order: Order, payload: Payload) -> JobRequest:
+        now = self._clock()
+        job_id = self._ids.issue(order.tenant, now)
+        if payload.data is not None and len(payload.data) > self._inline_limit_bytes:
+            ref = await self._blobs.put(order.tenant, job_id, payload.data)
+            payload = Payload(media_type=payload.media_type, blob=ref)
+        request = JobRequest(
+            tenant=order.tenant,
+            job_id=job_id,
+            model=order.model,
+            # To the millisecond, as the id says it: an answer made from the id alone then says the same.
+            accepted_at=int(now * 1000) / 1000,
+            input=payload,
+            version=order.version,
+            lane=order.lane,
+            parameters=order.parameters,
+            metadata=order.metadata,
+            start_within_s=order.start_within_s,
+            run_timeout_s=order.run_timeout_s,
+        )
+        message = encode_request(request)
+        crash.reach("api.before_publish")
+        await self._queue.publish(Channel(order.model, order.lane), [message])
+        crash.reach("api.after_publish")
+        return request
