@@ -44,16 +44,14 @@ class Storm:
         self._random = random.Random(seed)
         self._ledger = folder / "ledger"
         self._ledger.touch()
-        self._service = RunningService(
-            folder / "data",
-            MODELS,
-            settings={
-                "trusted_models": "oracle",
-                "models": "oracle",
-                "synchronous": synchronous,
-                "log_level": "warning",
-            },
-        )
+        self._folder = folder
+        self._settings = {
+            "trusted_models": "oracle",
+            "models": "oracle",
+            "synchronous": synchronous,
+            "log_level": "warning",
+        }
+        self._service = RunningService(folder / "data", MODELS, settings=self._settings)
         self.history = History()
         self._sent = 0
 
@@ -61,6 +59,19 @@ class Storm:
         try:
             asyncio.run(self._storm())
         finally:
+            self._service.kill()
+        return judge(self.history, self._ledger.read_text(), BUSY_AT)
+
+    def run_to_crash(self, crash_at: str) -> Verdict:
+        """One life, ended by the service itself at the crash point; then the last readings."""
+        armed = RunningService(self._folder / "data", MODELS, settings={**self._settings, "crash_at": crash_at})
+        try:
+            armed.start()
+            asyncio.run(self._load(armed))
+            self.history.kills.append(time.time())
+            asyncio.run(self._last_readings())
+        finally:
+            armed.kill()
             self._service.kill()
         return judge(self.history, self._ledger.read_text(), BUSY_AT)
 
@@ -74,6 +85,9 @@ class Storm:
                     file=sys.stderr,
                     flush=True,
                 )
+        await self._last_readings()
+
+    async def _last_readings(self) -> None:
         await asyncio.to_thread(self._service.start)
         async with aiohttp.ClientSession(self._service.url) as session:
             for job_id in self.history.accepted:
@@ -86,7 +100,7 @@ class Storm:
             await asyncio.sleep(self._random.uniform(0.0, 1.0))
         else:
             await asyncio.to_thread(self._service.wait_ready)
-            load = asyncio.create_task(self._load())
+            load = asyncio.create_task(self._load(self._service))
             # The random moment is the experiment: there is no condition to wait for.
             await asyncio.sleep(self._random.uniform(0.05, MAX_LIFE_S))
             self._kill()
@@ -98,12 +112,14 @@ class Storm:
         self.history.kills.append(time.time())
         self._service.kill()
 
-    async def _load(self) -> None:
+    async def _load(self, service: RunningService) -> None:
         """Submit and read over several connections until the service is gone."""
-        async with aiohttp.ClientSession(self._service.url) as session:
-            await asyncio.gather(self._reader(session), *(self._submitter(session) for _ in range(CONNECTIONS)))
+        async with aiohttp.ClientSession(service.url) as session:
+            await asyncio.gather(
+                self._reader(session), *(self._submitter(service, session) for _ in range(CONNECTIONS))
+            )
 
-    async def _submitter(self, session: aiohttp.ClientSession) -> None:
+    async def _submitter(self, service: RunningService, session: aiohttp.ClientSession) -> None:
         while True:
             self._sent += 1
             text = f"{self._sent} {self._random.random()}"
@@ -119,7 +135,7 @@ class Storm:
                 self.history.unknown += 1
                 return
             while len(self.history.accepted) - len(self.history.first_final) > WAITING_AT_MOST:
-                if self._service.gone:
+                if service.gone:
                     return
                 await asyncio.sleep(0.005)
 
@@ -136,6 +152,11 @@ class Storm:
     async def _read(self, session: aiohttp.ClientSession, job_id: str, wait_s: int = 0) -> None:
         async with session.get(f"/v1/jobs/{job_id}", params={"wait": wait_s}) as answer:
             self.history.see(job_id, answer.status, await answer.json())
+
+
+def crash_once(folder: Path, point: str, reached: int) -> Verdict:
+    """Submit until the service kills itself at a named crash point, then start it again and judge."""
+    return Storm(folder, rounds=0, seed=0, synchronous="normal").run_to_crash(f"{point}:{reached}")
 
 
 def main() -> None:
