@@ -1,0 +1,136 @@
+"""Blobs as files, `<folder>/<tenant>/<job>/<sha256>`. A name that exists holds the whole blob."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import shutil
+import uuid
+from hashlib import sha256
+from pathlib import Path
+
+from forebay.core import crash
+from forebay.core.errors import BlobDamaged, InvalidRequest, Unavailable
+from forebay.core.payload import BlobRef
+from forebay.ports.blobs import BlobStore
+
+# Names are ours, yet a reference may have come in with a record that somebody else wrote.
+_PART = re.compile(r"[A-Za-z0-9_@+=:-][A-Za-z0-9._@+=:-]{0,199}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+TRIES = 5
+"""A delete of the same job's last blob may remove the folder between its making and its use."""
+
+
+class FilesBlobs(BlobStore):
+    """With `fsync` a blob survives a power cut once `put` has returned, without it only the death of processes.
+
+    A crash may leave a file whose name begins with a dot; it is never read and goes with its folder.
+    """
+
+    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
+        self._folder = folder
+        self._fsync = fsync
+
+    async def put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
+        return await asyncio.to_thread(self._put, tenant, job_id, data)
+
+    async def get(self, ref: BlobRef) -> bytes:
+        return await asyncio.to_thread(self._get, ref)
+
+    async def delete(self, ref: BlobRef) -> None:
+        await asyncio.to_thread(self._delete, ref)
+
+    def _put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
+        digest = sha256(data).hexdigest()
+        ref = BlobRef(name=f"{tenant}/{job_id}/{digest}", size_bytes=len(data), sha256=digest)
+        path = self._path(ref)
+        try:
+            self._write(path, data)
+        except OSError as exc:
+            raise self._unavailable("written", ref, exc) from exc
+        return ref
+
+    def _write(self, path: Path, data: bytes) -> None:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._make(path.parent)
+                return self._write_once(path, data)
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+
+    def _write_once(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                if self._fsync:
+                    os.fsync(file.fileno())
+            crash.reach("files.before_rename")
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        crash.reach("files.after_rename")
+        self._sync_folder(path.parent)
+
+    def _make(self, folder: Path) -> None:
+        """Make `folder` and those above it. A new folder is durable only with the one that names it."""
+        if folder.is_dir():
+            return
+        self._make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self._sync_folder(folder.parent)
+
+    def _sync_folder(self, folder: Path) -> None:
+        if not self._fsync:
+            return
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _get(self, ref: BlobRef) -> bytes:
+        try:
+            data = self._path(ref).read_bytes()
+        except FileNotFoundError as exc:
+            raise BlobDamaged(f"the blob {ref.name} is missing") from exc
+        except OSError as exc:
+            raise self._unavailable("read", ref, exc) from exc
+        if sha256(data).hexdigest() != ref.sha256:
+            raise BlobDamaged(
+                f"the blob {ref.name} does not match its digest ({len(data)} bytes, {ref.size_bytes} expected)"
+            )
+        return data
+
+    def _delete(self, ref: BlobRef) -> None:
+        path = self._path(ref)
+        try:
+            path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except OSError as exc:
+            # The folder is gone already, or another blob of the job has arrived in it since.
+            if exc.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise self._unavailable("deleted", ref, exc) from exc
+
+    def _path(self, ref: BlobRef) -> Path:
+        """Raises InvalidRequest for a name that is not tenant/job/sha256, such as one that leads out of the folder."""
+        parts = ref.name.split("/")
+        fits = len(parts) == 3 and all(_PART.fullmatch(part) for part in parts[:2]) and _DIGEST.fullmatch(parts[2])
+        if not fits or parts[2] != ref.sha256:
+            raise InvalidRequest(f"{ref.name!r} is no blob name")
+        return self._folder.joinpath(*parts)
+
+    def _unavailable(self, what: str, ref: BlobRef, error: OSError) -> Unavailable:
+        usage = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent)
+        return Unavailable(
+            f"the blob {ref.name} ({ref.size_bytes} bytes) cannot be {what}: {error.strerror} "
+            f"({usage.free} bytes free of {usage.total})",
+            retry_after_s=5.0,
+        )

@@ -1,0 +1,12 @@
+"""Everything in this process's memory: the fakes of the tests, held to the same contracts. Nothing survives."""
+
+from __future__ import annotations
+
+from forebay.adapters.memory.blobs import MemoryBlobs
+from forebay.adapters.memory.event_log import MemoryEventLog
+from forebay.adapters.memory.fleet import MemoryFleet
+from forebay.adapters.memory.log import MemoryLog
+from forebay.adapters.memory.queue import MemoryQueue
+from forebay.adapters.memory.store import MemoryStore
+
+__all__ = ["MemoryBlobs", "MemoryEventLog", "MemoryFleet", "MemoryLog", "MemoryQueue", "MemoryStore"]

@@ -1,0 +1,31 @@
+"""Blobs in a dictionary."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from forebay.core.errors import BlobDamaged
+from forebay.core.payload import BlobRef
+from forebay.ports.blobs import BlobStore
+
+
+class MemoryBlobs(BlobStore):
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+
+    async def put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
+        digest = sha256(data).hexdigest()
+        ref = BlobRef(name=f"{tenant}/{job_id}/{digest}", size_bytes=len(data), sha256=digest)
+        self.blobs[ref.name] = bytes(data)
+        return ref
+
+    async def get(self, ref: BlobRef) -> bytes:
+        data = self.blobs.get(ref.name)
+        if data is None:
+            raise BlobDamaged(f"the blob {ref.name} is missing")
+        if sha256(data).hexdigest() != ref.sha256:
+            raise BlobDamaged(f"the blob {ref.name} has {len(data)} bytes that do not match its digest")
+        return data
+
+    async def delete(self, ref: BlobRef) -> None:
+        self.blobs.pop(ref.name, None)

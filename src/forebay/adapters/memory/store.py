@@ -1,0 +1,83 @@
+"""Visible job state in two dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from msgspec.structs import replace
+
+from forebay.core.job import Job, apply
+from forebay.ports.event_log import START, LogBatch
+from forebay.ports.store import ResultStore, Subscription
+
+
+class MemoryStore(ResultStore):
+    def __init__(self) -> None:
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._positions: dict[str, str] = {}
+        self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
+
+    async def project(self, batch: LogBatch) -> list[Job] | None:
+        if self._positions.get(batch.source, START) != batch.start:
+            return None
+        self._positions[batch.source] = batch.end
+        changed: dict[tuple[str, str], Job] = {}
+        for fact in batch.facts:
+            key = (fact.tenant, fact.job_id)
+            before = self._jobs.get(key)
+            after = apply(before, fact)
+            if after is not before:
+                changed[key] = self._jobs[key] = after
+        for key in changed:
+            for subscription in self._subscriptions.get(key, ()):
+                subscription.wake()
+        return [job for job in changed.values() if job.model]
+
+    async def position(self, source: str) -> str:
+        return self._positions.get(source, START)
+
+    async def get(self, tenant: str, job_id: str) -> Job | None:
+        job = self._jobs.get((tenant, job_id))
+        return job if job is not None and job.model else None
+
+    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+        jobs = [
+            replace(job, output=None)
+            for job in self._jobs.values()
+            if job.tenant == tenant and job.model and model in (None, job.model) and status in (None, job.status)
+        ]
+        return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)[:limit]
+
+    def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
+        return self._subscribe((tenant, job_id))
+
+    @asynccontextmanager
+    async def _subscribe(self, key: tuple[str, str]) -> AsyncIterator[Subscription]:
+        subscription = MemorySubscription()
+        of_job = self._subscriptions.setdefault(key, set())
+        of_job.add(subscription)
+        try:
+            yield subscription
+        finally:
+            of_job.discard(subscription)
+            if not of_job:
+                self._subscriptions.pop(key, None)
+
+
+class MemorySubscription(Subscription):
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def changed(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.0)):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True

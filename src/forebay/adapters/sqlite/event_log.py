@@ -1,0 +1,78 @@
+"""The event log: the table `log`, in which requests stand before what is said of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+
+import apsw
+import structlog
+
+from forebay.adapters.sqlite.database import Database
+from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
+from forebay.adapters.sqlite.statements import insert
+from forebay.core.errors import InvalidRequest
+from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.wire import decode, encode_event
+from forebay.ports.event_log import START, EventLog, LogBatch
+
+log = structlog.get_logger(__name__)
+
+SOURCE = "log"
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch ends after this many bytes of values: bounds the projector's memory when inputs are large."""
+
+_SELECT = f"SELECT seq, {LOG_COLUMNS} FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
+_FINAL = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED})
+
+
+class SqliteEventLog(EventLog):
+    """One source, "log"; a position is the number of its last row."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def publish(self, events: Sequence[JobEvent]) -> None:
+        rows = [to_log(encode_event(event)) for event in events]
+        durable = any(event.kind in _FINAL for event in events)
+        if rows:
+            await self._database.write(_append, rows, durable=durable, committed=self._appended)
+
+    def sources(self) -> tuple[str, ...]:
+        return (SOURCE,)
+
+    async def read(self, source: str, after: str, limit: int, wait_s: float) -> LogBatch:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            batch = self._read(source, after, limit)
+            remaining_s = deadline - loop.time()
+            if batch.end != after or remaining_s <= 0:
+                return batch
+            await self._database.log_grew.wait(remaining_s)
+
+    def _read(self, source: str, after: str, limit: int) -> LogBatch:
+        facts: list[JobRequest | JobEvent] = []
+        seq, size_bytes, malformed = 0 if after == START else int(after), 0, 0
+        start = seq
+        with closing(self._database.rows(_SELECT, (start, limit))) as rows:
+            for seq, tenant, job_id, headers, value in rows:
+                try:
+                    facts.append(decode(from_log(tenant, job_id, headers, value)))
+                except InvalidRequest as exc:
+                    malformed += 1
+                    log.warning("event_log.malformed", seq=seq, job=job_id, reason=exc.message)
+                size_bytes += len(value)
+                if size_bytes >= BATCH_BYTES:
+                    break
+        end = after if seq == start else str(seq)
+        return LogBatch(source=source, start=after, end=end, facts=tuple(facts), malformed=malformed)
+
+    def _appended(self, result: None) -> None:
+        self._database.log_grew.ring()
+
+
+def _append(connection: apsw.Connection, calls: Sequence[list[LogRow]]) -> Sequence[None]:
+    insert(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for rows in calls for row in rows])
+    return [None] * len(calls)

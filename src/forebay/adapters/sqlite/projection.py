@@ -1,0 +1,98 @@
+"""Facts in, rows out: one batch of the event log applied in the writer's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+from msgspec.structs import replace
+
+from forebay.adapters.sqlite.rows import (
+    JOB_COLUMNS,
+    RESULT_COLUMNS,
+    from_job_row,
+    from_result_columns,
+    to_job_row,
+    to_result_row,
+)
+from forebay.adapters.sqlite.statements import insert, parts, values
+from forebay.core.job import Job, apply
+from forebay.ports.event_log import START, LogBatch
+
+Key = tuple[str, str]
+
+_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
+_OF_REQUEST = ("model", "lane", "created_at", "metadata")
+
+
+def _upsert(columns: Sequence[str]) -> str:
+    return "ON CONFLICT (tenant, id) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in columns)
+
+
+_INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
+_INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
+# What the request says is written once; leaving it out of later updates leaves the index alone.
+_UPDATE_ATTEMPT = _upsert(_OF_ATTEMPT)
+_UPDATE_ALL = _upsert(_OF_ATTEMPT + _OF_REQUEST)
+
+
+def project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[list[Job] | None]:
+    return [_project(connection, batch) for batch in batches]
+
+
+def _project(connection: apsw.Connection, batch: LogBatch) -> list[Job] | None:
+    if not _advance(connection, batch):
+        return None
+    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in batch.facts})
+    after: dict[Key, Job | None] = dict(before)
+    for fact in batch.facts:
+        key = (fact.tenant, fact.job_id)
+        after[key] = apply(after[key], fact)
+    changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
+    _save(connection, changed)
+    return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
+
+
+def _advance(connection: apsw.Connection, batch: LogBatch) -> bool:
+    """Compare and set: whoever comes second finds another position and changes nothing."""
+    if batch.start == START:
+        connection.execute("INSERT OR IGNORE INTO positions VALUES (?, ?)", (batch.source, START))
+    connection.execute(
+        "UPDATE positions SET position = ? WHERE source = ? AND position = ?", (batch.end, batch.source, batch.start)
+    )
+    return connection.changes() == 1
+
+
+def _load(connection: apsw.Connection, keys: dict[Key, None]) -> dict[Key, Job | None]:
+    jobs: dict[Key, Job | None] = dict(keys)
+    for part in parts(list(keys)):
+        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
+        for row in connection.execute(sql, [text for key in part for text in key]):
+            jobs[row[0], row[1]] = from_job_row(row)
+    return jobs
+
+
+def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) -> None:
+    """Results first: the schema takes none for a job that is final already."""
+    results = [
+        to_result_row(job, job.output)
+        for old, job in changed
+        if job.output is not None and job.status.final and not (old is not None and old.status.final)
+    ]
+    insert(connection, _INSERT_RESULTS, results)
+    insert(connection, _INSERT_JOBS, [to_job_row(job) for old, job in changed if old is None])
+    known = [(old, to_job_row(job)) for old, job in changed if old is not None]
+    insert(connection, _INSERT_JOBS, [row for old, row in known if old.model], _UPDATE_ATTEMPT)
+    insert(connection, _INSERT_JOBS, [row for old, row in known if not old.model], _UPDATE_ALL)
+
+
+def _whole(connection: apsw.Connection, old: Job, job: Job) -> Job:
+    """With its output, which is not loaded with a stub that was final before its request came."""
+    if not old.status.final:
+        return job
+    columns: Any = connection.execute(
+        "SELECT media_type, data, blob_name, blob_size_bytes, blob_sha256 FROM results WHERE tenant = ? AND id = ?",
+        (job.tenant, job.id),
+    ).fetchall()
+    return replace(job, output=from_result_columns(*columns[0])) if columns else job

@@ -1,0 +1,183 @@
+"""The queue: the table `pending` says which rows of the log wait, and counts their attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from forebay.adapters.sqlite.database import Database
+from forebay.adapters.sqlite.failures import CommitUnclear
+from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
+from forebay.adapters.sqlite.statements import insert
+from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
+from forebay.core.errors import OutcomeUnknown
+from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.ports.queue import Consumer, Queue, QueueFeatures
+
+_encode = msgspec.json.Encoder().encode
+
+Held = tuple[str, str, int, int]
+"""model, lane, due_at_us, seq: the key of a row in hand"""
+
+
+class SqliteQueue(Queue):
+    """`clock` gives seconds since the epoch; only delays depend on it."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._channels: dict[Channel, Waiting] = {}
+
+    @property
+    def features(self) -> QueueFeatures:
+        return QueueFeatures(survives_restart=True, durability=self._database.durability)
+
+    async def publish(self, channel: Channel, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        waiting = self._waiting(channel)  # before the write, so that its count does not include it
+
+        def committed(count: int) -> None:
+            waiting.arrived(count)
+            self._database.log_grew.ring()
+
+        rows = [to_log(message) for message in messages]
+        try:
+            await self._database.write(_publish, (channel, rows), durable=True, committed=committed)
+        except CommitUnclear as exc:
+            raise OutcomeUnknown(exc.message, job_id=messages[0].job_id, retry_after_s=exc.retry_after_s) from exc
+
+    def consumer(self, channel: Channel) -> Consumer:
+        return SqliteConsumer(self._database, channel, self._waiting(channel), self._clock)
+
+    async def depth(self, channel: Channel) -> int:
+        return self._waiting(channel).depth
+
+    def _waiting(self, channel: Channel) -> Waiting:
+        waiting = self._channels.get(channel)
+        if waiting is None:
+            waiting = self._channels[channel] = Waiting(self._database, channel)
+        return waiting
+
+
+class SqliteConsumer(Consumer):
+    """Receiving reads and writes nothing; a receipt is the row's number."""
+
+    def __init__(self, database: Database, channel: Channel, waiting: Waiting, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._channel = channel
+        self._waiting = waiting
+        self._clock = clock
+        self._hand: dict[Any, Held] = {}
+
+    async def receive(self, max_messages: int, wait_s: float) -> list[ReceivedMessage]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            now_us = int(self._clock() * 1e6)
+            found = self._waiting.take(max_messages, now_us)
+            remaining_s = deadline - loop.time()
+            if found or remaining_s <= 0:
+                return [self._received(*row) for row in found]
+            due_us = self._waiting.next_due_us()
+            due_s = remaining_s if due_us == NEVER_US else (due_us - now_us) / 1e6
+            await self._waiting.bell.wait(min(remaining_s, due_s))
+
+    def _received(
+        self, due_at_us: int, seq: int, attempt: int, tenant: str, job_id: str, headers: bytes, value: bytes
+    ) -> ReceivedMessage:
+        self._hand[seq] = (self._channel.model, self._channel.lane, due_at_us, seq)
+        message = from_log(tenant, job_id, headers, value)
+        return ReceivedMessage(message=message, receipt=seq, attempt=attempt)
+
+    async def begin(self, received: Sequence[ReceivedMessage]) -> None:
+        if held := self._held(received):
+            await self._database.write(_begin, held, durable=False)
+
+    async def ack(self, received: Sequence[ReceivedMessage]) -> None:
+        if held := self._held(received):
+            await self._database.write(_delete, held, durable=False, committed=lambda _: self._gone(held))
+
+    async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
+        held = self._held(received)
+        if not held:
+            return
+        due_at_us = int((self._clock() + delay_s) * 1e6) if delay_s > 0 else 0
+        await self._database.write(
+            _delay, (due_at_us, held), durable=False, committed=lambda _: self._given_back(held, due_at_us)
+        )
+
+    async def close(self) -> None:
+        """Waits for writes that were handed in before, so that no row is given back and deleted at once."""
+        try:
+            if self._hand:
+                await self._database.write(_nothing, None, durable=False)
+        finally:
+            self._give_back([(key, key[2]) for key in self._hand.values()])
+
+    def _held(self, received: Sequence[ReceivedMessage]) -> list[Held]:
+        """The keys of those that are in this consumer's hand: what is not was acknowledged or given back before."""
+        return [held for one in received if (held := self._hand.get(one.receipt)) is not None]
+
+    def _gone(self, held: list[Held]) -> None:
+        for key in held:
+            if self._hand.pop(key[3], None) is not None:
+                self._waiting.gone(key[3])
+
+    def _given_back(self, held: list[Held], due_at_us: int) -> None:
+        self._give_back([(key, due_at_us) for key in held])
+
+    def _give_back(self, held: list[tuple[Held, int]]) -> None:
+        for key, due_at_us in held:
+            if self._hand.pop(key[3], None) is not None:
+                self._waiting.given_back(due_at_us, key[3])
+        self._waiting.bell.ring()
+
+
+def _publish(connection: apsw.Connection, calls: Sequence[tuple[Channel, list[LogRow]]]) -> Sequence[int]:
+    insert(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for _, rows in calls for row in rows])
+    channels = [channel for channel, rows in calls for _ in rows]
+    first = connection.last_insert_rowid() - len(channels) + 1
+    pending = [(channel.model, channel.lane, 0, seq, 0) for seq, channel in enumerate(channels, start=first)]
+    insert(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt) VALUES", pending)
+    return [len(rows) for _, rows in calls]
+
+
+def _begin(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequence[None]:
+    for key, seqs in _by_key(calls).items():
+        connection.execute(f"UPDATE pending SET attempt = attempt + 1 {_WHERE}", (*key, _encode(seqs).decode()))
+    return [None] * len(calls)
+
+
+def _delete(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequence[None]:
+    for key, seqs in _by_key(calls).items():
+        connection.execute(f"DELETE FROM pending {_WHERE}", (*key, _encode(seqs).decode()))
+    return [None] * len(calls)
+
+
+def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held]]]) -> Sequence[None]:
+    for due_at_us, held in calls:
+        for key, seqs in _by_key([held]).items():
+            connection.execute(f"UPDATE pending SET due_at_us = ? {_WHERE}", (due_at_us, *key, _encode(seqs).decode()))
+    return [None] * len(calls)
+
+
+def _nothing(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[None]:
+    return calls
+
+
+_WHERE = "WHERE model = ? AND lane = ? AND due_at_us = ? AND seq IN (SELECT value FROM json_each(?))"
+
+
+def _by_key(calls: Sequence[list[Held]]) -> dict[tuple[str, str, int], list[int]]:
+    """The numbers of the rows that share the rest of their key, so that one statement finds them."""
+    by_key: dict[tuple[str, str, int], list[int]] = {}
+    for held in calls:
+        for model, lane, due_at_us, seq in held:
+            by_key.setdefault((model, lane, due_at_us), []).append(seq)
+    return by_key

@@ -1,0 +1,91 @@
+"""Messages and jobs as rows, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from forebay.core.event import JobError, JobMetrics
+from forebay.core.job import Job, JobStatus
+from forebay.core.message import Message
+from forebay.core.payload import BlobRef, Payload
+
+_encode = msgspec.json.Encoder().encode
+_headers = msgspec.json.Decoder(dict[str, str]).decode
+_metrics = msgspec.json.Decoder(JobMetrics).decode
+_error = msgspec.json.Decoder(JobError).decode
+_metadata = msgspec.json.Decoder(dict[str, Any]).decode
+
+LOG_COLUMNS = "tenant, job_id, headers, value"
+JOB_COLUMNS = (
+    "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, metadata"
+)
+RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
+
+LogRow = tuple[str, str, bytes, bytes]
+
+
+def to_log(message: Message) -> LogRow:
+    return message.tenant, message.job_id, _encode(message.headers), message.value
+
+
+def from_log(tenant: str, job_id: str, headers: bytes, value: bytes) -> Message:
+    return Message(tenant=tenant, job_id=job_id, headers=_headers(headers), value=value)
+
+
+def to_job_row(job: Job) -> tuple[Any, ...]:
+    return (
+        job.tenant,
+        job.id,
+        job.status.value,
+        job.model,
+        job.version,
+        job.lane,
+        job.attempts,
+        job.created_at,
+        job.started_at,
+        job.finished_at,
+        None if job.metrics is None else _encode(job.metrics),
+        None if job.error is None else _encode(job.error),
+        _encode(job.metadata) if job.metadata else None,
+    )
+
+
+def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
+    """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
+    tenant, job_id, status, model, version, lane, attempts, created, started, finished, metrics, error, metadata = row
+    return Job(
+        tenant=tenant,
+        id=job_id,
+        status=JobStatus(status),
+        model=model,
+        version=version,
+        lane=lane,
+        attempts=attempts,
+        created_at=created,
+        started_at=started,
+        finished_at=finished,
+        metrics=None if metrics is None else _metrics(metrics),
+        error=None if error is None else _error(error),
+        metadata={} if metadata is None else _metadata(metadata),
+        output=output,
+    )
+
+
+def to_result_row(job: Job, output: Payload) -> tuple[Any, ...]:
+    blob = output.blob
+    if blob is None:
+        return job.tenant, job.id, output.media_type, output.data or b"", None, None, None
+    return job.tenant, job.id, output.media_type, None, blob.name, blob.size_bytes, blob.sha256
+
+
+def from_result_columns(
+    media_type: str | None, data: bytes | None, name: str | None, size_bytes: int | None, sha256: str | None
+) -> Payload | None:
+    """All are None for a job without a result."""
+    if media_type is None:
+        return None
+    if name is None or size_bytes is None or sha256 is None:
+        return Payload(media_type=media_type, data=data)
+    return Payload(media_type=media_type, blob=BlobRef(name=name, size_bytes=size_bytes, sha256=sha256))

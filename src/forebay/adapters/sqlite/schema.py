@@ -1,0 +1,152 @@
+"""The tables. The schema itself refuses to leave a final state, whoever writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from forebay.core.errors import Misconfigured
+
+_FINAL = "('succeeded', 'failed', 'canceled', 'expired')"
+
+# Requests and events share one order, so that a request always stands before what is said of it. AUTOINCREMENT: a
+# position must never name another row later, even after old rows have been swept.
+_LOG = """
+CREATE TABLE log (
+    seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant  TEXT NOT NULL,
+    job_id  TEXT NOT NULL,
+    headers BLOB NOT NULL,  -- a JSON object of strings
+    value   BLOB NOT NULL
+) STRICT
+"""
+
+# The queue's index into the log. `due_at_us` is 0 for a row that waits for nothing, else microseconds since the epoch:
+# integers, since rows are addressed by it. `attempt` counts the attempts begun.
+_PENDING = """
+CREATE TABLE pending (
+    model     TEXT NOT NULL,
+    lane      TEXT NOT NULL,
+    due_at_us INTEGER NOT NULL,
+    seq       INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    PRIMARY KEY (model, lane, due_at_us, seq)
+) STRICT, WITHOUT ROWID
+"""
+
+_POSITIONS = """
+CREATE TABLE positions (
+    source   TEXT PRIMARY KEY,
+    position TEXT NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+# `model` is '' for a stub: events came before the request.
+_JOBS = f"""
+CREATE TABLE jobs (
+    tenant      TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('queued', 'running', 'succeeded', 'failed', 'canceled', 'expired')),
+    model       TEXT NOT NULL,
+    version     TEXT NOT NULL,
+    lane        TEXT NOT NULL,
+    attempts    INTEGER NOT NULL CHECK (attempts >= 0),
+    created_at  REAL NOT NULL,
+    started_at  REAL,
+    finished_at REAL,
+    metrics     BLOB,  -- JSON, as are error and metadata
+    error       BLOB,
+    metadata    BLOB,
+    PRIMARY KEY (tenant, id),
+    CHECK ((finished_at IS NOT NULL) = (status IN {_FINAL}))
+) STRICT, WITHOUT ROWID
+"""
+
+_JOBS_NEWEST = "CREATE INDEX jobs_newest ON jobs (tenant, created_at, id) WHERE model <> ''"
+
+# A rowid table, since outputs may be large (sqlite.org/withoutrowid.html, section 3).
+_RESULTS = """
+CREATE TABLE results (
+    tenant          TEXT NOT NULL,
+    id              TEXT NOT NULL,
+    media_type      TEXT NOT NULL,
+    data            BLOB,
+    blob_name       TEXT,
+    blob_size_bytes INTEGER,
+    blob_sha256     TEXT,
+    PRIMARY KEY (tenant, id),
+    CHECK ((data IS NULL) = (blob_name IS NOT NULL AND blob_size_bytes IS NOT NULL AND blob_sha256 IS NOT NULL))
+) STRICT
+"""
+
+# What may still change in a final row: the request's own columns, once, while it is a stub.
+_FINAL_IS_FINAL = f"""
+CREATE TRIGGER final_is_final BEFORE UPDATE ON jobs WHEN OLD.status IN {_FINAL} AND (
+    NEW.tenant <> OLD.tenant OR NEW.id <> OLD.id OR NEW.status <> OLD.status OR NEW.attempts <> OLD.attempts
+    OR NEW.started_at IS NOT OLD.started_at OR NEW.finished_at IS NOT OLD.finished_at
+    OR NEW.metrics IS NOT OLD.metrics OR NEW.error IS NOT OLD.error
+    OR (OLD.version <> '' AND NEW.version <> OLD.version)
+    OR (OLD.model <> '' AND (
+        NEW.model <> OLD.model OR NEW.version <> OLD.version OR NEW.lane <> OLD.lane
+        OR NEW.created_at <> OLD.created_at OR NEW.metadata IS NOT OLD.metadata
+    ))
+) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
+"""
+
+# INSERT OR REPLACE runs no UPDATE trigger (sqlite.org/lang_conflict.html), so it is stopped where it begins.
+_FINAL_IS_NOT_REPLACED = f"""
+CREATE TRIGGER final_is_not_replaced BEFORE INSERT ON jobs WHEN EXISTS (
+    SELECT 1 FROM jobs WHERE tenant = NEW.tenant AND id = NEW.id AND status IN {_FINAL}
+    AND (model <> '' OR status <> NEW.status OR finished_at IS NOT NEW.finished_at OR attempts <> NEW.attempts
+        OR started_at IS NOT NEW.started_at OR metrics IS NOT NEW.metrics OR error IS NOT NEW.error)
+) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
+"""
+
+# A result is written before its job becomes final, in the same transaction, and never after.
+_RESULT_BEFORE_FINAL = f"""
+CREATE TRIGGER result_before_final BEFORE INSERT ON results WHEN EXISTS (
+    SELECT 1 FROM jobs WHERE tenant = NEW.tenant AND id = NEW.id AND status IN {_FINAL}
+) BEGIN SELECT RAISE(ABORT, 'the result of a final job never changes'); END
+"""
+
+_RESULT_IS_FINAL = """
+CREATE TRIGGER result_is_final BEFORE UPDATE ON results
+BEGIN SELECT RAISE(ABORT, 'a result never changes'); END
+"""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        _LOG,
+        _PENDING,
+        _POSITIONS,
+        _JOBS,
+        _JOBS_NEWEST,
+        _RESULTS,
+        _FINAL_IS_FINAL,
+        _FINAL_IS_NOT_REPLACED,
+        _RESULT_BEFORE_FINAL,
+        _RESULT_IS_FINAL,
+    ),
+)
+"""Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
+
+
+def migrate(connection: apsw.Connection, path: Path) -> None:
+    """Bring the file to the newest version, each step in a transaction. Raises Misconfigured for a newer file."""
+    version = int(connection.pragma("user_version"))
+    if version > len(MIGRATIONS):
+        raise Misconfigured(
+            f"{path} was written by a newer Forebay (schema {version}; this one knows up to {len(MIGRATIONS)}); "
+            "install that version again, or choose another data folder (FOREBAY_DATA_DIR)"
+        )
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.pragma("user_version", number)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

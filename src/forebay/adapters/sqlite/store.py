@@ -1,0 +1,92 @@
+"""Visible job state: the tables `jobs`, `results` and `positions`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from forebay.adapters.sqlite.bell import Bell
+from forebay.adapters.sqlite.database import Database
+from forebay.adapters.sqlite.projection import project
+from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
+from forebay.core.job import Job
+from forebay.ports.event_log import START, LogBatch
+from forebay.ports.store import ResultStore, Subscription
+
+_JOB = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS.split(", "))
+_GET = f"""
+SELECT {_JOB}, media_type, data, blob_name, blob_size_bytes, blob_sha256
+FROM jobs LEFT JOIN results ON results.tenant = jobs.tenant AND results.id = jobs.id
+WHERE jobs.tenant = ? AND jobs.id = ? AND model <> ''
+"""
+_JOB_WIDTH = len(JOB_COLUMNS.split(", "))
+
+
+class SqliteStore(ResultStore):
+    """Derived rows are not flushed of themselves: after a power cut they are read again from the log, which is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._subscriptions: dict[tuple[str, str], set[SqliteSubscription]] = {}
+
+    async def project(self, batch: LogBatch) -> list[Job] | None:
+        return await self._database.write(project, batch, durable=False, committed=self._wake)
+
+    async def position(self, source: str) -> str:
+        rows = self._database.read("SELECT position FROM positions WHERE source = ?", (source,))
+        return str(rows[0][0]) if rows else START
+
+    async def get(self, tenant: str, job_id: str) -> Job | None:
+        for row in self._database.read(_GET, (tenant, job_id)):
+            return from_job_row(row[:_JOB_WIDTH], from_result_columns(*row[_JOB_WIDTH:]))
+        return None
+
+    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+        where, arguments = "tenant = ? AND model <> ''", [tenant]
+        for column, wanted in (("model", model), ("status", status)):
+            if wanted is not None:
+                where += f" AND {column} = ?"
+                arguments.append(wanted)
+        rows = await self._database.scan(
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT ?",
+            (*arguments, limit),
+        )
+        return [from_job_row(row) for row in rows]
+
+    def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
+        return self._subscribe((tenant, job_id))
+
+    @asynccontextmanager
+    async def _subscribe(self, key: tuple[str, str]) -> AsyncIterator[Subscription]:
+        subscription = SqliteSubscription()
+        of_job = self._subscriptions.setdefault(key, set())
+        of_job.add(subscription)
+        try:
+            yield subscription
+        finally:
+            of_job.discard(subscription)
+            if not of_job:
+                self._subscriptions.pop(key, None)
+
+    def _wake(self, changed: list[Job] | None) -> None:
+        for job in changed or ():
+            for subscription in self._subscriptions.get((job.tenant, job.id), ()):
+                subscription.wake()
+
+
+class SqliteSubscription(Subscription):
+    """Woken by the projection of the same process, which is the only one."""
+
+    def __init__(self) -> None:
+        self._changed = False
+        self._bell = Bell()
+
+    def wake(self) -> None:
+        self._changed = True
+        self._bell.ring()
+
+    async def changed(self, timeout_s: float) -> bool:
+        if not self._changed and timeout_s > 0:
+            await self._bell.wait(timeout_s)
+        changed, self._changed = self._changed, False
+        return changed
