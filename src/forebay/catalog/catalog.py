@@ -1,0 +1,50 @@
+"""What the models directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from forebay.catalog.names import natural_key
+from forebay.core.errors import NotFound
+from forebay.core.model import ModelSpec
+
+
+class Catalog(Struct, frozen=True, kw_only=True):
+    """`specs` by name and version, versions in natural order; `problems` by name, for an operator to read.
+
+    A model may stand in both: some of its versions can be served and others cannot.
+    """
+
+    specs: Mapping[str, Mapping[str, ModelSpec]]
+    problems: Mapping[str, tuple[str, ...]] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """The models that can be resolved, sorted."""
+        return tuple(sorted(self.specs))
+
+    def default_version(self, name: str) -> str:
+        """The highest version in natural order: 10 comes after 9. Raises NotFound as `resolve` does."""
+        return max(self._versions(name), key=natural_key)
+
+    def resolve(self, name: str, version: str = "") -> ModelSpec:
+        """The model of that name, in its default version unless another is asked for. Raises NotFound."""
+        versions = self._versions(name)
+        if not version:
+            return versions[self.default_version(name)]
+        if version not in versions:
+            known = sorted(versions, key=natural_key)
+            message = f"model {name!r} has no version {version!r}; it has {', '.join(known)}"
+            raise NotFound(message, known=known, code="unknown_version")
+        return versions[version]
+
+    def _versions(self, name: str) -> Mapping[str, ModelSpec]:
+        if name in self.specs:
+            return self.specs[name]
+        known = self.names()
+        if name in self.problems:
+            message = f"model {name!r} cannot be served: its description has mistakes"
+            raise NotFound(message, known=known, code="model_misdescribed")
+        listed = f"the models are {', '.join(known)}" if known else "there are no models"
+        raise NotFound(f"no model is named {name!r}; {listed}", known=known, code="unknown_model")
