@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import forebay
 from forebay.api.answers import Answer
 from forebay.api.edge import Edge
 from forebay.api.job_object import JobWriter
@@ -30,6 +32,7 @@ from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Queue
 from forebay.ports.store import ResultStore
 from forebay.ports.task import Task
+from forebay.tasks import task
 from forebay.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -48,18 +51,17 @@ class Route(APIRoute):
 
 def build_app(
     *,
+    catalog: ModelCatalog,
+    mint: IdMint,
     queue: Queue,
     store: ResultStore,
     blobs: BlobStore,
     fleet: Fleet,
-    catalog: ModelCatalog,
-    task_of: Callable[[str], Task],
-    ids: IdMint,
     metrics: Metrics,
-    version: str,
-    kinds: Mapping[str, str],
-    projector_lag_s: Callable[[], float] = lambda: 0.0,
-    stopping: Callable[[], bool] = lambda: False,
+    draining: asyncio.Event,
+    kinds: Mapping[str, str] = {},
+    projector_lag_s: Callable[[], float] = float,
+    task_of: Callable[[str], Task] = task,
     max_body_bytes: int = MAX_BODY_BYTES,
     inline_limit_bytes: int = INLINE_LIMIT_BYTES,
     clock: Callable[[], float] = time.time,
@@ -68,8 +70,9 @@ def build_app(
 ) -> FastAPI:
     """The public API.
 
-    `kinds` names the technologies behind `queue`, `store` and `blobs`, for /health. While `stopping()` is true, callers
-    who wait are answered within a second, so that a stop does not last as long as their patience.
+    Once `draining` is set, callers who wait are answered within a second, so that a stop does not last as long as their
+    patience, and /readyz says no. `kinds` names the technologies behind `queue`, `store` and `blobs`, for /health.
+    `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
     """
     durability = queue.features.durability.value
     submitter = Submitter(
@@ -77,30 +80,32 @@ def build_app(
         blobs=blobs,
         catalog=catalog,
         task_of=task_of,
-        ids=ids,
+        mint=mint,
         clock=clock,
         inline_limit_bytes=inline_limit_bytes,
     )
     reader = JobReader(
         store=store,
         blobs=blobs,
-        ids=ids,
+        mint=mint,
         clock=clock,
         monotonic=monotonic,
         projector_lag_s=projector_lag_s,
-        stopping=stopping,
+        draining=draining,
     )
     jobs = JobRoutes(submitter=submitter, reader=reader, writer=JobWriter(durability), metrics=metrics)
-    about = {"version": version, "durability": durability, **kinds}
-    models = ModelRoutes(catalog=catalog, task_of=task_of, fleet=fleet, queue=queue, about=about)
+    about = {"version": forebay.__version__, "durability": durability, **kinds}
+    models = ModelRoutes(catalog=catalog, task_of=task_of, fleet=fleet, queue=queue, draining=draining, about=about)
 
     app = FastAPI(
         title="Forebay",
-        version=version,
+        version=forebay.__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        # Each costs a look at the process's providers per request; metrics are the edge's.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     openapi = OpenApi(app, catalog, task_of)
     app.openapi = openapi.document  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
 from forebay.api.problems import problem, retry_after
 from forebay.api.submission import ModelCatalog
-from forebay.core.errors import ForebayError, Unavailable
+from forebay.core.errors import Unavailable
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
@@ -34,12 +34,14 @@ class ModelRoutes:
         task_of: Callable[[str], Task],
         fleet: Fleet,
         queue: Queue,
+        draining: asyncio.Event,
         about: Mapping[str, str],
     ) -> None:
         self._catalog = catalog
         self._task_of = task_of
         self._fleet = fleet
         self._queue = queue
+        self._draining = draining
         self._about = about
 
     async def list_models(self, request: Request) -> Answer:
@@ -63,28 +65,29 @@ class ModelRoutes:
     async def readyz(self, request: Request) -> Answer:
         """GET /readyz"""
         models = await self._states()
-        try:
-            async with asyncio.timeout(PROBE_S):
-                await self._queue.depth(Channel(next(iter(self._catalog.specs), "probe"), Lane.NORMAL.value))
-        except (TimeoutError, ForebayError) as error:
-            wait_s = error.retry_after_s if isinstance(error, Unavailable) else 1.0
-            said = (
-                error.message if isinstance(error, ForebayError) else f"the queue did not answer within {PROBE_S:g} s"
-            )
-            return problem(
-                request.scope,
-                503,
-                "not_ready",
-                said,
-                headers=[retry_after(wait_s)],
-                retry_after_s=wait_s,
-                models=models,
-            )
-        return _json({"status": "ready", "models": models})
+        reason, wait_s = await self._reason_to_refuse()
+        if not reason:
+            return _json({"status": "ready", "models": models})
+        return problem(
+            request.scope, 503, "not_ready", reason, headers=[retry_after(wait_s)], retry_after_s=wait_s, models=models
+        )
 
     async def health(self, request: Request) -> Answer:
         """GET /health"""
         return _json({"status": "ok", **self._about, "models": await self._states()})
+
+    async def _reason_to_refuse(self) -> tuple[str, float]:
+        """Why no job can be accepted now, "" if they can, and seconds after which to ask again."""
+        if self._draining.is_set():
+            return "the service is stopping", 1.0
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._queue.depth(Channel(next(iter(self._catalog.specs), "probe"), Lane.NORMAL.value))
+        except TimeoutError:
+            return f"the queue did not answer within {PROBE_S:g} s", 1.0
+        except Unavailable as error:
+            return error.message, error.retry_after_s
+        return "", 0.0
 
     async def _states(self) -> list[dict[str, Any]]:
         reports = await self._fleet.reports()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from forebay.core.errors import NotFound
@@ -24,19 +25,19 @@ class JobReader:
         *,
         store: ResultStore,
         blobs: BlobStore,
-        ids: IdMint,
+        mint: IdMint,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         projector_lag_s: Callable[[], float],
-        stopping: Callable[[], bool],
+        draining: asyncio.Event,
     ) -> None:
         self._store = store
         self._blobs = blobs
-        self._ids = ids
+        self._mint = mint
         self._clock = clock
         self._monotonic = monotonic
         self._projector_lag_s = projector_lag_s
-        self._stopping = stopping
+        self._draining = draining
 
     async def get(self, tenant: str, job_id: str) -> Job:
         """The job, without asking anybody but the store. Right after acceptance it is `queued`, with what its id tells.
@@ -44,7 +45,7 @@ class JobReader:
         Raises NotFound for an id that we did not issue to this tenant and for one without a row when the store has had
         time enough; the two cannot be told apart.
         """
-        issued_at = self._ids.issued_at(tenant, job_id)
+        issued_at = self._mint.issued_at(tenant, job_id)
         if issued_at is None:
             raise _unknown(job_id)
         job = await self._store.get(tenant, job_id)
@@ -61,7 +62,7 @@ class JobReader:
             while True:
                 job = await self.get(tenant, job_id)
                 left_s = until - self._monotonic()
-                if job.status.final or left_s <= 0 or self._stopping() or await gone():
+                if job.status.final or left_s <= 0 or self._draining.is_set() or await gone():
                     return job
                 await subscription.changed(min(left_s, REREAD_S))
 

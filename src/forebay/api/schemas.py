@@ -32,11 +32,13 @@ class JobSubmission(Body):
     model: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
     input: Any = Field(description="What the model's `input_schema` says.")
     version: str = Field("", description="Version of the model; its default version if left out.")
-    parameters: dict[str, Any] = Field({}, description="What the model's `parameters_schema` says.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="What the model's `parameters_schema` says.")
     lane: Annotated[Lane, Field(strict=False)] = Field(
         Lane.NORMAL, description="Of 12 turns high gets 8, normal 3, low 1, when all have work."
     )
-    metadata: dict[str, Any] = Field({}, description="Yours; given back with the job. At most 16 KiB as JSON.")
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Yours; given back with the job. At most 16 KiB as JSON."
+    )
     start_within_s: Seconds | None = Field(None, description="The job expires if it has not started by then.")
     run_timeout_s: Seconds | None = Field(
         None, description="Bounds one attempt, within the model's own limit; seconds."
@@ -162,9 +164,9 @@ class HealthDocument(Document):
     status: Literal["ok"]
     version: str
     durability: str
-    queue: str
-    store: str
-    blobs: str
+    queue: str | None = None
+    store: str | None = None
+    blobs: str | None = None
     models: list[ModelState]
 
 

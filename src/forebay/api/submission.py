@@ -67,7 +67,7 @@ class Submitter:
         blobs: BlobStore,
         catalog: ModelCatalog,
         task_of: Callable[[str], Task],
-        ids: IdMint,
+        mint: IdMint,
         clock: Callable[[], float],
         inline_limit_bytes: int,
     ) -> None:
@@ -75,7 +75,7 @@ class Submitter:
         self._blobs = blobs
         self._catalog = catalog
         self._task_of = task_of
-        self._ids = ids
+        self._mint = mint
         self._clock = clock
         self._inline_limit_bytes = inline_limit_bytes
         self._doors: dict[tuple[str, str], Door] = {}
@@ -110,7 +110,7 @@ class Submitter:
 
     async def _accept(self, order: Order, payload: Payload) -> JobRequest:
         now = self._clock()
-        job_id = self._ids.issue(order.tenant, now)
+        job_id = self._mint.issue(order.tenant, now)
         if payload.data is not None and len(payload.data) > self._inline_limit_bytes:
             ref = await self._blobs.put(order.tenant, job_id, payload.data)
             payload = Payload(media_type=payload.media_type, blob=ref)
