@@ -21,11 +21,24 @@ class ModelLimits(Struct, frozen=True, kw_only=True):
     max_pixels: int = 50_000_000
 
 
+class TensorSpec(Struct, frozen=True):
+    """A named input or output of a model. `datatype` is the Open Inference Protocol's word (FP32, INT64, BYTES ...).
+
+    `shape` has a number for each fixed axis and a name for each free one ("" if the file gives it none); None where the
+    file does not say even how many axes there are.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int | str, ...] | None = None
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True):
     """One version of one model, as `model.toml` and the files beside it describe it.
 
     `folder` is the absolute path of the version's files. `options` are the runtime's own keys (`[onnx]`, `[python]`),
-    `task_options` the task's (`[task]`), both checked by the catalog for shape and by their owner for meaning.
+    `task_options` the task's (`[options]`), both checked by the catalog for shape and by their owner for meaning.
+    `inputs` and `outputs` are the tensors that the model's file declares; () where it declares none (a Python handler).
     """
 
     name: str
@@ -39,6 +52,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     replicas: int = 1
     labels: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     options: Mapping[str, Any] = {}
     task_options: Mapping[str, Any] = {}
 
