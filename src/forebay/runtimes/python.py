@@ -14,8 +14,8 @@
             return {"text": text.upper() + self.mark}
 
 `predict(self, inputs, contexts)` also gets one `ItemContext` per input: `job_id`, `attempt`, `parameters`. An output
-can be a `forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other exceptions the
-caller sees the type only, and the log the rest. `close(self)`, if there is one, is called at the end.
+can be a `forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other
+exceptions the caller sees the type only, and the log the rest. `close(self)`, if there is one, is called at the end.
 """
 
 from __future__ import annotations
