@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from forebay.core.errors import ModelFailed
-from forebay.core.errors import ModelFailed
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 
