@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 import uvloop
 from msgspec import Struct
+from starlette.applications import Starlette
 
 from forebay.adapters.files import FilesBlobs
 from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
@@ -30,7 +31,7 @@ from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.blobs import BlobStore
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet, ModelReport
-from forebay.ports.queue import Queue
+from forebay.ports.queue import Durability, Queue
 from forebay.ports.store import ResultStore
 from forebay.projector import Projector
 from forebay.settings import Settings
@@ -204,7 +205,8 @@ async def _backends(settings: Settings) -> AsyncIterator[Backends]:
             events: EventLog = MemoryEventLog(memory)
             store: ResultStore = MemoryStore()
         else:
-            database = await Database.open(settings.data_dir, full_sync=settings.synchronous == "full")
+            durability = Durability.FLUSHED if settings.synchronous == "full" else Durability.PROCESS
+            database = Database(settings.data_dir, durability=durability).open()
             stack.push_async_callback(database.close)
             queue, events, store = SqliteQueue(database), SqliteEventLog(database), SqliteStore(database)
         blobs: BlobStore = MemoryBlobs()
@@ -290,7 +292,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: uvicorn._types.ASGIApplication, settings: Settings) -> uvicorn.Server:
+def _server(app: Starlette, settings: Settings) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,

@@ -179,18 +179,17 @@ class Worker:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             self._changed.clear()
-            apart = self._batcher.apart
-            seat = self._runners.seat(pipelined=self._batcher.full, apart=apart)
-            batch = [] if seat is None else self._batcher.take(loop.time())
-            if seat is not None and batch:
-                running = tasks.create_task(self._run_batch(seat, batch), name="batch")
-                self._running.add(running)
-                running.add_done_callback(self._running.discard)
-                continue
-            if seat is not None:
-                seat.leave()
-            due = self._batcher.due_at() if seat is not None else None
-            await wait_for(self._changed, None if due is None else max(0.0, due - loop.time()))
+            due = self._batcher.due_at()
+            wait_s = None if due is None else max(0.0, due - loop.time())
+            if wait_s == 0.0:
+                seat = self._runners.seat(pipelined=self._batcher.full, apart=self._batcher.apart)
+                if seat is not None:
+                    running = tasks.create_task(self._run_batch(seat, self._batcher.take(loop.time())), name="batch")
+                    self._running.add(running)
+                    running.add_done_callback(self._running.discard)
+                    continue
+                wait_s = None  # until a seat is free
+            await wait_for(self._changed, wait_s)
 
     # -- predict ---------------------------------------------------------------------------------------------------
 
