@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 from rich.console import Console
+from rich.text import Text
 
 import forebay
 from forebay.assembly import Addresses
@@ -52,7 +53,7 @@ def print_banner(screen: Console, settings: Settings, addresses: Addresses, star
         screen.print(f"  {name:9}{text}")
     for name, report in zip(["models", *[""] * len(addresses.models)], addresses.models, strict=False):
         reason = f": {visible(report.reason)}" if report.reason else ""
-        screen.print(f"  {name:9}{report.model} {report.version}", styled(report.status.value), reason)
+        screen.print(Text.assemble(f"  {name:9}{report.model} {report.version} ", styled(report.status.value), reason))
     if not addresses.models:
         screen.print(
             f"  {'models':9}none in {_near(settings.models_dir)}; each is a folder, such as sentiment/1/model.onnx"

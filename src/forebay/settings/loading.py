@@ -102,7 +102,7 @@ def _environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, G
         if variable in names:
             given[names[variable]] = Given(value, "the environment", True)
         else:
-            mistakes.append(f"{variable}: no such setting{_did_you_mean(variable, [*names, *NOT_SETTINGS])}")
+            mistakes.append(f"{variable}: no such setting{_did_you_mean(variable, [*names, *NOT_SETTINGS], PREFIX)}")
     return given
 
 
@@ -185,9 +185,10 @@ def _unknown(name: str, given: Given) -> str:
     return f"{name}: no such setting, in {given.place}{_did_you_mean(name, list(Settings.model_fields))}"
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
+    """A prefix that all have would make everything alike."""
+    close = get_close_matches(name.removeprefix(prefix), [one.removeprefix(prefix) for one in known], n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.conftest import Ran
+
+from forebay import assembly
+from forebay.assembly import Addresses
+from forebay.core.model import ModelStatus
+from forebay.ports.fleet import ModelReport
+from forebay.settings import Settings
+
+Forebay = Callable[..., Ran]
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def report(model: str, status: ModelStatus = ModelStatus.READY, reason: str = "") -> ModelReport:
+    return ModelReport(worker="w", model=model, version="1", status=status, reason=reason)
+
+
+class FakeAssembly:
+    """Is ready at once and stops at once."""
+
+    def __init__(self) -> None:
+        self.settings: Settings | None = None
+        self.roles: Collection[str] = ()
+        self.api_url = "http://127.0.0.1:8000"
+        self.reports = [report("image_classification"), report("text_classification")]
+
+    def run(
+        self,
+        settings: Settings,
+        roles: Collection[str],
+        *,
+        on_ready: Callable[[Addresses], None],
+        on_stop: Callable[[], None],
+    ) -> None:
+        self.settings, self.roles = settings, roles
+        on_ready(
+            Addresses(
+                api_url=self.api_url,
+                admin_url="http://127.0.0.1:9464",
+                data_dir=settings.data_dir,
+                durability="process",
+                models=self.reports,
+            )
+        )
+        on_stop()
+
+
+@pytest.fixture
+def fake_assembly(monkeypatch: pytest.MonkeyPatch) -> FakeAssembly:
+    made = FakeAssembly()
+    monkeypatch.setattr(assembly, "run", made.run)
+    monkeypatch.setattr("forebay.telemetry.logs.configure_logs", lambda level, form: None)
+    return made
+
+
+def up(forebay: Forebay, *arguments: str) -> str:
+    ran = forebay("up", "--models-dir", str(MODELS), *arguments)
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def test_up_runs_every_role_with_the_settings_given(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path
+) -> None:
+    up(forebay, "--port", "9000", "--synchronous", "full", "--allow-unauthenticated", "--trusted-models", "a,b")
+    settings = fake_assembly.settings
+    assert settings is not None
+    assert list(fake_assembly.roles) == ["api", "worker", "projector"]
+    assert (settings.port, settings.synchronous, settings.allow_unauthenticated) == (9000, "full", True)
+    assert (settings.trusted_models, settings.data_dir) == (("a", "b"), tmp_path / ".forebay")
+
+
+def test_up_tells_where_everything_is(fake_assembly: FakeAssembly, forebay: Forebay) -> None:
+    out = up(forebay)
+    for words in (
+        ".forebay (delete it to start anew)",
+        "sqlite://, durability process: an accepted job survives a crash, not a power cut",
+        "image_classification 1 ready",
+        "text_classification 1 ready",
+        "http://127.0.0.1:8000/docs",
+        "http://127.0.0.1:9464/metrics",
+        "a second Ctrl-C kills",
+        "stopped",
+    ):
+        assert words in out
+
+
+def test_the_lines_to_paste_prefer_a_text_model(fake_assembly: FakeAssembly, forebay: Forebay) -> None:
+    lines = [line.strip() for line in up(forebay).splitlines()]
+    assert "forebay submit text_classification 'What a lovely day'" in lines
+    assert (
+        "curl -s 'http://127.0.0.1:8000/v1/models/text_classification/jobs' -H 'prefer: wait=10' "
+        "-H 'content-type: text/plain' -d 'What a lovely day'"
+    ) in lines
+
+
+def test_the_line_to_paste_names_an_address_that_is_not_the_usual(
+    fake_assembly: FakeAssembly, forebay: Forebay
+) -> None:
+    fake_assembly.api_url = "http://127.0.0.1:4711"
+    assert "forebay submit text_classification 'What a lovely day' --url http://127.0.0.1:4711\n" in up(forebay)
+
+
+def test_a_photo_is_offered_only_if_there_is_one(
+    fake_assembly: FakeAssembly, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_assembly.reports = [report("image_classification")]
+    assert "Try it" not in up(forebay)
+    monkeypatch.chdir(MODELS.parent)
+    out = up(forebay, "--config", os.devnull)
+    assert "forebay submit image_classification examples/samples/cat.jpg" in out
+    assert "--data-binary @examples/samples/cat.jpg" in out
+
+
+def test_a_model_that_is_unavailable_is_told_with_the_reason_and_not_offered(
+    fake_assembly: FakeAssembly, forebay: Forebay
+) -> None:
+    fake_assembly.reports = [report("text_classification", ModelStatus.UNAVAILABLE, "model.onnx is cut short")]
+    out = up(forebay)
+    assert "text_classification 1 unavailable: model.onnx is cut short" in out
+    assert "Try it" not in out
+
+
+def test_the_ready_file_says_where_the_service_is(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path
+) -> None:
+    up(forebay, "--ready-file", "ready.json")
+    ready = json.loads((tmp_path / "ready.json").read_text())
+    assert (ready["api_url"], ready["admin_url"]) == ("http://127.0.0.1:8000", "http://127.0.0.1:9464")
+    assert ready["pid"] == os.getpid()
+    assert ready["models"][0] == {"name": "image_classification", "version": "1", "status": "ready", "reason": ""}
+    assert [file.name for file in tmp_path.iterdir()] == ["ready.json"]
+
+
+def test_run_runs_the_roles_named(fake_assembly: FakeAssembly, forebay: Forebay) -> None:
+    fake_assembly.api_url = ""
+    ran = forebay("run", "worker", "projector", "--models", "a")
+    assert ran.code == 0
+    assert list(fake_assembly.roles) == ["worker", "projector"]
+    assert fake_assembly.settings is not None
+    assert fake_assembly.settings.models == ("a",)
+    assert "worker, projector ready" in ran.out
+
+
+def test_wrong_settings_are_told_in_one_message_without_a_traceback(
+    fake_assembly: FakeAssembly, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOREBAY_LOGLEVEL", "info")
+    ran = forebay("up", "--port", "http", "--host", "0.0.0.0")
+    assert (ran.code, ran.out, fake_assembly.settings) == (1, "", None)
+    assert ran.err.startswith("forebay: 3 settings are wrong:\n  - FOREBAY_LOGLEVEL: ")
+    assert ran.err.count("\n") == 4
