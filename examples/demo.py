@@ -32,7 +32,7 @@ START_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 
-screen = Console(highlight=False, emoji=False)
+screen = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Sample(Struct, frozen=True):
@@ -80,7 +80,7 @@ def main() -> int:
         finally:
             service.kill()
     right = sum(answer.right for answer in answers)
-    screen.print(f"{right} of {len(answers)} answers are right; everything is stopped again.")
+    screen.print(f"\n{right} of {len(answers)} answers are right; everything is stopped again.")
     return 0 if right == len(samples) else 1
 
 
@@ -148,7 +148,8 @@ def checked(response: httpx2.Response, status: int) -> dict[str, Any]:
 
 def table(answers: Sequence[Answer]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("input", max_width=46, no_wrap=True, overflow="ellipsis")
+    for_input = min(60, max(20, screen.width - 62))  # the other columns are read to their last digit
+    made.add_column("input", width=for_input, no_wrap=True, overflow="ellipsis")
     made.add_column("label", no_wrap=True)
     for name in ("score", "queue", "batch", "inference"):
         made.add_column(name, justify="right", no_wrap=True)

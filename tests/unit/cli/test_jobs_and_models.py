@@ -7,12 +7,13 @@ from tests.unit.cli.conftest import FAILED, JOB_ID, SUCCEEDED, FakeService, Ran
 
 Forebay = Callable[..., Ran]
 MODEL = {"name": "sentiment", "version": "1", "versions": ["1"], "status": "ready", "task": "text-classification"}
+REASON = "no file " + "x" * 200
 BROKEN = {
     "name": "broken",
     "version": "2",
     "versions": ["2"],
     "status": "unavailable",
-    "reason": "no file " + "x" * 200,
+    "reason": REASON,
 }
 
 
