@@ -11,7 +11,7 @@ from forebay.api.problems import MALFORMED
 from forebay.core.errors import InvalidRequest, UnsupportedMedia
 from forebay.core.payload import JSON
 
-MAX_DEPTH = 64
+MAX_DEPTH = 100
 """Arrays and objects within each other. Tensors need 8 or so; what walks a value recursively is safe below this."""
 
 _decode = msgspec.json.Decoder().decode
@@ -50,7 +50,7 @@ def media_type_of(request: Request) -> str:
 
 def _refuse_depth(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for container in level

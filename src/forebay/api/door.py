@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
 import msgspec
+from jsonschema_rs import ValidationErrorKind as Kind
 
 from forebay.api.problems import InvalidFields, pointer_to
 from forebay.core.errors import InvalidRequest
@@ -16,6 +18,11 @@ from forebay.ports.task import Task
 
 MAX_PLACES = 20
 """More wrong places than this are not listed."""
+
+MAX_WORDS = 500
+"""A message may hold a property's name, which is the caller's and as long as they like."""
+MASK = "the value"
+"""Stands for the caller's (perhaps huge, perhaps private) input in messages about it."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -27,9 +34,9 @@ class Door:
         self.spec = spec
         self._task = task
         self._parameters_schema = task.parameters_schema(spec)
-        # `mask` keeps a caller's (perhaps huge) input out of the messages; `offline`: no schema fetches others.
-        self._input = jsonschema_rs.validator_for(dict(task.input_schema(spec)), mask="this", offline=True)
-        self._parameters = jsonschema_rs.validator_for(dict(self._parameters_schema), mask="this", offline=True)
+        # offline: a schema never fetches another.
+        self._input = jsonschema_rs.validator_for(dict(task.input_schema(spec)), mask=MASK, offline=True)
+        self._parameters = jsonschema_rs.validator_for(dict(self._parameters_schema), mask=MASK, offline=True)
 
     def take_value(self, value: Any, parameters: Mapping[str, Any], input_name: str) -> Payload:
         """The payload of an input given as JSON in the member `input_name` of the body.
@@ -74,12 +81,26 @@ def _typed(texts: Sequence[str], schema: Mapping[str, Any]) -> Any:
 
 
 def _faults(validator: Any, value: Any, name: str) -> list[tuple[str, str]]:
-    faults = []
-    for error in validator.iter_errors(value):
-        faults.append((pointer_to([name, *error.instance_path]), str(error.message)))
-        if len(faults) == MAX_PLACES:
-            break
-    return faults
+    found = (fault for error in validator.iter_errors(value) for fault in _in_words(error))
+    return [(pointer_to([name, *path]), words[:MAX_WORDS]) for path, words in islice(found, MAX_PLACES)]
+
+
+def _in_words(error: jsonschema_rs.ValidationError) -> Iterator[tuple[list[str | int], str]]:
+    """Where and why. Of alternatives, what is wrong in the only one whose type fits; else why none does."""
+    kind = error.kind
+    if not isinstance(kind, (Kind.AnyOf, Kind.OneOfNotValid)):
+        yield error.instance_path, error.message
+        return
+    near = [
+        branch
+        for branch in kind.context
+        if not any(isinstance(one.kind, Kind.Type) and one.instance_path == error.instance_path for one in branch)
+    ]
+    if len(near) == 1:
+        for one in near[0]:
+            yield from _in_words(one)
+    else:
+        yield error.instance_path, "; or ".join(branch[0].message for branch in near or kind.context if branch)
 
 
 def _refuse(faults: list[tuple[str, str]]) -> None:

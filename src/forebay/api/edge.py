@@ -91,7 +91,7 @@ class Edge:
         """The answer to a request whose headers alone say that it cannot be."""
         if length and not length.isdigit():
             return problem(scope, 400, "bad_request", "content-length is not a number")
-        if length and int(length) > self._max_body_bytes:
+        if len(length) > 18 or (length and int(length) > self._max_body_bytes):  # int() refuses thousands of digits
             return problem_of(scope, self._too_large())
         if encoding and encoding != b"identity":
             # RFC 9110 section 15.5.16: 415 is for codings too. A body that unpacks itself could not be limited.

@@ -1,0 +1,305 @@
+"""What is refused, with which status, code and place; and that nothing of it reaches the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from tests.unit.api.conftest import MAX_BODY_BYTES, Api
+
+from forebay.adapters.memory import MemoryBlobs, MemoryLog, MemoryQueue
+from forebay.core.errors import ForebayError, OutcomeUnknown, Unavailable
+
+JSON_HEADERS = {"content-type": "application/json"}
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    return {"model": "sentiment", "input": "good", **fields}
+
+
+def deep(levels: int) -> bytes:
+    return b'{"model":"echo","input":' + b"[" * levels + b"]" * levels + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers", "words"),
+    [
+        ([], ["#"], "must be a JSON object"),
+        ("text", ["#"], "must be a JSON object"),
+        ({}, ["#/model", "#/input"], "'model' is required"),
+        (job(webhook="https://example.com"), ["#/webhook"], "'webhook' is not a field that this version"),
+        (job(retain_s=5, retry={}), ["#/retain_s", "#/retry"], "not a field that this version"),
+        (job(**{"a/b~c d": 1}), ["#/a~1b~0c%20d"], "not a field"),
+        (job(model=7), ["#/model"], "valid string"),
+        (job(lane="urgent"), ["#/lane"], "'high', 'normal' or 'low'"),
+        (job(version=1), ["#/version"], "valid string"),
+        (job(parameters=[1]), ["#/parameters"], "valid dictionary"),
+        (job(metadata="x"), ["#/metadata"], "valid dictionary"),
+        (job(metadata={"x": "y" * 17_000}), ["#/metadata"], "more than 16384 bytes"),
+        (job(start_within_s=0), ["#/start_within_s"], "greater than 0"),
+        (job(start_within_s=1e9), ["#/start_within_s"], "less than or equal to 86400"),
+        (job(run_timeout_s=-1), ["#/run_timeout_s"], "greater than 0"),
+        (job(run_timeout_s=61), ["#/run_timeout_s"], "may shorten the model's own limit of 60 s"),
+        (job(input=3), ["#/input"], 'the value is not of type "string"; or the value is not of type "object"'),
+        (job(input=None), ["#/input"], 'the value is not of type "string"'),
+        (job(input={"text": "a", "text_pair": 3}), ["#/input/text_pair"], 'is not of type "string"'),
+        (job(input={"text": 1, "x": 2}), ["#/input/text", "#/input"], "and 1 more"),
+        (job(model="photo", input=""), ["#/input"], "shorter than 1 character"),
+        (job(parameters={"top_k": 0}), ["#/parameters/top_k"], "less than the minimum of 1"),
+        (job(parameters={"top_k": True}), ["#/parameters/top_k"], 'is not of type "integer"'),
+        (job(parameters={"nope": 1}), ["#/parameters"], "'nope' was unexpected"),
+        (job(input=3, parameters={"top_k": "x"}), ["#/input", "#/parameters/top_k"], "and 1 more"),
+        (job(model="photo", input="%%%"), ["#/input"], "base64"),
+    ],
+)
+async def test_what_can_never_work_is_422_with_its_place(api: Api, body: Any, pointers: list[str], words: str) -> None:
+    answer = await api.http.post("/v1/jobs", json=body)
+    problem = answer.json()
+    assert answer.status_code == problem["status"] == 422
+    assert problem["title"] == "Unprocessable Entity"
+    assert [error["pointer"] for error in problem["errors"]] == pointers
+    assert words in problem["detail"]
+    assert api.published == []
+    assert api.counted("forebay_jobs_rejected_total", code=problem["code"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"model_name": "sentiment"}, "#/data"),
+        ({"model_name": "sentiment", "data": 3}, "#/data"),
+        ({"model_name": "photo", "data": "%%%"}, "#/data"),
+        ({"model_name": "sentiment", "data": "x", "webhook_url": "http://x"}, "#/webhook_url"),
+    ],
+)
+async def test_the_simple_door_names_places_in_its_own_words(api: Api, body: Any, pointer: str) -> None:
+    answer = await api.http.post("/inference", json=body)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "parameter"),
+    [
+        ("top_k=zero", "#/parameters/top_k", None),
+        ("top_k=1.5", "#/parameters/top_k", None),
+        ("nope=1", "#/parameters", None),
+        ("lane=urgent", None, "lane"),
+        ("start_within_s=soon", None, "start_within_s"),
+        ("run_timeout_s=600", "#/run_timeout_s", None),
+    ],
+)
+async def test_a_wrong_query_of_a_raw_body_is_422(
+    api: Api, query: str, pointer: str | None, parameter: str | None
+) -> None:
+    headers = {"content-type": "text/plain"}
+    answer = await api.http.post(f"/v1/models/sentiment/jobs?{query}", content=b"good", headers=headers)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error.get("pointer"), error.get("parameter")) == (pointer, parameter)
+
+
+async def test_an_input_is_not_repeated_in_the_message_about_it(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json=job(input=["secret" * 1000]))
+    assert answer.status_code == 422
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model":"echo","input":1,}',
+        b'{"model":"echo","input":NaN}',
+        b'{"model":"echo","input":Infinity}',
+        b'{"model":"echo","input":1e999}',
+        b'{"model":"echo","input":' + b"9" * 5000 + b"}",
+        b'{"model":"echo","input":"\xff"}',
+        b'{"model":"echo","input":"\\ud800"}',
+        b"\xef\xbb\xbf{}",
+        b"[" * 9000,
+        deep(100),
+        deep(9000),
+        b'{"a":' * 3000 + b"1" + b"}" * 3000,
+    ],
+)
+async def test_malformed_json_is_400(api: Api, body: bytes) -> None:
+    answer = await api.http.post("/v1/jobs", content=body, headers=JSON_HEADERS)
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "malformed_json"
+    assert api.counted("forebay_jobs_rejected_total", code="malformed_json") == 1
+
+
+async def test_of_a_repeated_name_the_last_counts(api: Api) -> None:
+    body = b'{"model":"nope","model":"echo","input":1,"input":2}'
+    answer = await api.http.post("/v1/jobs", content=body, headers=JSON_HEADERS)
+    assert answer.status_code == 202
+    assert api.accepted().input.data == b"2"
+
+
+async def test_brackets_in_a_text_are_not_depth(api: Api) -> None:
+    assert await api.submit(value="[" * 900)
+
+
+async def test_wide_is_not_deep(api: Api) -> None:
+    assert await api.submit("echo", [[index] for index in range(500)])
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/inference"])
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"])
+async def test_what_is_not_called_json_is_415(api: Api, path: str, media_type: str) -> None:
+    headers = {"content-type": media_type} if media_type else {}
+    answer = await api.http.post(path, content=b'{"model":"echo","input":1}', headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["code"] == "unsupported_media_type"
+    assert answer.json()["accepted"] == ["application/json"]
+    assert answer.headers["accept-post"] == "application/json"
+
+
+async def test_a_media_type_that_the_model_does_not_take_is_415_with_those_it_does(api: Api) -> None:
+    answer = await api.http.post("/v1/models/photo/jobs", content=b"GIF89a", headers={"content-type": "image/gif"})
+    assert answer.status_code == 415
+    assert "image/png" in answer.json()["accepted"]
+
+
+async def test_bytes_that_are_not_of_their_type_are_422(api: Api) -> None:
+    answer = await api.http.post("/v1/models/photo/jobs", content=b"GIF89a", headers={"content-type": "image/png"})
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "bad_image"
+    assert answer.json()["errors"][0]["pointer"] == "#"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs", {"model": "nope", "input": 1}),
+        ("/inference", {"model_name": "nope", "data": 1}),
+        ("/v1/models/nope/jobs", {}),
+    ],
+)
+async def test_an_unknown_model_is_404_with_the_known_names(api: Api, path: str, body: Any) -> None:
+    answer = await api.http.post(path, json=body)
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "unknown_model"
+    assert answer.json()["known"] == ["echo", "photo", "sentiment"]
+
+
+async def test_an_unknown_version_is_404_with_the_known_ones(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1, "version": "9"})
+    assert answer.status_code == 404
+    assert answer.json()["known"] == ["1", "2"]
+
+
+async def test_a_misdescribed_model_takes_no_jobs(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json={"model": "broken", "input": 1})
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "model_misdescribed"
+
+
+class Failing(MemoryQueue):
+    """Every publish raises."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(MemoryLog())
+        self._error = error
+
+    async def publish(self, channel: Any, messages: Any) -> None:
+        raise self._error
+
+
+async def test_a_queue_that_is_away_is_503_with_retry_after(make_api: Any) -> None:
+    api: Api = make_api(queue=Failing(Unavailable("the queue is away", retry_after_s=2.5)))
+    answer = await api.http.post("/v1/jobs", json=job())
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "3"
+    assert answer.json()["code"] == "unavailable"
+    assert answer.json()["retry_after_s"] == 2.5
+    assert "job_id" not in answer.json()
+
+
+async def test_an_unknown_outcome_is_503_with_the_job_that_may_exist(make_api: Any) -> None:
+    api: Api = make_api(queue=Failing(OutcomeUnknown("the disk did not answer", job_id="the-job")))
+    answer = await api.http.post("/v1/jobs", json=job())
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "outcome_unknown"
+    assert answer.json()["job_id"] == "the-job"
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_a_blob_store_that_is_away_is_503_and_nothing_is_published(make_api: Any) -> None:
+    class Full(MemoryBlobs):
+        async def put(self, tenant: str, job_id: str, data: bytes) -> Any:
+            raise Unavailable("no space left")
+
+    api: Api = make_api(blobs=Full())
+    answer = await api.http.post("/v1/jobs", json=job(input="x" * 5000))
+    assert answer.status_code == 503
+    assert api.published == []
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RuntimeError("secret"), "internal"), (ForebayError("secret", code="odd"), "odd")]
+)
+async def test_a_fault_of_ours_is_500_without_its_text(
+    make_api: Any, logged: list[Any], error: Exception, code: str
+) -> None:
+    api: Api = make_api(queue=Failing(error))
+    answer = await api.http.post("/v1/jobs", json=job(), headers={"x-request-id": "r-1"})
+    assert answer.status_code == 500
+    assert answer.json()["code"] == code
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "r-1"
+    assert "secret" not in answer.text
+    assert logged[-1]["log_level"] == "error"
+
+
+async def test_a_crash_is_logged_with_its_traceback(make_api: Any, logged: list[Any]) -> None:
+    api: Api = make_api(queue=Failing(RuntimeError("why")))
+    await api.http.post("/v1/jobs", json=job())
+    (entry,) = logged
+    assert entry["event"] == "request.crashed"
+    assert entry["exc_info"] is True
+    assert entry["request_id"]
+
+
+async def test_a_body_over_the_limit_is_413_with_the_limit(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json=job(input="x" * MAX_BODY_BYTES))
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "payload_too_large"
+    assert answer.json()["limit_bytes"] == MAX_BODY_BYTES
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nope", 404, "route_not_found"),
+        ("GET", "/v1/jobs/", 404, "route_not_found"),
+        ("GET", "/v1/jobs/a/b", 404, "route_not_found"),
+        ("GET", "/%00/%ff", 404, "route_not_found"),
+        ("DELETE", "/v1/jobs", 405, "method_not_allowed"),
+        ("GET", "/inference", 405, "method_not_allowed"),
+        ("BREW", "/livez", 405, "method_not_allowed"),
+        ("OPTIONS", "/v1/jobs", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_the_router_refuses_is_a_problem_too(
+    api: Api, method: str, path: str, status: int, code: str
+) -> None:
+    answer = await api.http.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code
+
+
+async def test_a_405_names_every_method_of_the_path(api: Api) -> None:
+    answer = await api.http.delete("/v1/jobs")
+    assert answer.headers["allow"] == "GET, HEAD, POST"
