@@ -127,6 +127,8 @@ class Database:
         connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=256)
         self._connections.append(connection)
         connection.set_busy_timeout(5000)
+        # Else binding a value that the planner might look at prepares the statement anew: measured 22 us a read, not 7.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.pragma("cache_size", -cache_kib)
         connection.pragma("mmap_size", 0)  # an I/O error under mmap is a SIGBUS
         connection.pragma("temp_store", "memory")

@@ -11,7 +11,7 @@ import structlog
 
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
-from forebay.adapters.sqlite.statements import insert
+from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.wire import decode, encode_event
@@ -74,5 +74,5 @@ class SqliteEventLog(EventLog):
 
 
 def _append(connection: apsw.Connection, calls: Sequence[list[LogRow]]) -> Sequence[None]:
-    insert(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for rows in calls for row in rows])
+    write_rows(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for rows in calls for row in rows])
     return [None] * len(calls)

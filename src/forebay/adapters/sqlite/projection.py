@@ -16,7 +16,7 @@ from forebay.adapters.sqlite.rows import (
     to_job_row,
     to_result_row,
 )
-from forebay.adapters.sqlite.statements import insert, parts, values
+from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.job import Job, apply
 from forebay.ports.event_log import START, LogBatch
 
@@ -25,16 +25,19 @@ Key = tuple[str, str]
 _OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
 _OF_REQUEST = ("model", "lane", "created_at", "metadata")
 
-
-def _upsert(columns: Sequence[str]) -> str:
-    return "ON CONFLICT (tenant, id) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in columns)
-
-
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
+_UPDATE_JOBS = f"WITH new ({JOB_COLUMNS}) AS (VALUES"
+
+
+def _set(columns: Sequence[str]) -> str:
+    assignments = ", ".join(f"{name} = new.{name}" for name in columns)
+    return f") UPDATE jobs SET {assignments} FROM new WHERE jobs.tenant = new.tenant AND jobs.id = new.id"
+
+
 # What the request says is written once; leaving it out of later updates leaves the index alone.
-_UPDATE_ATTEMPT = _upsert(_OF_ATTEMPT)
-_UPDATE_ALL = _upsert(_OF_ATTEMPT + _OF_REQUEST)
+_SET_ATTEMPT = _set(_OF_ATTEMPT)
+_SET_ALL = _set(_OF_ATTEMPT + _OF_REQUEST)
 
 
 def project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[list[Job] | None]:
@@ -80,11 +83,11 @@ def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) ->
         for old, job in changed
         if job.output is not None and job.status.final and not (old is not None and old.status.final)
     ]
-    insert(connection, _INSERT_RESULTS, results)
-    insert(connection, _INSERT_JOBS, [to_job_row(job) for old, job in changed if old is None])
+    write_rows(connection, _INSERT_RESULTS, results)
+    write_rows(connection, _INSERT_JOBS, [to_job_row(job) for old, job in changed if old is None])
     known = [(old, to_job_row(job)) for old, job in changed if old is not None]
-    insert(connection, _INSERT_JOBS, [row for old, row in known if old.model], _UPDATE_ATTEMPT)
-    insert(connection, _INSERT_JOBS, [row for old, row in known if not old.model], _UPDATE_ALL)
+    write_rows(connection, _UPDATE_JOBS, [row for old, row in known if old.model], _SET_ATTEMPT)
+    write_rows(connection, _UPDATE_JOBS, [row for old, row in known if not old.model], _SET_ALL)
 
 
 def _whole(connection: apsw.Connection, old: Job, job: Job) -> Job:

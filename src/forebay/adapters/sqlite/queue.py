@@ -13,7 +13,7 @@ import msgspec
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.failures import CommitUnclear
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
-from forebay.adapters.sqlite.statements import insert
+from forebay.adapters.sqlite.statements import write_rows
 from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
 from forebay.core.errors import OutcomeUnknown
 from forebay.core.message import Channel, Message, ReceivedMessage
@@ -140,11 +140,11 @@ class SqliteConsumer(Consumer):
 
 
 def _publish(connection: apsw.Connection, calls: Sequence[tuple[Channel, list[LogRow]]]) -> Sequence[int]:
-    insert(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for _, rows in calls for row in rows])
+    write_rows(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for _, rows in calls for row in rows])
     channels = [channel for channel, rows in calls for _ in rows]
     first = connection.last_insert_rowid() - len(channels) + 1
     pending = [(channel.model, channel.lane, 0, seq, 0) for seq, channel in enumerate(channels, start=first)]
-    insert(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt) VALUES", pending)
+    write_rows(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt) VALUES", pending)
     return [len(rows) for _, rows in calls]
 
 

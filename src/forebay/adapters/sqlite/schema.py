@@ -98,8 +98,6 @@ CREATE TRIGGER final_is_final BEFORE UPDATE ON jobs WHEN OLD.status IN {_FINAL} 
 _FINAL_IS_NOT_REPLACED = f"""
 CREATE TRIGGER final_is_not_replaced BEFORE INSERT ON jobs WHEN EXISTS (
     SELECT 1 FROM jobs WHERE tenant = NEW.tenant AND id = NEW.id AND status IN {_FINAL}
-    AND (model <> '' OR status <> NEW.status OR finished_at IS NOT NEW.finished_at OR attempts <> NEW.attempts
-        OR started_at IS NOT NEW.started_at OR metrics IS NOT NEW.metrics OR error IS NOT NEW.error)
 ) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
 """
 

@@ -20,8 +20,8 @@ Row = Sequence[str | int | float | bytes | None]
 T = TypeVar("T")
 
 
-def insert(connection: apsw.Connection, head: str, rows: Sequence[Row], tail: str = "") -> None:
-    """`head` ends with VALUES. Rows get ascending rowids in their order."""
+def write_rows(connection: apsw.Connection, head: str, rows: Sequence[Row], tail: str = "") -> None:
+    """`head` ends with VALUES, `tail` goes on after the rows. Inserted rows get ascending rowids in their order."""
     for part in parts(rows):
         connection.execute(_text(head, len(part[0]), len(part), tail), [value for row in part for value in row])
 
