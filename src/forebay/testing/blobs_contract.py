@@ -1,0 +1,96 @@
+"""The promises of `ports.blobs`, as tests."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from hashlib import sha256
+
+import pytest
+
+from forebay.core.errors import BlobDamaged
+from forebay.core.payload import BlobRef
+from forebay.ports.blobs import BlobStore
+
+JOB = "0193a5b0-0000-7000-8000-000000000001-0123456789abcdef"
+
+
+class BlobsPlace(ABC):
+    """Where blobs lie, and how to damage one behind the store's back."""
+
+    @abstractmethod
+    async def open(self) -> BlobStore: ...
+
+    @abstractmethod
+    async def damage(self, ref: BlobRef, data: bytes | None) -> None:
+        """Put `data` in place of the blob's bytes; None removes them."""
+
+
+@pytest.mark.anyio
+class BlobsContract:
+    @pytest.fixture
+    def place(self) -> BlobsPlace:
+        raise NotImplementedError("say where the blobs lie")
+
+    @pytest.fixture
+    async def blobs(self, place: BlobsPlace) -> BlobStore:
+        return await place.open()
+
+    @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 8000], ids=["empty", "one byte", "2 MB"])
+    async def test_the_bytes_come_back(self, blobs: BlobStore, data: bytes) -> None:
+        ref = await blobs.put("default", JOB, data)
+        assert await blobs.get(ref) == data
+
+    async def test_a_reference_names_tenant_job_and_digest(self, blobs: BlobStore) -> None:
+        digest = sha256(b"hello").hexdigest()
+        ref = await blobs.put("default", JOB, b"hello")
+        assert ref == BlobRef(name=f"default/{JOB}/{digest}", size_bytes=5, sha256=digest)
+
+    async def test_putting_again_is_harmless(self, blobs: BlobStore) -> None:
+        refs = [await blobs.put("default", JOB, b"hello") for _ in range(3)]
+        assert refs == refs[:1] * 3
+        assert await blobs.get(refs[0]) == b"hello"
+
+    async def test_many_at_once_do_not_disturb_each_other(self, blobs: BlobStore) -> None:
+        """The same blob several times, and others of the same job and of another."""
+        wanted = [(job, bytes([n % 5]) * 50_000) for n in range(30) for job in (JOB, JOB[:-1] + "0")]
+        refs = await asyncio.gather(*(blobs.put("default", job, data) for job, data in wanted))
+        assert await asyncio.gather(*(blobs.get(ref) for ref in refs)) == [data for _, data in wanted]
+
+    async def test_it_is_there_when_opened_again(self, place: BlobsPlace) -> None:
+        ref = await (await place.open()).put("default", JOB, b"hello")
+        assert await (await place.open()).get(ref) == b"hello"
+
+    @pytest.mark.parametrize("damage", [b"hellO", b"hell", b"hello!", b"", None])
+    async def test_damage_is_found_when_it_is_read(
+        self, place: BlobsPlace, blobs: BlobStore, damage: bytes | None
+    ) -> None:
+        ref = await blobs.put("default", JOB, b"hello")
+        await place.damage(ref, damage)
+        with pytest.raises(BlobDamaged, match=JOB):
+            await blobs.get(ref)
+
+    async def test_what_was_deleted_is_gone_and_may_be_deleted_again(self, blobs: BlobStore) -> None:
+        ref = await blobs.put("default", JOB, b"hello")
+        await blobs.delete(ref)
+        await blobs.delete(ref)
+        with pytest.raises(BlobDamaged):
+            await blobs.get(ref)
+
+    async def test_deleting_touches_no_other_blob(self, blobs: BlobStore) -> None:
+        other_job = JOB[:-1] + "0"
+        ref = await blobs.put("default", JOB, b"hello")
+        others = [
+            await blobs.put("default", JOB, b"world"),
+            await blobs.put("default", other_job, b"hello"),
+            await blobs.put("other", JOB, b"hello"),
+        ]
+        await blobs.delete(ref)
+        assert [await blobs.get(other) for other in others] == [b"world", b"hello", b"hello"]
+
+    async def test_putting_beside_deleting_succeeds(self, blobs: BlobStore) -> None:
+        first = await blobs.put("default", JOB, b"first")
+        for n in range(20):
+            ref, _ = await asyncio.gather(blobs.put("default", JOB, bytes([n])), blobs.delete(first))
+            assert await blobs.get(ref) == bytes([n])
+            first = ref

@@ -1,0 +1,195 @@
+"""The promises of `ports.event_log`, as tests."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+
+import pytest
+
+from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.message import Channel, Message
+from forebay.core.payload import Payload
+from forebay.core.wire import encode_request
+from forebay.ports.event_log import START, EventLog, LogBatch
+from forebay.ports.queue import Queue
+from forebay.testing.samples import event, failed, job_id, request, succeeded
+
+CHANNEL = Channel("sample", "normal")
+LONG_S = 30.0
+
+
+class EventLogPlace(ABC):
+    """Where a queue and its event log live."""
+
+    survives_restart: bool
+
+    @abstractmethod
+    async def open(self) -> tuple[Queue, EventLog]: ...
+
+    @abstractmethod
+    async def close(self, queue: Queue, log: EventLog) -> None: ...
+
+
+Positions = dict[str, str]
+
+
+class LogReader:
+    """Reads all sources of a log side by side."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.positions: Positions = dict.fromkeys(log.sources(), START)
+        self.malformed = 0
+
+    async def facts(self, count: int, limit: int = 100) -> list[JobRequest | JobEvent]:
+        """The next `count` facts; those that cannot be read count as well."""
+        facts: list[JobRequest | JobEvent] = []
+        wanted = count + self.malformed
+        while len(facts) + self.malformed < wanted:
+            for batch in await self._first(limit):
+                assert batch.start == self.positions[batch.source]
+                self.positions[batch.source] = batch.end
+                facts += batch.facts
+                self.malformed += batch.malformed
+        return facts
+
+    async def _first(self, limit: int) -> list[LogBatch]:
+        reads = [
+            asyncio.create_task(self.log.read(source, position, limit, LONG_S))
+            for source, position in self.positions.items()
+        ]
+        try:
+            async with asyncio.timeout(LONG_S):
+                done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in reads:
+                task.cancel()
+            await asyncio.wait(reads)
+        return [task.result() for task in done]
+
+
+@pytest.mark.anyio
+class EventLogContract:
+    @pytest.fixture
+    def place(self) -> EventLogPlace:
+        raise NotImplementedError("say where the queue and its event log live")
+
+    @pytest.fixture
+    async def both(self, place: EventLogPlace) -> AsyncIterator[tuple[Queue, EventLog]]:
+        queue, log = await place.open()
+        yield queue, log
+        await place.close(queue, log)
+
+    @pytest.fixture
+    def queue(self, both: tuple[Queue, EventLog]) -> Queue:
+        return both[0]
+
+    @pytest.fixture
+    def log(self, both: tuple[Queue, EventLog]) -> EventLog:
+        return both[1]
+
+    async def test_events_are_read_as_they_were_published(self, log: EventLog) -> None:
+        events = [
+            event(1, EventKind.STARTED),
+            succeeded(1, Payload(media_type="image/png", data=bytes(range(256)))),
+            failed(2, attempt=3),
+            event(3, EventKind.CANCELED, attempt=0),
+        ]
+        await log.publish(events)
+        facts = await LogReader(log).facts(4)
+        assert sorted(facts, key=events.index) == events  # type: ignore[arg-type]
+
+    async def test_facts_of_one_job_keep_their_order(self, log: EventLog) -> None:
+        events = [event(1, EventKind.STARTED, attempt=attempt) for attempt in range(1, 8)]
+        for one in events:
+            await log.publish([one])
+        assert await LogReader(log).facts(7) == events
+
+    async def test_a_request_comes_before_any_event_about_it(self, queue: Queue, log: EventLog) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [encode_request(request(1))])
+        (received,) = await consumer.receive(1, LONG_S)
+        await log.publish([event(1, EventKind.STARTED)])
+        await consumer.ack([received])
+        assert await LogReader(log).facts(2) == [request(1), event(1, EventKind.STARTED)]
+
+    async def test_a_request_stays_in_the_log_after_it_was_acknowledged(self, queue: Queue, log: EventLog) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [encode_request(request(1))])
+        await consumer.ack(await consumer.receive(1, LONG_S))
+        assert await LogReader(log).facts(1) == [request(1)]
+
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    async def test_batches_follow_each_other_without_gap_or_overlap(self, log: EventLog, limit: int) -> None:
+        events = [event(n, EventKind.STARTED) for n in range(20)]
+        await log.publish(events)
+        facts = await LogReader(log).facts(20, limit)
+        assert sorted(fact.job_id for fact in facts) == [job_id(n) for n in range(20)]
+
+    async def test_no_batch_is_longer_than_the_limit(self, log: EventLog) -> None:
+        await log.publish([event(n, EventKind.STARTED) for n in range(20)])
+        for source in log.sources():
+            assert len((await log.read(source, START, 3, 0.0)).facts) <= 3
+
+    async def test_reading_again_from_a_position_gives_the_same(self, log: EventLog) -> None:
+        await log.publish([event(n, EventKind.STARTED) for n in range(10)])
+        reader = LogReader(log)
+        await reader.facts(5, limit=1)
+        positions = dict(reader.positions)
+        rest = await reader.facts(5, limit=1)
+        again = LogReader(log)
+        again.positions = positions
+        assert sorted(await again.facts(5), key=str) == sorted(rest, key=str)
+
+    @pytest.mark.parametrize("wait_s", [0.0, 0.01])
+    async def test_reading_at_the_end_gives_an_empty_batch_that_moves_nothing(
+        self, log: EventLog, wait_s: float
+    ) -> None:
+        await log.publish([event(1, EventKind.STARTED)])
+        reader = LogReader(log)
+        await reader.facts(1)
+        for source, position in reader.positions.items():
+            batch = await log.read(source, position, 10, wait_s)
+            assert batch == LogBatch(source=source, start=position, end=position, facts=())
+
+    async def test_a_waiting_read_wakes_up_for_a_request_and_for_an_event(self, queue: Queue, log: EventLog) -> None:
+        reader = LogReader(log)
+        for publish, fact in (
+            (queue.publish(CHANNEL, [encode_request(request(1))]), request(1)),
+            (log.publish([event(2, EventKind.STARTED)]), event(2, EventKind.STARTED)),
+        ):
+            waiting = asyncio.create_task(reader.facts(1))
+            await publish
+            async with asyncio.timeout(LONG_S / 2):
+                assert await waiting == [fact]
+
+    async def test_what_nobody_can_read_is_counted_and_passed_over(self, queue: Queue, log: EventLog) -> None:
+        broken = Message(tenant="default", job_id=job_id(1), headers={"forebay-wire": "99"}, value=b"?")
+        await queue.publish(CHANNEL, [broken, encode_request(request(2))])
+        reader = LogReader(log)
+        assert await reader.facts(2) == [request(2)]
+        assert reader.malformed == 1
+
+    async def test_large_values_are_all_read(self, queue: Queue, log: EventLog) -> None:
+        large = [request(n, data=b"x" * 250_000) for n in range(30)]
+        await queue.publish(CHANNEL, [encode_request(one) for one in large])
+        facts = await LogReader(log).facts(30)
+        assert sorted(fact.job_id for fact in facts) == [one.job_id for one in large]
+
+    async def test_the_log_is_there_after_a_restart(self, place: EventLogPlace) -> None:
+        queue, log = await place.open()
+        await queue.publish(CHANNEL, [encode_request(request(1))])
+        await log.publish([event(1, EventKind.STARTED)])
+        reader = LogReader(log)
+        await reader.facts(1, limit=1)
+        await place.close(queue, log)
+        queue, log = await place.open()
+        if place.survives_restart:
+            again = LogReader(log)
+            again.positions = reader.positions
+            assert await again.facts(1) == [event(1, EventKind.STARTED)]
+        else:
+            assert [(await log.read(source, START, 1, 0.0)).facts for source in log.sources()] == [()]
+        await place.close(queue, log)

@@ -1,0 +1,332 @@
+"""The promises of `ports.queue`, as tests."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.ports.queue import Consumer, Queue
+from forebay.testing.samples import message
+
+CHANNEL = Channel("sample", "normal")
+LONG_S = 30.0
+"""A wait that a passing test never sits out."""
+
+
+class QueuePlace(ABC):
+    """Where a queue lives: opened by a start of the service, closed by a stop, opened again by the next start."""
+
+    @abstractmethod
+    async def open(self) -> Queue: ...
+
+    @abstractmethod
+    async def close(self, queue: Queue) -> None: ...
+
+
+def ids(messages: Sequence[ReceivedMessage] | Sequence[Message]) -> list[str]:
+    return [one.message.job_id if isinstance(one, ReceivedMessage) else one.job_id for one in messages]
+
+
+async def receive_all(consumer: Consumer, count: int, wait_s: float = LONG_S) -> list[ReceivedMessage]:
+    """Exactly `count`, in as many calls as it takes."""
+    received: list[ReceivedMessage] = []
+    while len(received) < count:
+        more = await consumer.receive(count - len(received), wait_s)
+        assert more, f"{len(received)} of {count} messages came"
+        received += more
+    return received
+
+
+@pytest.mark.anyio
+class QueueContract:
+    @pytest.fixture
+    def place(self) -> QueuePlace:
+        raise NotImplementedError("say where the queue lives")
+
+    @pytest.fixture
+    async def queue(self, place: QueuePlace) -> AsyncIterator[Queue]:
+        queue = await place.open()
+        yield queue
+        await place.close(queue)
+
+    # ------------------------------------------------------------------------------------------- publish and receive
+
+    async def test_what_was_published_is_received_unchanged(self, queue: Queue) -> None:
+        odd = Message(
+            tenant="ténant",
+            job_id="an-id",
+            headers={"ce_type": "x", "accent": "é ✓ \N{NO-BREAK SPACE}", "empty": ""},
+            value=bytes(range(256)),
+        )
+        empty = Message(tenant="default", job_id="other-id", headers={}, value=b"")
+        await queue.publish(CHANNEL, [odd, empty])
+        received = await receive_all(queue.consumer(CHANNEL), 2)
+        assert sorted((one.message.job_id, one.message) for one in received) == [("an-id", odd), ("other-id", empty)]
+        assert [one.attempt for one in received] == [0, 0]
+
+    async def test_receive_gives_no_more_than_it_was_asked_for(self, queue: Queue) -> None:
+        await queue.publish(CHANNEL, [message(n) for n in range(5)])
+        assert len(await queue.consumer(CHANNEL).receive(3, LONG_S)) <= 3
+
+    async def test_receive_gives_what_is_there_without_waiting_for_more(self, queue: Queue) -> None:
+        await queue.publish(CHANNEL, [message(1)])
+        async with asyncio.timeout(LONG_S / 2):
+            assert ids(await queue.consumer(CHANNEL).receive(10, LONG_S)) == ids([message(1)])
+
+    @pytest.mark.parametrize("wait_s", [0.0, 0.01])
+    async def test_receive_ends_after_its_wait_when_nothing_comes(self, queue: Queue, wait_s: float) -> None:
+        assert await queue.consumer(CHANNEL).receive(1, wait_s) == []
+
+    async def test_a_waiting_receive_wakes_up_when_a_message_is_published(self, queue: Queue) -> None:
+        waiting = asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S))
+        assert not waiting.done()
+        await queue.publish(CHANNEL, [message(1)])
+        async with asyncio.timeout(LONG_S / 2):
+            assert ids(await waiting) == ids([message(1)])
+
+    async def test_publishing_nothing_does_nothing(self, queue: Queue) -> None:
+        await queue.publish(CHANNEL, [])
+        assert await queue.depth(CHANNEL) == 0
+
+    async def test_many_messages_and_large_ones_arrive(self, queue: Queue) -> None:
+        sent = [message(n, data=b"x" * (200_000 if n % 100 == 0 else n)) for n in range(500)]
+        await asyncio.gather(*(queue.publish(CHANNEL, sent[n : n + 7]) for n in range(0, len(sent), 7)))
+        received = await receive_all(queue.consumer(CHANNEL), len(sent))
+        assert sorted(ids(received)) == ids(sent)
+        assert {one.message.job_id: len(one.message.value) for one in received} == {
+            one.job_id: len(one.value) for one in sent
+        }
+
+    async def test_channels_are_separate(self, queue: Queue) -> None:
+        others = [Channel("sample", "high"), Channel("other", "normal")]
+        await queue.publish(CHANNEL, [message(1)])
+        for other in others:
+            assert await queue.consumer(other).receive(1, 0.0) == []
+            assert await queue.depth(other) == 0
+        assert ids(await receive_all(queue.consumer(CHANNEL), 1)) == ids([message(1)])
+
+    # ---------------------------------------------------------------------------------------------------- in one hand
+
+    async def test_a_message_is_in_one_consumers_hands_at_a_time(self, queue: Queue) -> None:
+        consumers = [queue.consumer(CHANNEL) for _ in range(3)]
+        sent = [message(n) for n in range(60)]
+        hands: list[str] = []
+
+        async def gather(consumer: Consumer) -> None:
+            while len(hands) < len(sent):
+                hands.extend(ids(await consumer.receive(4, 0.05)))
+
+        readers = [asyncio.create_task(gather(consumer)) for consumer in consumers]
+        for n in range(0, len(sent), 6):
+            await queue.publish(CHANNEL, sent[n : n + 6])
+        async with asyncio.timeout(LONG_S):
+            await asyncio.gather(*readers)
+        assert sorted(hands) == ids(sent)
+
+    async def test_one_message_wakes_two_waiting_consumers_and_goes_to_one(self, queue: Queue) -> None:
+        one, two = (asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S)) for _ in range(2))
+        await queue.publish(CHANNEL, [message(1)])
+        async with asyncio.timeout(LONG_S / 2):
+            done, waiting = await asyncio.wait({one, two}, return_when=asyncio.FIRST_COMPLETED)
+        assert [ids(task.result()) for task in done] == [ids([message(1)])]
+        await queue.publish(CHANNEL, [message(2)])
+        async with asyncio.timeout(LONG_S / 2):
+            assert [ids(await task) for task in waiting] == [ids([message(2)])]
+
+    async def test_a_cancelled_receive_loses_nothing(self, queue: Queue) -> None:
+        """Canceled at each of several moments around the arrival of its message."""
+        consumer = queue.consumer(CHANNEL)
+        hands: list[str] = []
+        for n in range(40):
+            receiving = asyncio.create_task(consumer.receive(1, LONG_S))
+            publishing = asyncio.create_task(queue.publish(CHANNEL, [message(n)]))
+            if n % 2:
+                await publishing
+            for _ in range(n // 4):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.wait([receiving, publishing])
+            if not receiving.cancelled():
+                hands += ids(receiving.result())
+        hands += ids(await receive_all(consumer, 40 - len(hands)))
+        assert sorted(hands) == ids([message(n) for n in range(40)])
+
+    # ------------------------------------------------------------------------------------------------------------ ack
+
+    async def test_what_was_acknowledged_never_comes_back(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        received = await receive_all(consumer, 2)
+        await consumer.ack([one for one in received if one.message.job_id == message(1).job_id])
+        await consumer.close()
+        again = queue.consumer(CHANNEL)
+        assert ids(await receive_all(again, 1)) == ids([message(2)])
+        assert await again.receive(1, 0.0) == []
+
+    async def test_acknowledging_again_is_harmless(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        first, second = await receive_all(consumer, 2)
+        await asyncio.gather(consumer.ack([first]), consumer.ack([first]))
+        await consumer.ack([first])
+        assert await queue.depth(CHANNEL) == 1
+        await consumer.ack([first, second])
+        assert await queue.depth(CHANNEL) == 0
+
+    async def test_messages_may_be_acknowledged_in_any_order(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(n) for n in range(10)])
+        received = await receive_all(consumer, 10)
+        for one in received[1::2][::-1]:
+            await consumer.ack([one])
+        await consumer.close()
+        again = await receive_all(queue.consumer(CHANNEL), 5)
+        assert sorted(ids(again)) == sorted(ids(received[::2]))
+
+    # ----------------------------------------------------------------------------------------------------------- nack
+
+    async def test_what_was_given_back_is_received_again(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        await consumer.nack(await receive_all(consumer, 1))
+        again = await receive_all(queue.consumer(CHANNEL), 1)
+        assert ids(again) == ids([message(1)])
+        assert again[0].message == message(1)
+
+    async def test_giving_back_wakes_a_waiting_consumer(self, queue: Queue) -> None:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        received = await receive_all(one, 1)
+        waiting = asyncio.create_task(two.receive(1, LONG_S))
+        await one.nack(received)
+        async with asyncio.timeout(LONG_S / 2):
+            assert ids(await waiting) == ids([message(1)])
+
+    async def test_a_delay_is_kept_and_ends_by_itself(self, queue: Queue) -> None:
+        loop = asyncio.get_running_loop()
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        received = await receive_all(consumer, 1)
+        given_back_at = loop.time()
+        await consumer.nack(received, 0.2)
+        assert await consumer.receive(1, 0.0) == []
+        again = await receive_all(consumer, 1)
+        assert ids(again) == ids([message(1)])
+        assert loop.time() - given_back_at >= 0.2 - 0.01  # two clocks: theirs and the loop's
+
+    async def test_a_delayed_message_holds_up_no_other(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        await consumer.nack(await receive_all(consumer, 1), LONG_S)
+        await queue.publish(CHANNEL, [message(2)])
+        async with asyncio.timeout(LONG_S / 2):
+            assert ids(await receive_all(consumer, 1)) == ids([message(2)])
+        assert await consumer.receive(1, 0.0) == []
+        assert await queue.depth(CHANNEL) == 2
+
+    async def test_a_delayed_message_wakes_a_consumer_that_waited_before(self, queue: Queue) -> None:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        received = await receive_all(one, 1)
+        waiting = asyncio.create_task(two.receive(1, LONG_S))
+        await one.nack(received, 0.05)
+        async with asyncio.timeout(LONG_S / 2):
+            assert ids(await waiting) == ids([message(1)])
+
+    # ------------------------------------------------------------------------------------------------------- attempts
+
+    async def test_attempts_that_were_begun_are_counted(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        for attempt in range(3):
+            received = await receive_all(consumer, 1)
+            assert [one.attempt for one in received] == [attempt]
+            await consumer.begin(received)
+            await consumer.nack(received)
+
+    async def test_a_message_that_was_not_begun_has_no_attempt_counted(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        received = await receive_all(consumer, 2)
+        await consumer.begin([one for one in received if one.message.job_id == message(1).job_id])
+        await consumer.nack(received)
+        again = await receive_all(consumer, 2)
+        assert {one.message.job_id: one.attempt for one in again} == {message(1).job_id: 1, message(2).job_id: 0}
+
+    async def test_attempts_survive_a_delay(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        received = await receive_all(consumer, 1)
+        await consumer.begin(received)
+        await consumer.nack(received, 0.01)
+        assert [one.attempt for one in await receive_all(consumer, 1)] == [1]
+
+    # ---------------------------------------------------------------------------------------------- close and restart
+
+    async def test_closing_gives_back_at_once_with_attempts_counted(self, queue: Queue) -> None:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        received = await receive_all(one, 2)
+        await one.begin(received[:1])
+        waiting = asyncio.create_task(two.receive(2, LONG_S))
+        await one.close()
+        async with asyncio.timeout(LONG_S / 2):
+            again = await waiting
+            again += await receive_all(two, 2 - len(again))
+        assert {r.message.job_id: r.attempt for r in again} == {
+            received[0].message.job_id: 1,
+            received[1].message.job_id: 0,
+        }
+
+    async def test_a_message_comes_after_a_restart_unless_it_was_acknowledged(self, place: QueuePlace) -> None:
+        queue = await place.open()
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(n) for n in range(5)])
+        received = {one.message.job_id: one for one in await receive_all(consumer, 5)}
+        done, begun, held, returned, delayed = (received[message(n).job_id] for n in range(5))
+        await consumer.ack([done])
+        await consumer.begin([begun])
+        await consumer.nack([returned])
+        await consumer.nack([delayed], 0.05)
+        await place.close(queue)
+
+        queue = await place.open()
+        expected = {one.message.job_id: 0 for one in (held, returned, delayed)} | {begun.message.job_id: 1}
+        if not queue.features.survives_restart:
+            expected = {}
+        assert await queue.depth(CHANNEL) == len(expected)
+        again = await receive_all(queue.consumer(CHANNEL), len(expected))
+        assert {one.message.job_id: one.attempt for one in again} == expected
+        assert all(one.message == received[one.message.job_id].message for one in again)
+        await place.close(queue)
+
+    async def test_a_delay_holds_over_a_restart(self, place: QueuePlace) -> None:
+        queue = await place.open()
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        await consumer.nack(await receive_all(consumer, 1), LONG_S)
+        await place.close(queue)
+        queue = await place.open()
+        assert await queue.consumer(CHANNEL).receive(1, 0.0) == []
+        assert await queue.depth(CHANNEL) == int(queue.features.survives_restart)
+        await place.close(queue)
+
+    # ---------------------------------------------------------------------------------------------------------- depth
+
+    async def test_depth_counts_all_that_is_not_acknowledged(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        assert await queue.depth(CHANNEL) == 0
+        await queue.publish(CHANNEL, [message(n) for n in range(4)])
+        assert await queue.depth(CHANNEL) == 4
+        received = await receive_all(consumer, 3)
+        await consumer.begin(received)
+        await consumer.nack(received[:1], LONG_S)
+        assert await queue.depth(CHANNEL) == 4
+        await consumer.ack(received[1:])
+        assert await queue.depth(CHANNEL) == 2
+        await consumer.close()
+        assert await queue.depth(CHANNEL) == 2

@@ -1,0 +1,74 @@
+"""Requests and events to put through a port."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.message import Message
+from forebay.core.payload import JSON, Payload
+from forebay.core.wire import encode_request
+
+TENANT = "default"
+ACCEPTED_AT = 1_764_000_000.25
+
+
+def job_id(number: int) -> str:
+    """Of the length and in the order of real ids."""
+    return f"0193a5b0-0000-7000-8000-{number:012d}-0123456789abcdef"
+
+
+def request(
+    number: int,
+    *,
+    tenant: str = TENANT,
+    model: str = "sample",
+    data: bytes = b'{"text":"hello"}',
+    metadata: Mapping[str, Any] | None = None,
+) -> JobRequest:
+    """Higher numbers were accepted later."""
+    return JobRequest(
+        tenant=tenant,
+        job_id=job_id(number),
+        model=model,
+        accepted_at=ACCEPTED_AT + number,
+        input=Payload(media_type=JSON, data=data),
+        metadata=metadata or {},
+    )
+
+
+def message(number: int, *, data: bytes = b'{"text":"hello"}') -> Message:
+    return encode_request(request(number, data=data))
+
+
+def event(number: int, kind: EventKind, *, attempt: int = 1, tenant: str = TENANT, at_s: float = 1.0) -> JobEvent:
+    """`at_s` seconds after the job was accepted, without output."""
+    return JobEvent(
+        tenant=tenant, job_id=job_id(number), kind=kind, at=ACCEPTED_AT + number + at_s, attempt=attempt, worker="w-1"
+    )
+
+
+def succeeded(number: int, output: Payload, *, attempt: int = 1, tenant: str = TENANT) -> JobEvent:
+    return JobEvent(
+        tenant=tenant,
+        job_id=job_id(number),
+        kind=EventKind.SUCCEEDED,
+        at=ACCEPTED_AT + number + 2.0,
+        attempt=attempt,
+        worker="w-1",
+        model_version="3",
+        output=output,
+        metrics=JobMetrics(queue_s=0.25, predict_s=0.125, batch_size=4),
+    )
+
+
+def failed(number: int, *, attempt: int = 1, tenant: str = TENANT) -> JobEvent:
+    return JobEvent(
+        tenant=tenant,
+        job_id=job_id(number),
+        kind=EventKind.FAILED,
+        at=ACCEPTED_AT + number + 2.0,
+        attempt=attempt,
+        error=JobError(code="model_failed", message="no face found", retryable=False),
+    )

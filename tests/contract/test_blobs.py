@@ -1,0 +1,55 @@
+"""Every blob store keeps the same promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forebay.adapters.files import FilesBlobs
+from forebay.adapters.memory import MemoryBlobs
+from forebay.core.payload import BlobRef
+from forebay.ports.blobs import BlobStore
+from forebay.testing.blobs_contract import BlobsContract, BlobsPlace
+
+
+class MemoryPlace(BlobsPlace):
+    def __init__(self) -> None:
+        self._blobs = MemoryBlobs()
+
+    async def open(self) -> BlobStore:
+        return self._blobs
+
+    async def damage(self, ref: BlobRef, data: bytes | None) -> None:
+        if data is None:
+            del self._blobs.blobs[ref.name]
+        else:
+            self._blobs.blobs[ref.name] = data
+
+
+class FilesPlace(BlobsPlace):
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
+        self._folder = folder
+        self._fsync = fsync
+
+    async def open(self) -> BlobStore:
+        return FilesBlobs(self._folder, fsync=self._fsync)
+
+    async def damage(self, ref: BlobRef, data: bytes | None) -> None:
+        path = self._folder / ref.name
+        if data is None:
+            path.unlink()
+        else:
+            path.write_bytes(data)
+
+
+class TestMemoryBlobs(BlobsContract):
+    @pytest.fixture
+    def place(self) -> BlobsPlace:
+        return MemoryPlace()
+
+
+class TestFilesBlobs(BlobsContract):
+    @pytest.fixture(params=[True, False], ids=["fsync", "no fsync"])
+    def place(self, tmp_path: Path, request: pytest.FixtureRequest) -> BlobsPlace:
+        return FilesPlace(tmp_path / "blobs", fsync=request.param)
