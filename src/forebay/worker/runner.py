@@ -75,6 +75,11 @@ class Runner:
         return len(self._flights)
 
     @property
+    def served(self) -> bool:
+        """It was handed at least one batch."""
+        return self._sent > 0
+
+    @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 

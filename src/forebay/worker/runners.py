@@ -17,9 +17,6 @@ from forebay.worker.waiting import wait_for
 
 FIRST_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 60.0
-LONG_LIFE_S = 10.0
-"""A runner that lived this long was not broken from the start: its successor is started at once."""
-
 log = structlog.get_logger()
 
 
@@ -44,7 +41,7 @@ class Seat:
 
 class Runners:
     """`spec.replicas` runner processes. A runner that dies is replaced; one that cannot load its model makes the model
-    `unavailable`, is reported with the reason, and is tried again after a growing delay."""
+    `unavailable`, is reported with the reason, and is tried again after a growing delay; so is one that dies before it was handed anything."""
 
     def __init__(self, spec: ModelSpec, plan: RunnerPlan, *, fleet: Fleet, metrics: Metrics) -> None:
         self._spec = spec
@@ -99,11 +96,10 @@ class Runners:
     async def _keep(self) -> None:
         delay_s = FIRST_RESTART_DELAY_S
         while not self._stopping.is_set():
-            begun = asyncio.get_running_loop().time()
             runner = await self._start()
             if runner is not None:
                 await self._serve(runner)
-                if asyncio.get_running_loop().time() - begun >= LONG_LIFE_S:
+                if runner.served:  # it worked, and an input ended it: its successor is needed at once
                     delay_s = FIRST_RESTART_DELAY_S
                     continue
             await wait_for(self._stopping, delay_s)
