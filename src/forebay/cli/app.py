@@ -45,9 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         typer.secho(f"forebay: {visible(error.message)}", err=True, fg=typer.colors.RED)
         sys.exit(1)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
-        sys.exit(1)
 
 
 def _show_version(wanted: bool) -> None:

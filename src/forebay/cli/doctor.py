@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from msgspec import Struct, to_builtins
 
-from forebay.cli.options import settings_of
+from forebay.cli.options import AsJson, settings_of
 from forebay.core.errors import FolderInUse, ForebayError, Misconfigured
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class Finding(Struct, frozen=True):
     fix: str = ""
 
 
-def doctor(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False
-) -> None:
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Look for what would keep a service from working here. Exit code 1 if something would."""
     from forebay.cli.screen import console, print_json
 

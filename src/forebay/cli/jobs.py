@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from forebay.cli.submit import AsJson, Url
+from forebay.cli.options import AsJson, Url
+from forebay.cli.submit import took_s
 
 jobs = typer.Typer(name="jobs", help="List jobs, or look at one.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -40,7 +40,7 @@ def ls(
             job.get("model", ""),
             styled(job["status"]),
             str(job.get("attempts", 0)),
-            job["created_at"],
+            _to_the_second(job["created_at"]),
             _took(job),
         )
         for job in found
@@ -55,7 +55,7 @@ def get(
     url: Url = None,
 ) -> None:
     """Show one job with its output."""
-    from forebay.cli.screen import console, print_json, table, told
+    from forebay.cli.screen import console, pairs, print_json, told
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
@@ -63,18 +63,12 @@ def get(
     if as_json:
         print_json(job)
         return
-    console().print(table(("", ""), [(name, told(value)) for name, value in job.items() if name != "urls"]))
-
-
-def took_s(job: dict[str, Any]) -> float:
-    """From acceptance to the final state, or until now."""
-    end = _at(job["finished_at"]) if "finished_at" in job else datetime.now(UTC)
-    return max(0.0, (end - _at(job["created_at"])).total_seconds())
+    console().print(pairs((name, told(value)) for name, value in job.items() if name != "urls"))
 
 
 def _took(job: dict[str, Any]) -> str:
     return f"{took_s(job):.3f} s" if "finished_at" in job else ""
 
 
-def _at(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _to_the_second(text: str) -> str:
+    return text.partition(".")[0] + "Z" if "." in text else text

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forebay.cli.options import SettingsCommand, settings_of
-from forebay.cli.submit import AsJson, Url
+from forebay.cli.options import AsJson, SettingsCommand, Url, settings_of
 
 if TYPE_CHECKING:
     from forebay.core.model import ModelSpec
@@ -57,7 +56,7 @@ def show(
     url: Url = None,
 ) -> None:
     """Show one model: what it takes, what it gives, its limits."""
-    from forebay.cli.screen import console, print_json, table, told
+    from forebay.cli.screen import console, pairs, print_json, told
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
@@ -69,7 +68,7 @@ def show(
     rows = [
         (key, _labels(value) if key == "labels" else told(value)) for key, value in model.items() if key not in schemas
     ]
-    console().print(table(("", ""), rows))
+    console().print(pairs(rows))
     for key, schema in schemas.items():
         console().print(f"\n{key}")
         print_json(schema)

@@ -1,4 +1,4 @@
-"""Every setting as a command-line option, made from the tree itself so that none is forgotten.
+"""Options that several commands share; above all every setting, made from the tree itself so that none is forgotten.
 
 A command of class `SettingsCommand` takes them all; `settings_of(context)` gives the settings that hold. The options
 are made only when the command is parsed or its own help is shown: reading the tree imports pydantic.
@@ -19,6 +19,12 @@ from typer.main import get_command
 
 if TYPE_CHECKING:
     from forebay.settings import Settings
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Address of the service. Default FOREBAY_URL, or where `forebay up` listens here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 OVERRIDES = "forebay.overrides"
 

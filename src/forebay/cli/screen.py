@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPE_WIDTH = 4096
-"""Where a program reads, no line is broken and no cell is cut."""
+WIDTH = 4096
+"""No line is broken and no cell is cut: a terminal does that itself, and an id cut short can be copied by nobody."""
 
 STYLES = {"succeeded": "green", "ready": "green", "failed": "red", "unavailable": "red", "running": "cyan"}
 
@@ -20,8 +20,7 @@ STYLES = {"succeeded": "green", "ready": "green", "failed": "red", "unavailable"
 def console(*, err: bool = False) -> Console:
     """A console for standard output, or for standard error with `err`. It takes text as it is: no markup, no emoji."""
     stream = sys.stderr if err else sys.stdout
-    width = None if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return Console(file=stream, width=WIDTH, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def visible(text: str) -> str:
@@ -39,6 +38,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
     return made
+
+
+def pairs(values: Iterable[tuple[str, str]]) -> str:
+    """One line for each name and value, the values below each other."""
+    lines = [(name, visible(value)) for name, value in values]
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in lines)
 
 
 def told(value: Any) -> str:

@@ -168,8 +168,9 @@ def told(status: int, problem: Mapping[str, Any]) -> str:
         if place or error.get("detail") != text:
             lines.append(f"  {place or '(all of it)'}: {error.get('detail', '')}")
     for member, words in (("known", "known"), ("accepted", "accepted media types")):
-        if isinstance(problem.get(member), list):
-            lines.append(f"  {words}: {', '.join(map(str, problem[member]))}")
+        names = problem.get(member)
+        if isinstance(names, list) and not all(str(name) in text for name in names):
+            lines.append(f"  {words}: {', '.join(map(str, names))}")
     if "limit_bytes" in problem:
         lines.append(f"  limit: {problem['limit_bytes']} bytes (the service's max_body_bytes)")
     if "job_id" in problem:

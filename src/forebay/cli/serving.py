@@ -91,7 +91,8 @@ def _serve(
         screen.print("stopping: what is in hand is finished first; a second Ctrl-C kills")
 
     assembly.run(settings, tuple(role.value for role in roles), on_ready=ready, on_stop=stopping)
-    screen.print("stopped; what was not finished is kept and runs at the next start")
+    kept = "" if settings.queue == "memory://" else "; what was not finished is kept and runs at the next start"
+    screen.print(f"stopped{kept}")
 
 
 def write_ready_file(path: Path, addresses: Addresses) -> None:

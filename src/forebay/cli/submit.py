@@ -5,23 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forebay.cli.inputs import read_input
+from forebay.cli.options import AsJson, Url
 from forebay.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from forebay.cli.service import Service
-
-Url = Annotated[
-    str | None,
-    typer.Option("--url", help="Address of the service. Default FOREBAY_URL, or where `forebay up` listens here."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
 def submit(
@@ -107,7 +103,6 @@ def _follow(service: Service, job: dict[str, Any], screen: Console) -> dict[str,
 
 def ending(job: dict[str, Any]) -> str:
     """`done in 0.21 s (queued 0.01 s, inference 0.02 s, batch of 4)`, or why it failed."""
-    from forebay.cli.jobs import took_s
     from forebay.cli.screen import visible
 
     if job["status"] == "succeeded":
@@ -122,6 +117,16 @@ def ending(job: dict[str, Any]) -> str:
     tries = job.get("attempts", 0)
     after = f" after {tries} attempt{'s' if tries != 1 else ''}" if tries else ""
     return visible(f"{job['status']}{after}{why}")
+
+
+def took_s(job: dict[str, Any]) -> float:
+    """From acceptance to the final state, or until now."""
+    end = _at(job["finished_at"]) if "finished_at" in job else datetime.now(UTC)
+    return max(0.0, (end - _at(job["created_at"])).total_seconds())
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _print_output(service: Service, job: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def test_jobs_are_listed_with_filters(fake: FakeService, forebay: Forebay) -> No
     assert dict(fake.requests[0].url.params) == {"model": "sentiment", "status": "failed", "limit": "5"}
     header, first, second = ran.out.splitlines()
     assert header.split() == ["id", "model", "status", "attempts", "created", "took"]
-    assert first.split() == [JOB_ID, "sentiment", "succeeded", "1", "2026-11-23T18:00:00.000000Z", "0.210", "s"]
+    assert first.split() == [JOB_ID, "sentiment", "succeeded", "1", "2026-11-23T18:00:00Z", "0.210", "s"]
     assert second.split()[2:4] == ["failed", "3"]
 
 
