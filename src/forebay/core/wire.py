@@ -106,7 +106,7 @@ def decode_event(message: Message) -> JobEvent:
             job_id=message.job_id,
             kind=EventKind(headers["ce_type"].removeprefix(EVENT_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX)),
             at=from_rfc3339(headers["ce_time"]),
-            attempt=int(headers["forebay-attempt"]),
+            attempt=_count(headers["forebay-attempt"]),
             worker=headers.get("forebay-worker", ""),
             model_version=headers.get("forebay-version", ""),
             output=_payload(message) if "content-type" in headers else None,
@@ -149,7 +149,20 @@ def _payload(message: Message) -> Payload:
 
 
 def _seconds(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    if text is None:
+        return None
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _count(text: str) -> int:
+    """Bounded, so that no store need refuse it."""
+    count = int(text)
+    if not 0 <= count < 2**31:
+        raise ValueError(f"{text!r} is no count of attempts")
+    return count
 
 
 class _Typed:

@@ -1,0 +1,226 @@
+"""How a job moves, against a second telling of the same rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.job import FINAL, Job, JobStatus, apply
+from forebay.core.payload import JSON, Payload
+
+Fact = JobRequest | JobEvent
+FINAL_KINDS = (EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED)
+
+kinds = st.sampled_from(list(EventKind))
+attempts = st.integers(0, 4)
+versions = st.sampled_from(["", "1", "2"])
+
+
+def request(number: int = 0, version: str = "") -> JobRequest:
+    return JobRequest(
+        tenant="t",
+        job_id="j",
+        model=f"model-{number}",
+        version=version,
+        lane="low",
+        accepted_at=100.0 + number,
+        input=Payload(media_type=JSON, data=b"1"),
+        metadata={"n": number},
+    )
+
+
+def event(kind: EventKind, attempt: int = 1, at: float = 200.0, version: str = "") -> JobEvent:
+    succeeded, failed = kind is EventKind.SUCCEEDED, kind in (EventKind.FAILED, EventKind.QUEUED)
+    return JobEvent(
+        tenant="t",
+        job_id="j",
+        kind=kind,
+        at=at,
+        attempt=attempt,
+        model_version=version,
+        output=Payload(media_type=JSON, data=f"{at}".encode()) if succeeded else None,
+        metrics=JobMetrics(queue_s=at) if succeeded else None,
+        error=JobError(code="e", message=f"{at}") if failed else None,
+    )
+
+
+def fold(facts: list[Fact]) -> Job:
+    job: Job | None = None
+    for fact in facts:
+        job = apply(job, fact)
+    assert job is not None
+    return job
+
+
+@dataclass
+class Telling:
+    """The rules told a second time: requests and events apart, so that their order cannot matter."""
+
+    requests: list[JobRequest] = field(default_factory=list)
+    heard: list[JobEvent] = field(default_factory=list)
+    """The events that count."""
+
+    def tell(self, fact: Fact) -> None:
+        if isinstance(fact, JobRequest):
+            self.requests.append(fact)
+        elif self.counts(fact):
+            self.heard.append(fact)
+
+    def counts(self, fact: JobEvent) -> bool:
+        newest = max((one.attempt for one in self.heard), default=0)
+        running = bool(self.heard) and self.heard[-1].kind is EventKind.STARTED
+        if self.final is not None:
+            return False
+        if fact.kind is EventKind.STARTED:
+            return fact.attempt > newest
+        if fact.kind is EventKind.QUEUED:
+            return running and fact.attempt >= newest
+        if fact.kind is EventKind.EXPIRED:
+            return not self.heard
+        return True
+
+    @property
+    def final(self) -> JobEvent | None:
+        return next((one for one in self.heard if one.kind in FINAL_KINDS), None)
+
+    def job(self) -> Job:
+        last = self.heard[-1] if self.heard else None
+        starts = [one for one in self.heard if one.kind is EventKind.STARTED]
+        named = [one.model_version for one in self.heard if one.model_version and one.kind is not EventKind.QUEUED]
+        decided, failures = self.final, [one for one in self.heard if one.kind is EventKind.QUEUED]
+        first = self.requests[0] if self.requests else None
+        counted = [one.attempt for one in self.heard if one.attempt]
+        deciding = decided or (failures[-1] if failures else None)
+        return Job(
+            tenant="t",
+            id="j",
+            status=_STATUS[last.kind] if last else JobStatus.QUEUED,
+            model=first.model if first else "",
+            version=named[-1] if named else first.version if first else "",
+            lane=first.lane if first else "normal",
+            attempts=counted[-1] if counted else 0,
+            created_at=first.accepted_at if first else 0.0,
+            started_at=starts[0].at if starts else None,
+            finished_at=decided.at if decided else None,
+            metrics=decided.metrics if decided else None,
+            output=decided.output if decided else None,
+            error=deciding.error if deciding else None,
+            metadata=first.metadata if first else {},
+        )
+
+
+_STATUS = {
+    EventKind.QUEUED: JobStatus.QUEUED,
+    EventKind.STARTED: JobStatus.RUNNING,
+    EventKind.SUCCEEDED: JobStatus.SUCCEEDED,
+    EventKind.FAILED: JobStatus.FAILED,
+    EventKind.CANCELED: JobStatus.CANCELED,
+    EventKind.EXPIRED: JobStatus.EXPIRED,
+}
+
+
+class ApplyMachine(RuleBasedStateMachine):
+    """Any facts in any order, also ones that no worker would publish."""
+
+    @initialize()
+    def nothing_is_known(self) -> None:
+        self.job: Job | None = None
+        self.telling = Telling()
+        self.clock = 200.0
+        self.last: Fact | None = None
+
+    def learn(self, fact: Fact) -> None:
+        before, self.last = self.job, fact
+        self.job = apply(before, fact)
+        self.telling.tell(fact)
+        if before is not None and before.status in FINAL:
+            assert self.job.status is before.status
+            assert (self.job.output, self.job.finished_at) == (before.output, before.finished_at)
+        if before == self.job:
+            assert before is self.job, "a fact that changes nothing must return the job itself"
+
+    @rule(number=st.integers(0, 2), version=versions)
+    def a_request_comes(self, number: int, version: str) -> None:
+        self.learn(request(number, version))
+
+    @rule(kind=kinds, attempt=attempts, version=versions)
+    def an_event_comes(self, kind: EventKind, attempt: int, version: str) -> None:
+        self.clock += 1
+        self.learn(event(kind, attempt, self.clock, version))
+
+    @rule()
+    def the_last_fact_comes_again(self) -> None:
+        if self.last is not None and self.job is not None:
+            assert apply(self.job, self.last) is self.job
+
+    @invariant()
+    def both_tellings_agree(self) -> None:
+        if self.job is not None:
+            assert self.job == self.telling.job()
+
+
+TestApply = ApplyMachine.TestCase
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> list[JobEvent]:
+    """Events of one job as workers, the canceller and the expirer publish them, up to a final one or not."""
+    events: list[JobEvent] = []
+    if draw(st.booleans()) and draw(st.booleans()):
+        return [event(draw(st.sampled_from([EventKind.CANCELED, EventKind.EXPIRED])), 0)]
+    for attempt in range(1, draw(st.integers(0, 4)) + 1):
+        events.append(event(EventKind.STARTED, attempt, 200.0 + 10 * attempt, draw(versions)))
+        end = draw(st.sampled_from([EventKind.QUEUED, EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, None]))
+        if end is None:
+            continue  # a worker died
+        events.append(event(end, attempt, 205.0 + 10 * attempt))
+        if end is not EventKind.QUEUED:
+            break
+    return events
+
+
+@given(lives(), st.data())
+def test_the_request_may_come_before_among_or_after_the_events(events: list[JobEvent], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(events)))
+    moved: list[Fact] = [*events[:place], request(version="7"), *events[place:]]
+    assert fold(moved) == fold([request(version="7"), *events])
+
+
+@given(lives(), st.data())
+def test_facts_that_are_repeated_later_change_nothing(events: list[JobEvent], data: st.DataObject) -> None:
+    once: list[Fact] = [request(), *events]
+    repeated: list[Fact] = []
+    for n, fact in enumerate(once):
+        repeated += [fact, *data.draw(st.lists(st.sampled_from(once[: n + 1]), max_size=3))]
+    assert fold(repeated) == fold(once)
+
+
+@given(lives(), st.sampled_from(FINAL_KINDS), st.lists(st.builds(event, kinds, attempts), max_size=6))
+def test_nothing_follows_the_first_final_event(events: list[JobEvent], kind: EventKind, late: list[JobEvent]) -> None:
+    decided = fold([request(), *events, event(kind, 3)])
+    if decided.status in FINAL:
+        job = decided
+        for fact in late:
+            job = apply(job, fact)
+        assert job is decided
+
+
+def test_a_start_beats_an_expiry_that_comes_after_it() -> None:
+    job = fold([request(), event(EventKind.STARTED, 1), event(EventKind.QUEUED, 1), event(EventKind.EXPIRED, 0)])
+    assert job.status is JobStatus.QUEUED
+
+
+def test_a_late_word_of_an_older_attempt_is_ignored() -> None:
+    job = fold([request(), event(EventKind.STARTED, 2), event(EventKind.QUEUED, 1), event(EventKind.STARTED, 1)])
+    assert (job.status, job.attempts) == (JobStatus.RUNNING, 2)
+
+
+def test_attempts_are_those_of_the_deciding_event() -> None:
+    job = fold([request(), event(EventKind.STARTED, 2), event(EventKind.SUCCEEDED, 1)])
+    assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
+    job = fold([request(), event(EventKind.STARTED, 2), event(EventKind.CANCELED, 0)])
+    assert (job.status, job.attempts) == (JobStatus.CANCELED, 2)

@@ -1,0 +1,274 @@
+"""Requests and events as messages, and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from forebay.core.errors import InvalidRequest
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.message import Message
+from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.wire import canonical_json, decode, decode_event, decode_request, encode_event, encode_request
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+JOB = "019ab697-e756-7d82-8a63-86d2c96e819b-033c9fb296809265"
+BLOB = BlobRef(name=f"acme/{JOB}/{'ab' * 32}", size_bytes=4_000_000, sha256="ab" * 32)
+AT = 1_764_000_000.250001
+
+RELEASED: dict[str, JobRequest | JobEvent] = {
+    "request-least.v1": JobRequest(
+        tenant="default",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data="naïve ✓".encode()),
+    ),
+    "request-most.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="efficientnet",
+        version="2",
+        lane="high",
+        accepted_at=AT,
+        input=Payload(media_type=JSON, data=b'{"image":"aGk="}'),
+        parameters={"top_k": 3},
+        metadata={"order": "é", "nested": [1, 2.5, None, True]},
+        start_within_s=30.0,
+        run_timeout_s=1.5,
+    ),
+    "request-blob.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="efficientnet",
+        accepted_at=AT,
+        input=Payload(media_type="image/jpeg", blob=BLOB),
+    ),
+    "event-started.v1": JobEvent(
+        tenant="acme", job_id=JOB, kind=EventKind.STARTED, at=AT, attempt=1, worker="host-7", model_version="2"
+    ),
+    "event-queued.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.QUEUED,
+        at=AT,
+        attempt=1,
+        worker="host-7",
+        error=JobError(code="worker_lost", message="the worker died", retryable=True),
+    ),
+    "event-succeeded.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.SUCCEEDED,
+        at=AT,
+        attempt=2,
+        worker="host-7",
+        model_version="2",
+        output=Payload(media_type=JSON, data=b'[{"label":"tabby","score":0.75}]'),
+        metrics=JobMetrics(queue_s=0.5, predict_s=0.0125, batch_size=8),
+    ),
+    "event-succeeded-blob.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.SUCCEEDED,
+        at=AT,
+        attempt=1,
+        output=Payload(media_type="application/octet-stream", blob=BLOB),
+    ),
+    "event-failed.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.FAILED,
+        at=AT,
+        attempt=3,
+        error=JobError(code="model_failed", message="no face\nfound"),
+        metrics=JobMetrics(queue_s=0.5),
+    ),
+    "event-canceled.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.CANCELED, at=AT),
+    "event-expired.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.EXPIRED, at=AT),
+}
+"""What stands in the golden files. Nothing here ever changes; a new version gets new entries and new files."""
+
+
+def to_file(message: Message) -> bytes:
+    """One line for each field and header, an empty line, then the value."""
+    lines = [f"tenant: {message.tenant}", f"job_id: {message.job_id}"]
+    lines += [f"{name}: {text}" for name, text in message.headers.items()]
+    return "\n".join([*lines, "", ""]).encode() + message.value
+
+
+def from_file(data: bytes) -> Message:
+    head, value = data.split(b"\n\n", 1)
+    lines = dict(line.split(": ", 1) for line in head.decode().split("\n"))
+    return Message(tenant=lines.pop("tenant"), job_id=lines.pop("job_id"), headers=lines, value=value)
+
+
+def encode(fact: JobRequest | JobEvent) -> Message:
+    return encode_request(fact) if isinstance(fact, JobRequest) else encode_event(fact)
+
+
+def test_there_is_a_fact_for_each_golden_file() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == set(RELEASED)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_what_a_released_version_wrote_is_read_as_it_was_meant(name: str) -> None:
+    assert decode(from_file((GOLDEN / name).read_bytes())) == RELEASED[name]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_same_fact_is_still_written_as_the_same_bytes(name: str) -> None:
+    assert to_file(encode(RELEASED[name])) == (GOLDEN / name).read_bytes()
+
+
+# ----------------------------------------------------------------------------------------------------- round trips
+
+texts = st.text(max_size=20)
+names = st.text(min_size=1, max_size=20)
+times = st.integers(0, 4_102_444_800 * 10**6).map(lambda us: us / 1e6)
+seconds = st.floats(0, 1e9)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(texts, children, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(texts, json_values, max_size=3)
+blobs = st.builds(BlobRef, name=names, size_bytes=st.integers(0, 2**40), sha256=names)
+payloads = st.builds(Payload, media_type=names, data=st.binary(max_size=50)) | st.builds(
+    Payload, media_type=names, blob=blobs
+)
+requests = st.builds(
+    JobRequest,
+    tenant=names,
+    job_id=names,
+    model=names,
+    version=texts,
+    lane=names,
+    accepted_at=times,
+    input=payloads,
+    parameters=objects,
+    metadata=objects,
+    start_within_s=st.none() | seconds,
+    run_timeout_s=st.none() | seconds,
+)
+metrics = st.builds(
+    JobMetrics,
+    queue_s=st.none() | seconds,
+    predict_s=st.none() | seconds,
+    batch_size=st.none() | st.integers(0, 1000),
+)
+events = st.builds(
+    JobEvent,
+    tenant=names,
+    job_id=names,
+    kind=st.sampled_from(list(EventKind)),
+    at=times,
+    attempt=st.integers(0, 2**31 - 1),
+    worker=texts,
+    model_version=texts,
+    output=st.none() | payloads,
+    error=st.none() | st.builds(JobError, code=texts, message=texts, retryable=st.booleans()),
+    metrics=st.none() | metrics,
+)
+
+
+@given(requests)
+def test_a_request_comes_back(request: JobRequest) -> None:
+    message = encode_request(request)
+    assert decode_request(message) == request
+    assert decode(message) == request
+
+
+@given(events)
+def test_an_event_comes_back(event: JobEvent) -> None:
+    message = encode_event(event)
+    assert decode_event(message) == event
+    assert decode(message) == event
+
+
+@given(requests | events)
+def test_every_header_is_text_and_its_name_is_ours_or_of_cloudevents(fact: JobRequest | JobEvent) -> None:
+    for name, text in encode(fact).headers.items():
+        assert re.fullmatch(r"ce_[a-z]+|content-type|forebay-[a-z-]+", name)
+        assert isinstance(text, str)
+
+
+@given(json_values)
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: Any) -> None:
+    backwards = dict(reversed(value.items())) if isinstance(value, dict) else value
+    assert canonical_json(backwards) == canonical_json(value)
+
+
+def test_a_large_input_travels_by_reference_only() -> None:
+    assert encode(RELEASED["request-blob.v1"]).value == b""
+
+
+# ----------------------------------------------------------------------------------------------- what is not read
+
+NEEDED = ["forebay-wire", "ce_type", "ce_time"]
+
+
+@pytest.mark.parametrize("version", ["", "0", "2", "1 ", "v1", None])
+@pytest.mark.parametrize("name", ["request-most.v1", "event-succeeded.v1"])
+def test_an_unknown_version_is_refused(name: str, version: str | None) -> None:
+    message = encode(RELEASED[name])
+    headers = {key: text for key, text in message.headers.items() if key != "forebay-wire"}
+    if version is not None:
+        headers["forebay-wire"] = version
+    with pytest.raises(InvalidRequest, match="forebay-wire"):
+        decode(replace(message, headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("request-most.v1", header) for header in [*NEEDED, "forebay-model"]]
+    + [("event-succeeded.v1", header) for header in [*NEEDED, "forebay-attempt"]],
+)
+def test_a_missing_header_is_named(name: str, missing: str) -> None:
+    message = encode(RELEASED[name])
+    headers = {key: text for key, text in message.headers.items() if key != missing}
+    read = decode_request if name.startswith("request") else decode_event
+    with pytest.raises(InvalidRequest, match=missing):
+        read(replace(message, headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "text"),
+    [
+        ("request-most.v1", "ce_time", "yesterday"),
+        ("request-most.v1", "ce_time", "2025-11-24T16:00:00"),
+        ("request-most.v1", "forebay-metadata", "[1]"),
+        ("request-most.v1", "forebay-metadata", "{"),
+        ("request-most.v1", "forebay-parameters", "3"),
+        ("request-most.v1", "forebay-start-within-s", "soon"),
+        ("request-most.v1", "forebay-start-within-s", "nan"),
+        ("request-most.v1", "forebay-run-timeout-s", "inf"),
+        ("request-most.v1", "forebay-run-timeout-s", "-1"),
+        ("request-blob.v1", "forebay-blob", '{"name":"x"}'),
+        ("event-succeeded.v1", "ce_type", "io.forebay.job.exploded.v1"),
+        ("event-succeeded.v1", "forebay-attempt", "two"),
+        ("event-succeeded.v1", "forebay-attempt", "-1"),
+        ("event-succeeded.v1", "forebay-attempt", "99999999999999999999"),
+        ("event-succeeded.v1", "forebay-metrics", "{]"),
+        ("event-failed.v1", "forebay-error", '{"code":3}'),
+    ],
+)
+def test_a_wrong_header_is_refused(name: str, header: str, text: str) -> None:
+    message = encode(RELEASED[name])
+    with pytest.raises(InvalidRequest):
+        decode(replace(message, headers={**message.headers, header: text}))
+
+
+@given(st.dictionaries(st.sampled_from([*NEEDED, "forebay-attempt", "content-type", "forebay-blob"]), texts))
+def test_no_headers_make_the_reader_raise_anything_else(headers: dict[str, str]) -> None:
+    message = Message(tenant="t", job_id="j", headers={"forebay-wire": "1", **headers}, value=b"")
+    for read in (decode, decode_request, decode_event):
+        with pytest.raises(InvalidRequest):
+            read(message)
