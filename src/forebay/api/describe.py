@@ -37,11 +37,11 @@ def operation(
     summary: str,
     responses: Mapping[int, Mapping[str, Any]],
     *,
-    description: str = "",
     parameters: tuple[Mapping[str, Any], ...] = (),
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The arguments of one `app.Route`. The operation's id is the name of the endpoint's method."""
+    """The arguments of one `app.Route`. The operation's id and description are the name and the
+    docstring of the endpoint's method."""
     extra: dict[str, Any] = {"responses": {str(status): response for status, response in responses.items()}}
     if parameters:
         extra["parameters"] = list(parameters)
@@ -53,7 +53,6 @@ def operation(
         "methods": [method],
         "tags": [tag],
         "summary": summary,
-        "description": description,
         "operation_id": endpoint.__name__,
         "openapi_extra": extra,
     }
@@ -132,4 +131,18 @@ def components() -> dict[str, Any]:
         [(model, "validation") for model in [*asked, *given]], ref_template=_REF + "{model}"
     )
     found: dict[str, Any] = defined["$defs"]
+    for name, schema in found.items():
+        if "properties" in schema and name not in {model.__name__ for model in asked}:
+            _absent_not_null(schema)
     return found
+
+
+def _absent_not_null(schema: dict[str, Any]) -> None:
+    """pydantic writes a member that may be absent as one that may be null; ours never are."""
+    for member in schema["properties"].values():
+        if member.get("default", ...) is None:
+            del member["default"]
+        kinds = [kind for kind in member.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del member["anyOf"]
+            member.update(kinds[0])

@@ -40,7 +40,7 @@ class JobRoutes:
     # ------------------------------------------------------------------------------------------------------- submit
 
     async def submit_job(self, request: Request) -> Answer:
-        """POST /v1/jobs"""
+        """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
         try:
             body = check(JobSubmission, await read_json(request))
             order = Order(
@@ -59,7 +59,7 @@ class JobRoutes:
         return await self._accepted(request, accepted)
 
     async def submit_simple(self, request: Request) -> Answer:
-        """POST /inference"""
+        """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
         try:
             body = check(SimpleSubmission, await read_json(request))
             order = Order(tenant=tenant_of(request), model=body.model_name)
@@ -69,7 +69,8 @@ class JobRoutes:
         return await self._accepted(request, accepted, simple=True)
 
     async def submit_raw(self, request: Request) -> Answer:
-        """POST /v1/models/{model}/jobs"""
+        """An image or a text needs no base64. A query parameter that is not listed here is one of the model's own,
+        as its `parameters_schema` says."""
         try:
             query: dict[str, list[str]] = {}
             for name, text in request.query_params.multi_items():
@@ -123,15 +124,16 @@ class JobRoutes:
     # --------------------------------------------------------------------------------------------------------- read
 
     async def get_job(self, request: Request) -> Answer:
-        """GET /v1/jobs/{job_id}"""
+        """Never 404 for a job that was accepted, from the moment of its `202`."""
         return Answer(200, await self._written(await self._job(request)), _FINAL)
 
     async def get_status(self, request: Request) -> Answer:
-        """GET /status/{request_id}"""
+        """The job object, with its id as `request_id` too."""
         return Answer(200, await self._written(await self._job(request), simple=True), _FINAL)
 
     async def get_output(self, request: Request) -> Answer:
-        """GET /v1/jobs/{job_id}/result"""
+        """The output's bytes with their media type. A job that is final without an output is a 422 with the code
+        `job_failed`, `job_canceled` or `job_expired`."""
         job = await self._job(request)
         if not job.status.final:
             return Answer(202, self._writer.job(job), _PENDING)
@@ -142,13 +144,13 @@ class JobRoutes:
         return Answer(200, await self._reader.output(job), (header("content-type", media_type), NO_STORE, _NOSNIFF))
 
     async def get_result(self, request: Request) -> Answer:
-        """GET /result/{request_id}"""
+        """200 with the job object in every final state, 202 until then."""
         job = await self._job(request)
         body = await self._written(job, simple=True)
         return Answer(200, body, _FINAL) if job.status.final else Answer(202, body, _PENDING)
 
     async def list_jobs(self, request: Request) -> Answer:
-        """GET /v1/jobs"""
+        """An unknown filter is refused, since one that is ignored would mislead."""
         query = _known_query(request, "model", "status", "limit")
         status = query.get("status")
         if status is not None and status not in set(JobStatus):

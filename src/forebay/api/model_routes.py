@@ -45,12 +45,12 @@ class ModelRoutes:
         self._about = about
 
     async def list_models(self, request: Request) -> Answer:
-        """GET /v1/models"""
+        """A model is as good as the best of its workers says; `reason` tells why it is not ready."""
         reports = await self._fleet.reports()
         return _json({"models": [self._summary(name, reports) for name in self._names()]})
 
     async def get_model(self, request: Request) -> Answer:
-        """GET /v1/models/{model}"""
+        """What it takes, what it gives, its limits: of its default version."""
         name = request.path_params["model"]
         reports = await self._fleet.reports()
         if name not in self._catalog.specs and name in self._catalog.problems:
@@ -59,11 +59,11 @@ class ModelRoutes:
         return _json({**self._summary(name, reports), **self._detail(spec)})
 
     async def livez(self, request: Request) -> Answer:
-        """GET /livez"""
+        """Asks nobody else: fails only if the process itself does."""
         return Answer(200, _OK, (JSON_TYPE, NO_STORE))
 
     async def readyz(self, request: Request) -> Answer:
-        """GET /readyz"""
+        """200 if a job could be accepted now, whether or not its model is loaded: it would wait."""
         models = await self._states()
         reason, wait_s = await self._reason_to_refuse()
         if not reason:
@@ -73,7 +73,8 @@ class ModelRoutes:
         )
 
     async def health(self, request: Request) -> Answer:
-        """GET /health"""
+        """`durability` says what an accepted job survives: `replicated` the loss of a broker's host, `flushed` a power
+        cut, `process` the death of any process."""
         return _json({"status": "ok", **self._about, "models": await self._states()})
 
     async def _reason_to_refuse(self) -> tuple[str, float]:
@@ -101,7 +102,7 @@ class ModelRoutes:
     def _summary(self, name: str, reports: Sequence[ModelReport]) -> dict[str, Any]:
         mistakes = "; ".join(self._catalog.problems.get(name, ()))
         if name not in self._catalog.specs:
-            return {"name": name, "status": ModelStatus.UNAVAILABLE, "reason": mistakes}
+            return {"name": name, "versions": [], "status": ModelStatus.UNAVAILABLE, "reason": mistakes}
         spec = self._catalog.resolve(name)
         status, reason = standing(spec, reports)
         summary = {

@@ -65,11 +65,9 @@ class OpenApi:
         return self._document
 
     async def serve_document(self, request: Request) -> Answer:
-        """GET /openapi.json"""
         return Answer(200, msgspec.json.encode(self.document()), (JSON_TYPE,))
 
     async def serve_page(self, request: Request) -> Answer:
-        """GET /docs"""
         self._page = self._page or docs_page(self.document())
         return Answer(200, self._page, ((b"content-type", b"text/html; charset=utf-8"),))
 
@@ -141,8 +139,6 @@ class OpenApi:
                 _JOBS,
                 "Submit a job whose input is the body as it is",
                 _submitted("JobDocument"),
-                description="An image or a text needs no base64. Any other query parameter is one of the model's own, "
-                "as its `parameters_schema` says.",
                 parameters=(
                     model,
                     PREFER,
@@ -183,8 +179,6 @@ class OpenApi:
                 _JOBS,
                 "Fetch the output",
                 {**problems(404, 422, 503), 200: output, 202: pending},
-                description="A job that is final without an output is a 422 with code `job_failed`, `job_canceled` or "
-                "`job_expired`.",
                 parameters=(job_id, WAIT),
             ),
         ]

@@ -59,12 +59,14 @@ class JobReader:
         """The job once it is final; as it is after `wait_s`, or when the service stops or the caller is `gone`."""
         until = self._monotonic() + wait_s
         async with self._store.subscribe(tenant, job_id) as subscription:
+            job = await self.get(tenant, job_id)
             while True:
-                job = await self.get(tenant, job_id)
                 left_s = until - self._monotonic()
                 if job.status.final or left_s <= 0 or self._draining.is_set() or await gone():
                     return job
                 await subscription.changed(min(left_s, REREAD_S))
+                # Not `get`: a job that was known when the wait began does not become unknown by growing old in it.
+                job = await self._store.get(tenant, job_id) or job
 
     async def list(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
         """Newest first, without outputs."""

@@ -125,8 +125,8 @@ class JobsDocument(Document):
 
 class ModelDocument(Document):
     name: str
-    version: str = Field(description="The default version.")
-    versions: list[str]
+    version: str | None = Field(None, description="The default version.")
+    versions: list[str] = Field(description="Those that can be asked for.")
     status: ModelStatus
     reason: str | None = Field(None, description="Why it is not ready.")
     task: str | None = None
@@ -135,7 +135,9 @@ class ModelDocument(Document):
 
 
 class ModelDetailDocument(ModelDocument):
+    replicas: int | None = None
     batching: dict[str, Any] | None = None
+    retry: dict[str, Any] | None = None
     limits: dict[str, Any] | None = None
     labels: list[str] | None = None
     media_types: list[str] | None = Field(None, description="What a raw body may be.")
@@ -150,7 +152,7 @@ class ModelsDocument(Document):
 
 class ModelState(Document):
     name: str
-    version: str
+    version: str | None = None
     status: ModelStatus
     reason: str | None = None
 
@@ -196,6 +198,9 @@ class Problem(Document):
     retry_after_s: float | None = None
     job_id: str | None = None
     error: JobError | None = Field(None, description="Why the job failed.")
+    models: list[ModelState] | None = Field(
+        None, description="What is known of the models while the service is not ready."
+    )
 
 
 SubmissionT = TypeVar("SubmissionT", bound=Body)

@@ -17,6 +17,11 @@ class Promised:
     def __init__(self, app: ASGIApp, document: Mapping[str, Any]) -> None:
         self._app = app
         self._document = document
+        # Open in the document, so that later members break no client; closed here, so that none is forgotten in it.
+        self._components = {
+            name: {**schema, "additionalProperties": False} if "properties" in schema else schema
+            for name, schema in document["components"]["schemas"].items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message = {}
@@ -55,5 +60,5 @@ class Promised:
             self._fits(content["schema"], body)
 
     def _fits(self, schema: Mapping[str, Any], body: bytes) -> None:
-        whole = {**schema, "components": self._document["components"]}
+        whole = {**schema, "components": {"schemas": self._components}}
         jsonschema_rs.validator_for(whole).validate(json.loads(body))

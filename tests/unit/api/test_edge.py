@@ -28,16 +28,25 @@ class Asked:
 
 
 async def ask(
-    api: Api, method: str, path: str, headers: Headers = (), chunks: Sequence[bytes] = (), *, hang_up: bool = False
+    api: Api,
+    method: str,
+    path: str,
+    headers: Headers = (),
+    chunks: Sequence[bytes] = (),
+    *,
+    hang_up: bool = False,
+    then_leave: bool = False,
 ) -> Asked:
     asked = Asked()
-    left = list(chunks)
+    left, told = list(chunks), False
 
     async def receive() -> dict[str, Any]:
-        if not left and hang_up:
+        nonlocal told
+        if not left and (hang_up or (then_leave and told)):
             return {"type": "http.disconnect"}
         chunk = left.pop(0) if left else b""
         asked.taken += len(chunk)
+        told = not left
         return {"type": "http.request", "body": chunk, "more_body": bool(left) or hang_up}
 
     async def send(message: Any) -> None:

@@ -1,0 +1,152 @@
+"""The OpenAPI document is valid, complete and true; the page made from it needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from tests.unit.api.conftest import Api, spec
+
+from forebay.catalog import Catalog
+
+ROUTES = {
+    ("post", "/inference"),
+    ("get", "/status/{request_id}"),
+    ("get", "/result/{request_id}"),
+    ("post", "/v1/jobs"),
+    ("post", "/v1/models/{model}/jobs"),
+    ("get", "/v1/jobs"),
+    ("get", "/v1/jobs/{job_id}"),
+    ("get", "/v1/jobs/{job_id}/result"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
+    ("get", "/livez"),
+    ("get", "/readyz"),
+    ("get", "/health"),
+}
+
+
+@pytest.fixture
+async def document(api: Api) -> Any:
+    answer = await api.http.get("/openapi.json")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def everything(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from everything(child)
+
+
+async def test_every_route_is_in_it_and_nothing_else(document: Any) -> None:
+    assert {(method, path) for method, path, _ in operations(document)} == ROUTES
+
+
+async def test_it_is_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["title"] == "Forebay"
+    for _, _, operation in operations(document):
+        assert operation["summary"]
+        assert operation["responses"]
+        assert all(response["description"] for response in operation["responses"].values())
+
+
+async def test_every_schema_in_it_is_a_schema(document: Any) -> None:
+    schemas = [node["schema"] for node in everything(document) if isinstance(node, dict) and "schema" in node]
+    for schema in [*schemas, *document["components"]["schemas"].values()]:
+        assert jsonschema_rs.meta.is_valid(schema)
+
+
+async def test_what_is_given_is_absent_and_never_null(document: Any) -> None:
+    taken = {"JobSubmission", "SimpleSubmission"}
+    for name, schema in document["components"]["schemas"].items():
+        if name not in taken:
+            assert {"type": "null"} not in list(everything(schema)), name
+
+
+async def test_every_reference_leads_somewhere(document: Any) -> None:
+    references = [node["$ref"] for node in everything(document) if isinstance(node, dict) and "$ref" in node]
+    assert references
+    for reference in references:
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+
+
+async def test_every_component_is_used(document: Any) -> None:
+    text = json.dumps(document)
+    for name in document["components"]["schemas"]:
+        assert f'"#/components/schemas/{name}"' in text, name
+
+
+async def test_operation_ids_are_unique_and_chosen(document: Any) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)?", one) for one in ids)
+
+
+async def test_every_path_parameter_is_declared(document: Any) -> None:
+    for _, path, operation in operations(document):
+        declared = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/inference"])
+async def test_every_example_fits_its_schema_and_works(api: Api, document: Any, path: str) -> None:
+    content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert set(content["examples"]) == {"echo", "photo", "sentiment"}
+    whole = {**content["schema"], "components": document["components"]}
+    for example in content["examples"].values():
+        jsonschema_rs.validator_for(whole).validate(example["value"])
+        answer = await api.http.post(path, json=example["value"])
+        assert answer.status_code == 202, answer.text
+
+
+async def test_errors_are_problems(document: Any) -> None:
+    for _, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], path
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+
+
+async def test_the_page_shows_every_operation_and_needs_nothing_from_elsewhere(api: Api) -> None:
+    answer = await api.http.get("/docs")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    page = Page()
+    page.feed(answer.text)
+    assert page.links == ["openapi.json"]
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    for method, path in ROUTES:
+        assert f"{method.upper()}</span> <code>{path}</code>" in answer.text
+    assert "Setup took two minutes and the picture is great." in answer.text
+
+
+async def test_the_page_escapes_what_models_say(make_api: Any) -> None:
+
+    name = "a<script>alert(1)</script>'"
+    api: Api = make_api(catalog=Catalog(specs={name: {"1": spec(name, "json", "python")}}))
+    page = Page()
+    page.feed((await api.http.get("/docs")).text)
+    assert "script" not in page.tags
