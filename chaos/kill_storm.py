@@ -25,10 +25,10 @@ from forebay.testing.service import RunningService
 
 MODELS = Path(__file__).resolve().parent.parent / "tests" / "models"
 CONNECTIONS = 8
-RUN_S = 0.01
+RUN_S = 0.04
 BUSY_AT = 20
 ENOUGH_BUSY = 0.75
-WAITING_AT_MOST = 400
+WAITING_AT_MOST = 200
 """Submitting pauses above this many unfinished jobs, so that the storm tests killing and not a growing backlog."""
 
 MAX_LIFE_S = 1.2

@@ -83,7 +83,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, start: Start, client
     job_id = client.submit("oracle", {"text": "a", "ledger": str(tmp_path / "ledger"), "run_s": 60})
     _until(lambda: client.job(job_id)["status"] == "running", "the job runs")
     os.kill(service.pid, signal.SIGINT)
-    _until(lambda: "service.stopping" in service.log_tail(), "the first interrupt is seen")
+    _until(lambda: "a second Ctrl-C kills" in service.log_tail(), "the first interrupt is seen")
     os.kill(service.pid, signal.SIGINT)
     _until(lambda: service.gone, "it ended", timeout_s=5)
 
