@@ -20,6 +20,7 @@ class _Item(Struct, eq=False):
     seq: int
     message: Message
     attempt: int = 0
+    due_at: float = 0.0
 
 
 class _Waiting:
@@ -30,8 +31,8 @@ class _Waiting:
         self._arrived = asyncio.Event()
         self.unacknowledged = 0
 
-    def put(self, item: _Item, due_at: float = 0.0) -> None:
-        heapq.heappush(self._heap, (due_at, item.seq, item))
+    def put(self, item: _Item) -> None:
+        heapq.heappush(self._heap, (item.due_at, item.seq, item))
         self._arrived.set()
         self._arrived = asyncio.Event()
 
@@ -115,7 +116,8 @@ class MemoryConsumer(Consumer):
         due_at = self._clock() + delay_s if delay_s > 0 else 0.0
         for one in received:
             if item := self._hand.pop(one.receipt, None):
-                self._waiting.put(item, due_at)
+                item.due_at = due_at
+                self._waiting.put(item)
 
     async def close(self) -> None:
         for item in self._hand.values():

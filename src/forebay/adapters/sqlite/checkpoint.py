@@ -14,13 +14,14 @@ PAGE_BYTES = 4096
 START_PAGES = 1000
 """Pages not yet copied at which the thread begins: 4 MiB, SQLite's own default for automatic checkpoints."""
 RESET_PAGES = 16_000
-"""Pages at which the writer sees to it that the log starts over: bounds it near 64 MiB."""
+"""Pages at which the writer sees to it that the log starts over, 64 MiB; at twice as many it waits for that."""
 
 
 class Checkpointer:
     """A passive checkpoint blocks nobody (sqlite.org/c3ref/wal_checkpoint_v2.html), so a thread with a connection of
     its own copies while the writer goes on. It can never reach the end of a log that grows meanwhile, and only then
-    may the log start over; so when it is long, the writer itself copies the short rest between two transactions.
+    may the log start over; so when it is long, the writer itself copies the short rest between two transactions. Only
+    where the disk takes more than the thread can copy does the writer copy a long rest: back-pressure, and a bound.
     """
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
@@ -48,18 +49,19 @@ class Checkpointer:
         rest = wal_pages - self._copied_pages
         if rest >= START_PAGES:
             self._due.set()
-        elif wal_pages >= RESET_PAGES:
-            self._copy(connection)
+        too_long = wal_pages >= 2 * RESET_PAGES
+        if too_long or (wal_pages >= RESET_PAGES and rest < START_PAGES):
+            self._copy(connection, wait=too_long)
 
     def _run(self) -> None:
         while not self._stopping:
             self._due.wait()
             self._due.clear()
             if not self._stopping:
-                self._copy(self._connection)
+                self._copy(self._connection, wait=True)
 
-    def _copy(self, connection: apsw.Connection) -> None:
-        if not self._one_at_a_time.acquire(blocking=False):
+    def _copy(self, connection: apsw.Connection, *, wait: bool) -> None:
+        if not self._one_at_a_time.acquire(blocking=wait):
             return
         try:
             _, self._copied_pages = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -1,0 +1,139 @@
+"""What the tables refuse, whoever writes, and which reads go through an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+import pytest
+
+from forebay.adapters.sqlite import Database, SqliteStore, event_log, queue, store, waiting
+from forebay.adapters.sqlite.rows import JOB_COLUMNS
+from forebay.core.message import Channel
+from forebay.core.payload import JSON, Payload
+from forebay.testing.samples import TENANT, failed, job_id, message, request, succeeded
+from forebay.testing.store_contract import Feeder
+
+OUTPUT = Payload(media_type=JSON, data=b"[1]")
+FINISHED, RUNNING, STUB = job_id(1), job_id(2), job_id(3)
+
+
+def run(connection: apsw.Connection, statements: Sequence[str]) -> list[None]:
+    for statement in statements:
+        connection.execute(statement)
+    return [None] * len(statements)
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    """One job succeeded, one waits, one is a final stub."""
+    feed = Feeder(SqliteStore(database))
+    await feed(request(1), succeeded(1, OUTPUT), request(2), succeeded(3, OUTPUT))
+    return database
+
+
+ONE = f"tenant = '{TENANT}' AND id = '{FINISHED}'"
+COPY = JOB_COLUMNS.replace("status", "'failed'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE jobs SET status = 'running', finished_at = NULL WHERE {ONE}",
+        f"UPDATE jobs SET status = 'failed' WHERE {ONE}",
+        f"UPDATE jobs SET finished_at = finished_at + 1 WHERE {ONE}",
+        f"UPDATE jobs SET attempts = attempts + 1 WHERE {ONE}",
+        f"UPDATE jobs SET started_at = 1 WHERE {ONE}",
+        f"UPDATE jobs SET metrics = NULL WHERE {ONE}",
+        f"UPDATE jobs SET error = x'7b7d' WHERE {ONE}",
+        f"UPDATE jobs SET model = 'another' WHERE {ONE}",
+        f"UPDATE jobs SET model = '' WHERE {ONE}",
+        f"UPDATE jobs SET version = '9' WHERE {ONE}",
+        f"UPDATE jobs SET lane = 'low' WHERE {ONE}",
+        f"UPDATE jobs SET created_at = 0 WHERE {ONE}",
+        f"UPDATE jobs SET metadata = x'7b7d' WHERE {ONE}",
+        f"UPDATE jobs SET id = 'another' WHERE {ONE}",
+        f"UPDATE jobs SET tenant = 'another' WHERE {ONE}",
+        f"INSERT OR REPLACE INTO jobs SELECT {COPY} FROM jobs WHERE {ONE}",
+        f"INSERT INTO jobs SELECT {COPY} FROM jobs WHERE {ONE} ON CONFLICT DO UPDATE SET status = 'failed'",
+        f"UPDATE jobs SET status = 'failed' WHERE id = '{STUB}'",
+        f"UPDATE jobs SET version = '9' WHERE id = '{STUB}'",
+        f"UPDATE results SET data = x'00' WHERE {ONE}",
+        f"UPDATE results SET media_type = 'text/plain' WHERE {ONE}",
+        f"INSERT OR REPLACE INTO results VALUES ('{TENANT}', '{FINISHED}', 'text/plain', x'00', NULL, NULL, NULL)",
+        f"INSERT OR REPLACE INTO results VALUES ('{TENANT}', '{STUB}', 'text/plain', x'00', NULL, NULL, NULL)",
+    ],
+)
+async def test_a_final_row_and_its_result_cannot_be_changed(filled: Database, statement: str) -> None:
+    before = filled.read("SELECT * FROM jobs"), filled.read("SELECT * FROM results")
+    with pytest.raises(apsw.ConstraintError, match="never changes"):
+        await filled.write(run, statement, durable=True)
+    assert (filled.read("SELECT * FROM jobs"), filled.read("SELECT * FROM results")) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE jobs SET status = 'done' WHERE id = '{RUNNING}'",
+        f"UPDATE jobs SET status = 'succeeded' WHERE id = '{RUNNING}'",
+        f"UPDATE jobs SET finished_at = 1.0 WHERE id = '{RUNNING}'",
+        f"UPDATE jobs SET attempts = -1 WHERE id = '{RUNNING}'",
+        f"INSERT INTO results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', NULL, NULL, NULL, NULL)",
+        f"INSERT INTO results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', x'00', 'name', 1, 'digest')",
+        f"INSERT INTO results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', NULL, 'name', NULL, 'digest')",
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_refused(filled: Database, statement: str) -> None:
+    with pytest.raises(apsw.ConstraintError, match="CHECK"):
+        await filled.write(run, statement, durable=True)
+
+
+async def test_a_stub_takes_its_requests_columns_once(filled: Database) -> None:
+    fill = f"UPDATE jobs SET model = 'm', lane = 'low', created_at = 5.0 WHERE id = '{STUB}'"
+    await filled.write(run, fill, durable=True)
+    with pytest.raises(apsw.ConstraintError, match="never changes"):
+        await filled.write(run, fill.replace("'m'", "'n'"), durable=True)
+
+
+async def test_a_job_that_is_not_final_may_still_move(filled: Database) -> None:
+    feed = Feeder(SqliteStore(filled))
+    feed.position = "p1"
+    assert len(await feed(failed(2))) == 1
+
+
+QUERIES = {
+    "the next messages": (waiting._FRESH, 4, "pending USING PRIMARY KEY"),
+    "the next delayed messages": (waiting._DELAYED, 6, "pending USING PRIMARY KEY"),
+    "the next time a message is due": (waiting._NEXT_DUE, 4, "pending USING PRIMARY KEY"),
+    "a batch of the log": (event_log._SELECT, 2, "log USING INTEGER PRIMARY KEY"),
+    "a job": (store._GET, 2, "jobs USING PRIMARY KEY"),
+    "an acknowledgement": (f"DELETE FROM pending {queue._WHERE}", 4, "pending USING PRIMARY KEY"),
+    "the newest jobs": (
+        "SELECT id FROM jobs WHERE tenant = ? AND model <> '' ORDER BY created_at DESC, id DESC LIMIT 10",
+        1,
+        "jobs USING INDEX jobs_newest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_reads_on_the_event_loop_go_through_an_index_without_sorting(database: Database, name: str) -> None:
+    sql, arguments, index = QUERIES[name]
+    plan = [row[3] for row in database.read(f"EXPLAIN QUERY PLAN {sql}", (None,) * arguments)]
+    assert any(index in line for line in plan), plan
+    assert not any("TEMP B-TREE" in line for line in plan), plan
+    assert not any(line.startswith("SCAN ") and "json_each" not in line for line in plan), plan
+
+
+async def test_a_message_that_waits_takes_no_memory(database: Database) -> None:
+    """What the queue keeps is what is in hand."""
+    channel = Channel("sample", "normal")
+    messages = queue.SqliteQueue(database)
+    consumer = messages.consumer(channel)
+    await messages.publish(channel, [message(n) for n in range(2000)])
+    received = await consumer.receive(10, 0.0)
+    state = messages._channels[channel]
+    assert len(state._in_hand) == 10
+    await consumer.ack(received)
+    assert len(state._in_hand) == 0
+    assert await messages.depth(channel) == 1990
