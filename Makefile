@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test check bench lock
+.PHONY: help setup demo up test check bench chaos docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -37,6 +37,12 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 
 bench: $(INSTALLED)  ## run the benchmarks and print ratios
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(INSTALLED)  ## 200 rounds of kill -9 under load, then judge every accepted job (ARGS="--rounds 20 --seed 7")
+	@$(BIN)/python -m chaos.kill_storm $(ARGS)
+
+docs: $(INSTALLED)  ## write the pages that come from the code: docs/settings.md, docs/metrics.md
+	@$(BIN)/python dev/docs.py
 
 lock:  ## compile requirements/*.txt anew (ARGS="--upgrade" takes newer versions)
 	@dev/lock.sh $(ARGS)
