@@ -171,12 +171,20 @@ class OnnxModel(Model):
 
 
 def session_options(threads: int) -> Any:
-    """Options for one model per process on a CPU, used from one thread, with batches of changing size."""
+    """Options for one model per process on a CPU, used from one thread, with batches of changing size.
+
+    Measured on 2 cores with the two example models. Threads that do not spin while they wait leave the cores to the
+    decoding of the next batch: 250 images/s instead of 217, and 7.5 ms of processor time for each instead of 9.1. The
+    arena stays on, since without it a batch of 16 sentences takes 39 ms of processor time instead of 26; it keeps its
+    peak, some 450 MB after batches of up to 32 texts of 256 tokens. Memory patterns are for inputs of one shape.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; warnings are about nodes that an optimiser left alone
     return options
 

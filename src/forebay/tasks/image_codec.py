@@ -35,7 +35,8 @@ Image.MAX_IMAGE_PIXELS = None  # our own cap replaces it: `limits.max_pixels`, c
 
 
 class DecodedImage(Struct, frozen=True):
-    """`pixels` (height, width, 3) uint8, scaled and cropped, not yet normalised."""
+    """`pixels` uint8, scaled and cropped, not yet normalised: (3, height, width), or (height, width, 3) for a model
+    that wants its channels last."""
 
     pixels: NDArray[np.uint8]
     top_k: int
@@ -45,6 +46,8 @@ class ImageCodec(Codec):
     """Decodes, turns by EXIF orientation, scales and cuts in `decode`; normalises straight into the batch in `collate`.
 
     With `jpeg_draft` the JPEG decoder itself shrinks large photos by 2, 4 or 8, to no less than twice the size needed.
+    Measured with image_classification on 84 photos of 600 to 3000 pixels: 8.6 ms of processor time instead of 18.5 at 4
+    times the size of the samples; every best label the same, scores up to 0.046 apart. Since answers change, it is off.
     """
 
     def __init__(
@@ -63,8 +66,6 @@ class ImageCodec(Codec):
         self._channels_last = _channels_last(tensor)
         self._max_pixels = max_pixels
         self._draft = jpeg_draft
-        self._scale = np.array(preprocessing.scale, np.float32)
-        self._shift = np.array(preprocessing.shift, np.float32)
 
     @classmethod
     def of(cls, spec: ModelSpec) -> ImageCodec:
@@ -84,34 +85,36 @@ class ImageCodec(Codec):
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 self._check_size(image)
-                return DecodedImage(np.asarray(self._fit(image)), top_k)
+                pixels = np.asarray(self._fit(image))
         except UnidentifiedImageError:
             raise InvalidRequest("the bytes are not a JPEG, PNG or WebP image", code="bad_image") from None
         except DAMAGED as error:
             raise InvalidRequest(f"the image is damaged ({type(error).__name__})", code="bad_image") from error
+        # Here and not in `collate`, which the model waits for: the arithmetic there is twice as fast on whole planes.
+        return DecodedImage(pixels if self._channels_last else np.ascontiguousarray(pixels.transpose(2, 0, 1)), top_k)
 
     def bucket(self, item: DecodedImage) -> tuple[int, ...]:
         return item.pixels.shape
 
     def collate(self, items: Sequence[DecodedImage]) -> dict[str, NDArray[Any]]:
-        height, width, _ = items[0].pixels.shape
-        if self._channels_last:
-            batch = np.empty((len(items), height, width, 3), self._dtype)
-            views = batch
-        else:
-            batch = np.empty((len(items), 3, height, width), self._dtype)
-            views = batch.transpose(0, 2, 3, 1)
-        for view, item in zip(views, items, strict=True):
-            if self._dtype is np.uint8:
-                view[...] = item.pixels
-            else:
-                np.multiply(item.pixels, self._scale, out=view, dtype=np.float32, casting="unsafe")
-                view += self._shift
+        batch = np.empty((len(items), *items[0].pixels.shape), self._dtype)
+        for row, item in zip(batch, items, strict=True):
+            self._normalise(item.pixels, row)
         return {self._input: batch}
 
     def encode(self, outputs: Any, items: Sequence[DecodedImage]) -> list[Payload | ModelFailed]:
         rows = self._ranking.logits(outputs, len(items))
         return [self._ranking.payload(row, item.top_k) for row, item in zip(rows, items, strict=True)]
+
+    def _normalise(self, pixels: NDArray[np.uint8], row: NDArray[Any]) -> None:
+        if self._dtype is np.uint8:
+            row[...] = pixels
+            return
+        plan = self._preprocessing
+        for channel in range(3):
+            at = (..., channel) if self._channels_last else channel
+            np.multiply(pixels[at], np.float32(plan.scale[channel]), out=row[at], casting="same_kind")
+            row[at] += np.float32(plan.shift[channel])
 
     def _check_size(self, image: Image.Image) -> None:
         """Known from the header; so a decompression bomb costs nothing."""
@@ -122,22 +125,31 @@ class ImageCodec(Codec):
             )
 
     def _fit(self, image: Image.Image) -> Image.Image:
-        plan = self._preprocessing
         if self._draft and image.format == "JPEG":
-            height, width = plan.output_size or (plan.shortest_edge or 0,) * 2
-            image.draft("RGB", (2 * width, 2 * height))
-        rgb = _rgb(_upright(image))
-        width, height = rgb.size
+            needed = self._draft_edge()
+            image.draft("RGB", (needed, needed))
+        scaled = self._scaled(_plain(_upright(image)))
+        return scaled if scaled.mode == "RGB" else scaled.convert("RGB")
+
+    def _draft_edge(self) -> int:
+        """Twice the length that the shorter side is scaled to: so the resampling filter still has the last word."""
+        plan = self._preprocessing
+        edge = plan.shortest_edge or max(plan.resize or plan.crop or (0,))
+        return int(2 * edge / (plan.crop_first or 1))
+
+    def _scaled(self, image: Image.Image) -> Image.Image:
+        plan = self._preprocessing
+        width, height = image.size
         resample = Image.Resampling(plan.resample)
         if plan.crop_first is not None and plan.resize is not None:
             side = plan.crop_first * min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
-            return rgb.resize(plan.resize[::-1], resample, box=(left, top, left + side, top + side))
+            return image.resize(plan.resize[::-1], resample, box=(left, top, left + side, top + side))
         if plan.shortest_edge is not None:
-            rgb = rgb.resize(_scaled(width, height, plan.shortest_edge), resample)
+            image = image.resize(_shortest(width, height, plan.shortest_edge), resample)
         elif plan.resize is not None:
-            rgb = rgb.resize(plan.resize[::-1], resample)
-        return rgb if plan.crop is None else _centre(rgb, *plan.crop)
+            image = image.resize(plan.resize[::-1], resample)
+        return image if plan.crop is None else _centre(image, *plan.crop)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -152,18 +164,21 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """As `Image.convert("RGB")`, which drops transparency, as Hugging Face does; 16-bit grey is scaled, not clipped."""
-    if image.mode == "RGB":
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB, or 8-bit grey, which scales three times as fast and becomes the same RGB later.
+
+    As `Image.convert("RGB")`, which drops transparency, as Hugging Face does; but 16-bit grey is scaled, not clipped.
+    """
+    if image.mode in ("RGB", "L"):
         return image
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("P", "PA") and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
-def _scaled(width: int, height: int, edge: int) -> tuple[int, int]:
+def _shortest(width: int, height: int, edge: int) -> tuple[int, int]:
     """(width, height) with the shorter side `edge` (transformers, image_transforms.get_resize_output_image_size)."""
     if width <= height:
         return edge, int(edge * height / width)
@@ -179,17 +194,22 @@ def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
 def _image_input(spec: ModelSpec, preprocessing: Preprocessing) -> TensorSpec:
     where = f"{spec.name}/{spec.version}"
     found = ", ".join(f"{one.name} {one.datatype} {one.shape}" for one in spec.inputs)
-    if len(spec.inputs) != 1 or spec.inputs[0].datatype not in DTYPES or len(spec.inputs[0].shape or ()) != 4:
+    tensor = spec.inputs[0] if len(spec.inputs) == 1 else TensorSpec("", "")
+    shape = tensor.shape or ()
+    if tensor.datatype not in DTYPES or len(shape) != 4:
         raise Misconfigured(
             f"{where}: image-classification needs a model with one input of 4 axes, FP32, FP16 or UINT8; "
             f'this one has {found}; use task = "tensor"'
         )
-    tensor = spec.inputs[0]
     if preprocessing.output_size is None:
         raise Misconfigured(
             f"{where}: preprocessor_config.json gives images no fixed size; set do_resize or do_center_crop"
         )
-    shape = tensor.shape or ()
+    if tensor.datatype == "UINT8" and (preprocessing.scale != (1, 1, 1) or preprocessing.shift != (0, 0, 0)):
+        raise Misconfigured(
+            f"{where}: the model takes pixels as they are (UINT8), preprocessor_config.json rescales them; "
+            "set do_rescale and do_normalize to false"
+        )
     axes = shape[1:3] if _channels_last(tensor) else shape[2:]
     for wanted, given in zip(axes, preprocessing.output_size, strict=True):
         if isinstance(wanted, int) and wanted != given:
