@@ -42,6 +42,7 @@ def main() -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
         )
         uvicorn.Server(config).run(sockets=[sock])

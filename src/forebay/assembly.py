@@ -137,6 +137,7 @@ class _Service:
                 metrics=metrics,
                 projector_lag_s=self._projector.lag_s if self._projector else float,
                 draining=self._stopping,
+                kinds={"queue": settings.queue, "store": settings.store, "blobs": settings.blobs},
                 inline_limit_bytes=settings.inline_limit_bytes,
                 max_body_bytes=settings.max_body_bytes,
             )
@@ -302,6 +303,7 @@ def _server(app: Starlette, settings: Settings) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         )

@@ -292,8 +292,8 @@ class Worker:
                 continue
             output = await self._output(job, outcome)
             metrics = JobMetrics(
-                queue_s=max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at),
-                predict_s=done.predict_s,
+                queue_s=round(max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at), 6),
+                predict_s=round(done.predict_s, 6),
                 batch_size=len(batch),
             )
             succeeded.append(job)

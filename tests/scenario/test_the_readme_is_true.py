@@ -1,0 +1,77 @@
+"""Every command of the README is run against a service that was started as it says, and prints what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay.testing.service import RunningService
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}")
+VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
+
+pytestmark = pytest.mark.scenario
+
+
+def _commands() -> list[tuple[str, str]]:
+    """(command, what the README shows of its output) of every console block."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        for part in block.split("$ ")[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output.strip()))
+    return found
+
+
+def test_every_curl_line_prints_what_the_readme_shows(start: Callable[..., RunningService]) -> None:
+    service = start(models_dir=ROOT / "models", models="", trusted_models="")
+    address = service.url.removeprefix("http://")
+    ids: dict[str, str] = {}
+    lines = [(command, shown) for command, shown in _commands() if command.startswith("curl")]
+    assert len(lines) == 5
+    for command, shown in lines:
+        real = ID.sub(lambda match: ids[match.group()], command).replace("localhost:8000", address)
+        printed = subprocess.run(["bash", "-c", real], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for shown_id, real_id in zip(ID.findall(shown), ID.findall(printed), strict=True):
+            ids.setdefault(shown_id, real_id)
+        assert VARIES.sub("…", ID.sub("ID", printed.strip())) == VARIES.sub("…", ID.sub("ID", shown))
+
+
+def test_the_commands_that_the_readme_names_are_make_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test", "check", "up", "bench", "chaos"} <= named
+    assert named <= targets
+
+
+def test_the_handler_of_the_readme_answers(
+    tmp_path: Path, start: Callable[..., RunningService], client_of: Callable[[RunningService], Any]
+) -> None:
+    handler = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    manifest = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0]
+    folder = tmp_path / "models" / "shout"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(handler)
+    (folder / "model.toml").write_text(manifest)
+    client = client_of(start("shout", models_dir=tmp_path / "models"))
+    assert client.final(client.submit("shout", "hello"))["output"] == "HELLO!"
+
+
+def test_the_demo_finds_every_answer_right(tmp_path: Path) -> None:
+    environ = {**os.environ, "HOME": str(tmp_path), "COLUMNS": "120"}
+    python = sys.executable
+    done = subprocess.run(
+        [python, "examples/demo.py"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "19 of 19" in done.stdout
