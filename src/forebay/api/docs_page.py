@@ -30,7 +30,8 @@ def docs_page(document: Mapping[str, Any]) -> bytes:
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         *(f"<p>{_words(text)}</p>" for text in info["description"].split("\n\n")),
-        "<p>For programs: <a href='openapi.json'>openapi.json</a></p>",
+        "<p>For programs: <a href='openapi.json'>openapi.json</a>. Below, FOREBAY stands for this service's "
+        "address, such as http://127.0.0.1:8000.</p>",
     ]
     for tag in document.get("tags", ()):
         parts.append(f"<h2>{escape(tag['name'])}</h2>")

@@ -10,12 +10,11 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from forebay.api.answers import Answer
-from forebay.api.problems import REQUEST_ID, internal, problem, problem_of
-from forebay.core.errors import PayloadTooLarge, UnsupportedMedia
+from forebay.api.problems import BAD_REQUEST, REQUEST_ID, UnsupportedCoding, internal
+from forebay.core.errors import InvalidRequest, PayloadTooLarge
 from forebay.telemetry.metrics import Metrics
 
-log = structlog.get_logger("forebay.api")
+log = structlog.get_logger()
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._~:+/=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
@@ -72,11 +71,7 @@ class Edge:
             await send(message)
 
         try:
-            refusal = self._refusal(scope, length, encoding)
-            if refusal is not None:
-                await refusal(scope, receive, send_with_id)
-            else:
-                await self._app(scope, self._limited(receive), send_with_id)
+            await self._app(scope, self._guarded(receive, length, encoding), send_with_id)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception:
@@ -87,33 +82,31 @@ class Edge:
         finally:
             self._meter(method, scope, status, self._monotonic() - began)
 
-    def _refusal(self, scope: Scope, length: bytes, encoding: bytes) -> Answer | None:
-        """The answer to a request whose headers alone say that it cannot be."""
-        if length and not length.isdigit():
-            return problem(scope, 400, "bad_request", "content-length is not a number")
-        if len(length) > 18 or (length and int(length) > self._max_body_bytes):  # int() refuses thousands of digits
-            return problem_of(scope, self._too_large())
-        if encoding and encoding != b"identity":
-            # RFC 9110 section 15.5.16: 415 is for codings too. A body that unpacks itself could not be limited.
-            error = UnsupportedMedia("send the body as it is: content-encoding is not taken")
-            answer = problem_of(scope, error)
-            answer.headers = (*answer.headers, (b"accept-encoding", b"identity"))
-            return answer
-        return None
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Cuts a body off at the limit, whatever its headers said of its length."""
+    def _guarded(self, receive: Receive, length: bytes, encoding: bytes) -> Receive:
+        """`receive` for a body that may be read. It raises, before anything is read, for a body whose headers alone say
+        that it cannot be; and it cuts one off at the limit, whatever its headers said of its length."""
         taken = 0
 
-        async def counted() -> Message:
+        async def guarded() -> Message:
             nonlocal taken
+            if not taken:
+                self._check(length, encoding)
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_body_bytes:
                 raise self._too_large()
             return message
 
-        return counted
+        return guarded
+
+    def _check(self, length: bytes, encoding: bytes) -> None:
+        if length and not length.isdigit():
+            raise InvalidRequest("content-length is not a number", code=BAD_REQUEST)
+        if len(length) > 18 or (length and int(length) > self._max_body_bytes):  # int() refuses thousands of digits
+            raise self._too_large()
+        if encoding and encoding != b"identity":
+            # RFC 9110 section 15.5.16: 415 is for codings too. A body that unpacks itself could not be limited.
+            raise UnsupportedCoding("send the body as it is: content-encoding is not taken")
 
     def _too_large(self) -> PayloadTooLarge:
         limit = self._max_body_bytes

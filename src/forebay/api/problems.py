@@ -30,13 +30,14 @@ from forebay.core.errors import (
     UnsupportedMedia,
 )
 
-log = structlog.get_logger("forebay.api")
+log = structlog.get_logger()
 
 MALFORMED = "malformed_json"
+BAD_REQUEST = "bad_request"
 REQUEST_ID = "forebay.request_id"
 """Key of the request's id in an ASGI scope; `edge.py` sets it."""
 
-_STATUS_BY_CODE = {MALFORMED: 400, "bad_request": 400}
+_STATUS_BY_CODE = {MALFORMED: 400, BAD_REQUEST: 400}
 _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     UnsupportedMedia: 415,
     PayloadTooLarge: 413,
@@ -56,6 +57,10 @@ class InvalidFields(InvalidRequest):
     def __init__(self, message: str, errors: Sequence[tuple[str, str]]) -> None:
         super().__init__(message, pointer=errors[0][0])
         self.errors = tuple(errors)
+
+
+class UnsupportedCoding(UnsupportedMedia):
+    """The body came with a content coding such as gzip."""
 
 
 class InvalidQuery(InvalidRequest):
@@ -95,6 +100,8 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         # The rest of the body is not read: without closing, the server would have to swallow all of it.
         headers = ((b"connection", b"close"),)
         members["limit_bytes"] = error.limit_bytes
+    elif isinstance(error, UnsupportedCoding):
+        headers = ((b"accept-encoding", b"identity"),)
     elif isinstance(error, UnsupportedMedia):
         members["accepted"] = error.accepted or None
         if error.accepted:
@@ -112,7 +119,7 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
 
 def problem_of_status(scope: Scope, status: int, headers: Mapping[str, str]) -> Answer:
     """The answer to what the router or the framework refuses."""
-    code = _CODES_OF_ROUTER.get(status, "internal" if status >= 500 else "bad_request")
+    code = _CODES_OF_ROUTER.get(status, "internal" if status >= 500 else BAD_REQUEST)
     method, path = scope.get("method", ""), scope.get("path", "")
     detail = {
         404: f"Nothing is at {path}; /docs lists what there is.",

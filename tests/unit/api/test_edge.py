@@ -106,6 +106,20 @@ async def test_an_encoded_body_is_415(api: Api, encoding: bytes) -> None:
     assert asked.headers[b"accept-encoding"] == b"identity"
 
 
+async def test_what_the_edge_refuses_is_counted_where_it_was_sent(api: Api) -> None:
+    await ask(api, "POST", "/v1/jobs", [JSON_TYPE, (b"content-length", b"999999999")], [b"{}"])
+    await ask(api, "POST", "/inference", [JSON_TYPE, (b"content-encoding", b"gzip")], [b"{}"])
+    assert api.counted("forebay_http_requests_total", method="POST", route="/v1/jobs", status="413") == 1
+    assert api.counted("forebay_http_requests_total", method="POST", route="/inference", status="415") == 1
+    assert api.counted("forebay_jobs_rejected_total", code="payload_too_large") == 1
+    assert api.counted("forebay_jobs_rejected_total", code="unsupported_media_type") == 1
+
+
+async def test_a_body_that_nobody_asked_for_is_not_read(api: Api) -> None:
+    asked = await ask(api, "GET", "/livez", [(b"content-length", b"999999999")], [b"{}"])
+    assert (asked.status, asked.taken) == (200, 0)
+
+
 async def test_identity_is_no_encoding(api: Api) -> None:
     body = b'{"model":"echo","input":1}'
     asked = await ask(api, "POST", "/v1/jobs", [JSON_TYPE, (b"content-encoding", b"Identity")], [body])
