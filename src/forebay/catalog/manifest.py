@@ -15,6 +15,7 @@ from forebay.core.batching import BatchPolicy
 from forebay.core.model import ModelLimits
 from forebay.core.retry import RetryPolicy
 
+MANIFEST = "model.toml"
 MAX_BYTES = 1024 * 1024
 """A model.toml with 1000 labels in it has 30 KB; what is larger than this is not one."""
 

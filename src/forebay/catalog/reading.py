@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from forebay.catalog.artifacts import is_version, onnx_file, runtime_of
+from forebay.catalog.artifacts import is_version, runtime_of
 from forebay.catalog.catalog import Catalog
 from forebay.catalog.folders import link_problems, model_folders, name_problem, names_by_file, version_folders
-from forebay.catalog.hugging_face import labels_of, options_of, read_config, task_of
-from forebay.catalog.manifest import Manifest, read_manifest
+from forebay.catalog.hugging_face import options_of, read_config, task_of
+from forebay.catalog.labels import read_labels
+from forebay.catalog.manifest import MANIFEST, Manifest, read_manifest
 from forebay.catalog.names import MODEL_NAME, did_you_mean
-from forebay.catalog.onnx_file import NotOnnx, OnnxFacts, read_onnx_facts
 from forebay.catalog.options import NEEDED_FILES, RUNTIME_OPTIONS, RUNTIMES_OF_TASK, TASK_OPTIONS, as_mapping
+from forebay.catalog.runtime_facts import describe_runtime
 from forebay.catalog.tables import read_table
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelSpec
-
-MANIFEST = "model.toml"
 
 
 def read_models(folder: str | Path, trusted_models: Collection[str] = ()) -> Catalog:
@@ -114,9 +112,9 @@ class _Model:
         task = manifest.task or self._task(folder, runtime, config)
         if not runtime or not task or not self._fit(task, runtime):
             return None
-        facts, runtime_options = self._runtime_facts(folder, runtime, manifest)
+        facts, runtime_options = describe_runtime(self._folder, folder, runtime, manifest, self._say)
         task_options = self._task_options(folder, task, manifest, config)
-        labels = self._labels(folder, manifest, config)
+        labels = read_labels(self._folder, folder, manifest.labels, config, self._say)
         for name in NEEDED_FILES.get(task, ()):
             if not (folder / name).is_file():
                 self._say(folder / name, f"is missing; {task} needs it, copy it from where the model comes from")
@@ -174,51 +172,6 @@ class _Model:
         )
         return False
 
-    def _runtime_facts(self, folder: Path, runtime: str, manifest: Manifest) -> tuple[OnnxFacts, dict[str, Any]]:
-        """What the model's file declares, and the runtime's options with the file among them."""
-        tables = {"onnx": manifest.onnx, "python": manifest.python}
-        mistakes = [
-            f"{other}: runtime is {runtime!r}, so [{other}] has no meaning; remove it"
-            for other, table in tables.items()
-            if other != runtime and table
-        ]
-        options = as_mapping(read_table(tables[runtime], RUNTIME_OPTIONS[runtime], mistakes, runtime))
-        for mistake in mistakes:
-            self._say(self._folder / MANIFEST, mistake)
-        facts = OnnxFacts(inputs=(), outputs=(), external=())
-        if runtime == "python":
-            module = str(options.get("handler", "model:Model")).partition(":")[0]
-            if not (folder / f"{module}.py").is_file():
-                self._say(
-                    folder / f"{module}.py", "is missing; put the handler there, or name its file with [python] handler"
-                )
-            return facts, options
-        file, mistake = onnx_file(folder, options.get("file"), options.get("precision"))
-        if mistake:
-            self._say(folder, mistake)
-            return facts, options
-        return self._onnx_facts(folder, file), options | {"file": file}
-
-    def _onnx_facts(self, folder: Path, file: str) -> OnnxFacts:
-        path = folder / file
-        try:
-            facts = read_onnx_facts(path)
-        except NotOnnx as error:
-            self._say(path, str(error))
-            return OnnxFacts(inputs=(), outputs=(), external=())
-        except OSError as error:
-            self._say(path, f"cannot be read ({error.strerror}); give the service's user the right to read it")
-            return OnnxFacts(inputs=(), outputs=(), external=())
-        for name in facts.external:
-            weights = path.parent / name
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                self._say(
-                    path, f"takes weights from {name!r}, outside its folder; export it with its weights beside it"
-                )
-            elif not weights.is_file():
-                self._say(weights, f"is missing; {path.name} takes its weights from it, copy it as well")
-        return facts
-
     def _task_options(self, folder: Path, task: str, manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any]:
         mistakes: list[str] = []
         implied = options_of(task, folder, config, mistakes)
@@ -229,33 +182,6 @@ class _Model:
         for mistake in mistakes:
             self._say(self._folder / MANIFEST, mistake)
         return options
-
-    def _labels(self, folder: Path, manifest: Manifest, config: Mapping[str, Any]) -> tuple[str, ...]:
-        """The operator's, else those of config.json, else the lines of labels.txt."""
-        if isinstance(manifest.labels, tuple):
-            return manifest.labels
-        name = manifest.labels
-        if name is None:
-            labels = labels_of(config)
-            if labels or not (folder / "labels.txt").is_file():
-                return labels
-            name = "labels.txt"
-        if not re.fullmatch(r"[\w-][\w.-]*", name):
-            self._say(
-                self._folder / MANIFEST, f"labels: {name!r} is not the name of a file in the version's folder; name one"
-            )
-            return ()
-        for place in (folder, self._folder):
-            if (place / name).is_file():
-                try:
-                    return tuple((place / name).read_text(encoding="utf-8").rstrip("\n").splitlines())
-                except (OSError, UnicodeDecodeError):
-                    self._say(place / name, "cannot be read as UTF-8 text; save it as UTF-8, one label a line")
-                    return ()
-        self._say(
-            self._folder / MANIFEST, f"labels: there is no {name!r} beside the model; put it there or list the labels"
-        )
-        return ()
 
     def _say(self, path: Path, message: str) -> None:
         self.problems.append(f"{path.relative_to(self._root)}: {message}")

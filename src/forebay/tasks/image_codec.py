@@ -18,9 +18,9 @@ from forebay.core.errors import InvalidRequest, Misconfigured, ModelFailed
 from forebay.core.model import ModelSpec, TensorSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Codec
-from forebay.tasks.image_classification import MEDIA_TYPES, TOP_K
 from forebay.tasks.image_geometry import Preprocessing, read_preprocessing
-from forebay.tasks.ranking import top_k_of
+from forebay.tasks.image_input import MEDIA_TYPES
+from forebay.tasks.ranking import IMAGE_TOP_K, top_k_of
 from forebay.tasks.scores import Ranking
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -81,7 +81,7 @@ class ImageCodec(Codec):
             raise InvalidRequest(
                 f"{media_type!r} is not one of {', '.join(MEDIA_TYPES)}", code="unsupported_media_type"
             )
-        top_k = top_k_of(parameters, TOP_K)
+        top_k = top_k_of(parameters, IMAGE_TOP_K)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 self._check_size(image)
@@ -205,7 +205,7 @@ def _image_input(spec: ModelSpec, preprocessing: Preprocessing) -> TensorSpec:
         raise Misconfigured(
             f"{where}: preprocessor_config.json gives images no fixed size; set do_resize or do_center_crop"
         )
-    if tensor.datatype == "UINT8" and (preprocessing.scale != (1, 1, 1) or preprocessing.shift != (0, 0, 0)):
+    if tensor.datatype == "UINT8" and not preprocessing.keeps_values:
         raise Misconfigured(
             f"{where}: the model takes pixels as they are (UINT8), preprocessor_config.json rescales them; "
             "set do_rescale and do_normalize to false"

@@ -37,6 +37,11 @@ class Preprocessing(Struct, frozen=True, kw_only=True):
         """(height, width) of every image afterwards; None if images keep sizes of their own."""
         return self.crop or self.resize
 
+    @property
+    def keeps_values(self) -> bool:
+        """Pixels stay 0 to 255."""
+        return all(factor == 1 for factor in self.scale) and not any(self.shift)
+
 
 def read_preprocessing(folder: str) -> Preprocessing:
     """Raises Misconfigured naming the key that is missing, wrong or not known here."""

@@ -9,6 +9,9 @@ from forebay.core.errors import InvalidRequest
 from forebay.core.model import ModelSpec
 
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+IMAGE_TOP_K = 5
+TEXT_TOP_K = 1
+"""The defaults of the Hugging Face pipelines image-classification and text-classification."""
 MAX_TOP_K = 1_000_000
 
 

@@ -9,11 +9,8 @@ from forebay.catalog.options import TextClassificationOptions, task_options
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Codec, Task
-from forebay.tasks.ranking import labels_schema, top_k_schema
+from forebay.tasks.ranking import TEXT_TOP_K, labels_schema, top_k_schema
 from forebay.tasks.text_input import MEDIA_TYPES, parse_text, parse_text_body, text_schema
-
-TOP_K = 1
-"""The pipeline's default: the winner alone."""
 
 TRUNCATED = {
     "const": True,
@@ -31,7 +28,7 @@ class TextClassification(Task):
         return labels_schema(spec, example_label="POSITIVE", extra={"truncated": TRUNCATED})
 
     def parameters_schema(self, spec: ModelSpec) -> Mapping[str, Any]:
-        return top_k_schema(TOP_K)
+        return top_k_schema(TEXT_TOP_K)
 
     def media_types(self, spec: ModelSpec) -> Sequence[str]:
         return MEDIA_TYPES

@@ -15,9 +15,8 @@ from forebay.core.errors import InvalidRequest, Misconfigured, ModelFailed
 from forebay.core.model import ModelSpec
 from forebay.core.payload import JSON, Payload
 from forebay.ports.task import Codec
-from forebay.tasks.ranking import top_k_of
+from forebay.tasks.ranking import TEXT_TOP_K, top_k_of
 from forebay.tasks.scores import Floats, Ranking
-from forebay.tasks.text_classification import TOP_K
 from forebay.tasks.text_input import read_text
 from forebay.tasks.tokens import TokenBatches, Tokens
 
@@ -43,7 +42,7 @@ class TextClassificationCodec(Codec):
         return cls(TokenBatches.of(spec, options.max_length), ranking, options.max_chars)
 
     def decode(self, data: bytes, media_type: str, parameters: Mapping[str, Any]) -> Text:
-        top_k = top_k_of(parameters, TOP_K)
+        top_k = top_k_of(parameters, TEXT_TOP_K)
         return Text(self._batches.tokenize(read_text(data, media_type, self._max_chars)), top_k)
 
     def bucket(self, item: Text) -> int:
