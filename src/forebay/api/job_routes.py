@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, Answer, Header, header
@@ -22,11 +23,27 @@ from forebay.core.job import Job, JobStatus
 from forebay.core.payload import JSON
 from forebay.telemetry.metrics import Metrics
 
+log = structlog.get_logger()
+
 LIST_LIMIT_DEFAULT = 50
 LIST_LIMIT_MAX = 1000
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _FINAL = (JSON_TYPE, NO_STORE)
 _PENDING = (JSON_TYPE, NO_STORE, RETRY_SOON)
+
+
+class _Refusals:
+    """Counts what refuses a submission, on its way out."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._rejected = metrics.jobs_rejected
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ForebayError):
+            self._rejected.labels(error.code).inc()
 
 
 class JobRoutes:
@@ -35,13 +52,14 @@ class JobRoutes:
         self._reader = reader
         self._writer = writer
         self._metrics = metrics
+        self._refusals = _Refusals(metrics)
         self._counters: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     # ------------------------------------------------------------------------------------------------------- submit
 
     async def submit_job(self, request: Request) -> Answer:
         """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
-        try:
+        with self._refusals:
             body = check(JobSubmission, await read_json(request))
             order = Order(
                 tenant=tenant_of(request),
@@ -54,24 +72,20 @@ class JobRoutes:
                 run_timeout_s=body.run_timeout_s,
             )
             accepted = await self._submitter.submit_value(order, body.input)
-        except ForebayError as error:
-            raise self._rejected(error) from None
         return await self._accepted(request, accepted)
 
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
-        try:
+        with self._refusals:
             body = check(SimpleSubmission, await read_json(request))
             order = Order(tenant=tenant_of(request), model=body.model_name)
             accepted = await self._submitter.submit_value(order, body.data, input_name="data")
-        except ForebayError as error:
-            raise self._rejected(error) from None
         return await self._accepted(request, accepted, simple=True)
 
     async def submit_raw(self, request: Request) -> Answer:
         """An image or a text needs no base64. A query parameter that is not listed here is one of the model's own,
         as its `parameters_schema` says."""
-        try:
+        with self._refusals:
             query: dict[str, list[str]] = {}
             for name, text in request.query_params.multi_items():
                 query.setdefault(name, []).append(text)
@@ -87,13 +101,7 @@ class JobRoutes:
             )
             body = await request.body()
             accepted = await self._submitter.submit_body(order, body, request.headers.get("content-type", ""), query)
-        except ForebayError as error:
-            raise self._rejected(error) from None
         return await self._accepted(request, accepted)
-
-    def _rejected(self, error: ForebayError) -> ForebayError:
-        self._metrics.jobs_rejected.labels(error.code).inc()
-        return error
 
     async def _accepted(self, request: Request, accepted: JobRequest, *, simple: bool = False) -> Answer:
         self._count(accepted)
@@ -103,8 +111,13 @@ class JobRoutes:
         headers: list[Header] = [JSON_TYPE, NO_STORE, VARY_PREFER, header("location", location)]
         body, final = None, False
         if preferences.wait_s:
-            job = await self._reader.wait(accepted.tenant, accepted.job_id, preferences.wait_s, request.is_disconnected)
-            body, final = await self._written(job, simple=simple), job.status.final
+            try:
+                job = await self._reader.wait(
+                    accepted.tenant, accepted.job_id, preferences.wait_s, request.is_disconnected
+                )
+                body, final = await self._written(job, simple=simple), job.status.final
+            except ForebayError as error:  # the job is accepted all the same, and the caller must learn its id
+                log.warning("wait.failed", job=accepted.job_id, code=error.code, error=error.message)
         if not final:
             headers.append(RETRY_SOON)
         applied = preferences.applied(waited=final)

@@ -92,7 +92,7 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
     """The answer to an error that Forebay raised on purpose. What the operator must mend is logged, not told."""
     status = status_of(error)
     if status == 500:
-        log.error("request.failed", code=error.code, error=error.message, path=scope.get("path"))
+        log.error("request.failed", request_id=scope.get(REQUEST_ID), code=error.code, exc_info=error)
         return problem(scope, 500, error.code, "The service is at fault; its log has the reason.")
     headers: tuple[Header, ...] = ()
     members: dict[str, Any] = {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 from tests.unit.api.conftest import Api
 from tests.unit.api.test_edge import JSON_TYPE, ask
 
+from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind
 
 BODY = {"model": "sentiment", "input": "good"}
@@ -154,3 +156,27 @@ async def test_repeated_prefer_headers_are_one(api: Api) -> None:
     headers: Any = [("prefer", "respond-async"), ("prefer", "wait=1")]
     answer = await api.http.post("/v1/jobs", json=BODY, headers=headers)
     assert answer.headers["preference-applied"] == "respond-async, wait=1"
+
+
+async def test_a_store_that_is_away_hides_no_acceptance(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(tenant: str, job_id: str) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(api.store, "get", away)
+    with structlog.testing.capture_logs() as logged:
+        answer = await api.http.post("/v1/jobs", json=BODY, headers={"prefer": "wait=5"})
+    assert answer.status_code == 202
+    assert answer.json()["id"] == api.accepted().job_id
+    assert logged[0]["event"] == "wait.failed"
+
+
+async def test_a_store_that_is_away_is_503_to_a_reader(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await api.submit()
+
+    async def away(tenant: str, job_id: str) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(api.store, "get", away)
+    answer = await api.http.get(f"/v1/jobs/{job_id}")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
