@@ -11,19 +11,25 @@ from forebay.ports.queue import Consumer
 
 
 class Intake:
-    """One consumer per lane behind one `receive`."""
+    """One consumer per lane behind one `receive`.
+
+    `in_hand` counts what was received and neither acknowledged nor given back; `released` is set whenever it falls.
+    """
 
     def __init__(self, consumers: Mapping[Lane, Consumer]) -> None:
         self._consumers = dict(consumers)
         self._wheel = LaneWheel()
+        self.in_hand = 0
+        self.released = asyncio.Event()
 
     async def receive(self, max_messages: int, wait_s: float) -> list[tuple[Lane, ReceivedMessage]]:
         """Up to `max_messages` from whichever lanes have any, by weight; [] after `wait_s` without one."""
         taken = await self._take(max_messages)
-        if taken or wait_s <= 0:
-            return taken
-        lane, received = await self._first(max_messages, wait_s)
-        return [(lane, one) for one in received]
+        if not taken and wait_s > 0:
+            lane, received = await self._first(max_messages, wait_s)
+            taken = [(lane, one) for one in received]
+        self.in_hand += len(taken)
+        return taken
 
     async def _take(self, max_messages: int) -> list[tuple[Lane, ReceivedMessage]]:
         taken: list[tuple[Lane, ReceivedMessage]] = []
@@ -61,6 +67,7 @@ class Intake:
     async def ack(self, done: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         for lane, members in _by_lane(done):
             await self._consumers[lane].ack(members)
+            self._release(len(members))
 
     async def begin(self, starting: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         for lane, members in _by_lane(starting):
@@ -69,6 +76,11 @@ class Intake:
     async def nack(self, returned: Sequence[tuple[Lane, ReceivedMessage]], delay_s: float = 0.0) -> None:
         for lane, members in _by_lane(returned):
             await self._consumers[lane].nack(members, delay_s)
+            self._release(len(members))
+
+    def _release(self, count: int) -> None:
+        self.in_hand -= count
+        self.released.set()
 
     async def close(self) -> None:
         for consumer in self._consumers.values():

@@ -40,8 +40,11 @@ class Seat:
 
 
 class Runners:
-    """`spec.replicas` runner processes. A runner that dies is replaced; one that cannot load its model makes the model
-    `unavailable`, is reported with the reason, and is tried again after a growing delay; so is one that dies before it was handed anything."""
+    """`spec.replicas` runner processes.
+
+    A runner that dies is replaced. One that cannot load its model makes the model `unavailable`, is reported with the
+    reason, and is tried again after a growing delay; so is one that dies before it was handed anything.
+    """
 
     def __init__(self, spec: ModelSpec, plan: RunnerPlan, *, fleet: Fleet, metrics: Metrics) -> None:
         self._spec = spec

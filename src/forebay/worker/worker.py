@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
 
 import structlog
-from msgspec import Struct, structs
+from msgspec import structs
 
-from forebay.core import crash, wire
+from forebay.core import wire
 from forebay.core.batching import Batcher, halves
 from forebay.core.errors import BlobDamaged, InvalidRequest, Unavailable
-from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import EventKind, JobError, JobRequest
 from forebay.core.lanes import Lane
 from forebay.core.message import ReceivedMessage
 from forebay.core.model import ModelSpec
@@ -30,38 +29,16 @@ from forebay.ports.blobs import BlobStore
 from forebay.ports.event_log import EventLog
 from forebay.telemetry.metrics import Metrics
 from forebay.worker import frames
+from forebay.worker.hand import JobInHand
 from forebay.worker.intake import Intake
+from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
 from forebay.worker.runners import Runners, Seat
 from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
-BACKEND_RETRY_S = 1.0
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
-
-
-class JobInHand(Struct, frozen=True, kw_only=True):
-    """A received job. `attempt` is the number that its next hand-over to a runner will have."""
-
-    lane: Lane
-    received: ReceivedMessage
-    request: JobRequest
-    attempt: int
-
-    @property
-    def handle(self) -> tuple[Lane, ReceivedMessage]:
-        return self.lane, self.received
-
-
-class WorkerPlan(Struct, frozen=True, kw_only=True):
-    """The plain values a worker needs. `inline_limit_bytes`: larger outputs go to the blob store."""
-
-    worker_id: str
-    inline_limit_bytes: int
-    stop_grace_s: float
 
 
 class Worker:
@@ -86,26 +63,25 @@ class Worker:
     ) -> None:
         self._spec = spec
         self._plan = plan
+        self._outcomes = Outcomes(
+            spec, plan, intake=intake, events=events, blobs=blobs, metrics=metrics, clock=clock, random=random
+        )
         self._intake = intake
         self._events = events
         self._blobs = blobs
         self._runners = runners
         self._metrics = metrics
         self._clock = clock
-        self._random = random
         self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
         self._running: set[asyncio.Task[None]] = set()
-        self._in_hand = 0
         self._max_in_hand = spec.replicas * spec.batching.max_batch_size * (PIPELINE_DEPTH + 1)
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Take nothing more; `run()` returns within the plan's grace."""
         self._stopping.set()
         self._changed.set()
-        self._room.set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -116,7 +92,7 @@ class Worker:
             # end the runners: in any other order a running batch would be lost and run again elsewhere.
             receiver.cancel()
             await asyncio.wait({receiver})
-            await self._give_back(self._batcher.drain())
+            await self._outcomes.give_back(self._batcher.drain())
             if self._running:
                 await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
             self._runners.stop()
@@ -128,10 +104,10 @@ class Worker:
     async def _receive(self) -> None:
         await self._runners.ready.wait()
         while not self._stopping.is_set():
-            room = self._max_in_hand - self._in_hand
+            room = self._max_in_hand - self._intake.in_hand
             if room <= 0:
-                self._room.clear()
-                await self._room.wait()
+                self._intake.released.clear()
+                await self._intake.released.wait()
                 continue
             try:
                 received = await self._intake.receive(room, RECEIVE_WAIT_S)
@@ -143,23 +119,22 @@ class Worker:
 
     async def _take_in(self, lane: Lane, received: ReceivedMessage) -> None:
         """Into the batcher, unless the job is over before it begins."""
-        self._in_hand += 1
         try:
             request = wire.decode_request(received.message)
         except InvalidRequest as error:
             request = _unreadable(received, self._clock())
             job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt)
-            await self._end(job, EventKind.FAILED, JobError(code="malformed_request", message=error.message), 0)
+            await self._outcomes.fail(job, "malformed_request", error.message, attempt=0)
             return
         job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt + 1)
         if received.interrupted and received.attempt >= self._spec.retry.max_attempts:
             text = f"{received.attempt} attempts were begun and their worker died each time"
-            await self._end(job, EventKind.FAILED, JobError(code="worker_lost", message=text), received.attempt)
+            await self._outcomes.fail(job, "worker_lost", text, received.attempt)
         elif self._too_late(request, received):
-            await self._end(job, EventKind.EXPIRED, None, 0)
+            await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
         elif request.version not in ("", self._spec.version):
             text = f"version {request.version} is not served; version {self._spec.version} is"
-            await self._end(job, EventKind.FAILED, JobError(code="version_not_served", message=text), received.attempt)
+            await self._outcomes.fail(job, "version_not_served", text, received.attempt)
         elif received.interrupted or request.run_timeout_s is not None:
             # It may have killed a worker, or has a clock that its neighbours have not: in both cases no company.
             self._batcher.set_apart([job])
@@ -200,14 +175,14 @@ class Worker:
         except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
-            await self._give_back(batch, delay_s=BACKEND_RETRY_S)
+            await self._outcomes.give_back(batch, delay_s=BACKEND_RETRY_S)
         except BatchFailed as failure:
             seat.leave()
             await self._after_failure(batch, failure, apart=seat.apart)
         else:
             seat.leave()
             if done is not None:
-                await self._settle(batch, done)
+                await self._outcomes.settle(batch, done)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs whose input is there, and what a runner gets of each; the others end here."""
@@ -225,8 +200,7 @@ class Worker:
             kept.append(job)
             items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, job.request.parameters))
         for job in lost:
-            gone = JobError(code="input_lost", message="the stored input is missing or damaged")
-            await self._end(job, EventKind.FAILED, gone, job.attempt - 1)
+            await self._outcomes.fail(job, "input_lost", "the stored input is missing or damaged", job.attempt - 1)
         return kept, items
 
     async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> frames.Done:
@@ -237,7 +211,7 @@ class Worker:
     async def _begin(self, batch: list[JobInHand]) -> None:
         """Put on record that an attempt of each is about to run, before any of it does."""
         now = self._clock()
-        started = [self._event(job, EventKind.STARTED, job.attempt, now) for job in batch]
+        started = [self._outcomes.event(job, EventKind.STARTED, job.attempt, now) for job in batch]
         await asyncio.gather(
             self._intake.begin([job.handle for job in batch]),
             self._events.publish(started),
@@ -255,16 +229,16 @@ class Worker:
         log.warning("batch.failed", model=self._spec.name, jobs=len(batch), code=failure.code, reason=failure.message)
         error = JobError(code=failure.code, message=failure.message, retryable=failure.retryable)
         if self._stopping.is_set():
-            await self._give_back(batch)
+            await self._outcomes.give_back(batch)
         elif failure.retryable:
-            await self._end_or_retry([(job, error) for job in batch])
+            await self._outcomes.end_or_retry([(job, error) for job in batch])
         elif len(batch) > 1:
             for part in halves(batch):
                 self._set_apart(part)
         elif failure.lost_runner and (not apart or batch[0].attempt < self._spec.retry.max_attempts):
             self._set_apart(batch)
         else:
-            await self._end(batch[0], EventKind.FAILED, error, batch[0].attempt)
+            await self._outcomes.end(batch[0], EventKind.FAILED, error, batch[0].attempt)
 
     def _set_apart(self, part: list[JobInHand]) -> None:
         self._batcher.set_apart([structs.replace(job, attempt=job.attempt + 1) for job in part])
@@ -275,108 +249,6 @@ class Worker:
         for job in batch:
             self._batcher.add(job, now)
         self._changed.set()
-
-    # -- publish, ack ----------------------------------------------------------------------------------------------
-
-    async def _settle(self, batch: list[JobInHand], done: frames.Done) -> None:
-        """Publish what the runner answered, then let go of the jobs."""
-        self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)
-        self._metrics.predict_seconds.labels(self._spec.name).observe(done.predict_s)
-        now = self._clock()
-        succeeded: list[JobInHand] = []
-        events: list[JobEvent] = []
-        failed: list[tuple[JobInHand, JobError]] = []
-        for job, outcome in zip(batch, done.outcomes, strict=True):
-            if outcome.error is not None:
-                failed.append((job, outcome.error))
-                continue
-            output = await self._output(job, outcome)
-            metrics = JobMetrics(
-                queue_s=round(max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at), 6),
-                predict_s=round(done.predict_s, 6),
-                batch_size=len(batch),
-            )
-            succeeded.append(job)
-            events.append(self._event(job, EventKind.SUCCEEDED, job.attempt, now, output=output, metrics=metrics))
-        if succeeded:
-            await self._publish(events)
-            await self._ack(succeeded)  # last: a crash before here runs the batch again, and the first outcome stays
-        if failed:
-            await self._end_or_retry(failed)
-        log.info("batch.finished", model=self._spec.name, jobs=len(batch), failed=len(failed), predict_s=done.predict_s)
-
-    async def _output(self, job: JobInHand, outcome: frames.Outcome) -> Payload:
-        if len(outcome.data) <= self._plan.inline_limit_bytes:
-            return Payload(media_type=outcome.media_type, data=outcome.data)
-        put = self._blobs.put
-        blob = await self._until_there(lambda: put(job.request.tenant, job.request.job_id, outcome.data))
-        return Payload(media_type=outcome.media_type, blob=blob)
-
-    async def _end_or_retry(self, failed: Sequence[tuple[JobInHand, JobError]]) -> None:
-        """A retryable error sends the job back with a delay until its attempts are used up; any other ends it."""
-        for job, error in failed:
-            delay_s = self._spec.retry.delay_s(job.attempt, self._random()) if error.retryable else None
-            if delay_s is None:
-                await self._end(job, EventKind.FAILED, error, job.attempt)
-                continue
-            await self._publish([self._event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
-            await self._give_back([job], delay_s)
-
-    async def _end(self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int) -> None:
-        if error is not None:
-            log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
-        await self._publish([self._event(job, kind, attempt, self._clock(), error=error)])
-        await self._ack([job])
-
-    def _event(
-        self,
-        job: JobInHand,
-        kind: EventKind,
-        attempt: int,
-        at: float,
-        *,
-        output: Payload | None = None,
-        metrics: JobMetrics | None = None,
-        error: JobError | None = None,
-    ) -> JobEvent:
-        return JobEvent(
-            tenant=job.request.tenant,
-            job_id=job.request.job_id,
-            kind=kind,
-            at=at,
-            attempt=attempt,
-            worker=self._plan.worker_id,
-            model_version=self._spec.version,
-            output=output,
-            metrics=metrics,
-            error=error,
-        )
-
-    async def _publish(self, events: Sequence[JobEvent]) -> None:
-        crash.reach("worker.before_publish")
-        await self._until_there(lambda: self._events.publish(events))
-        crash.reach("worker.after_publish")
-
-    async def _ack(self, jobs: Sequence[JobInHand]) -> None:
-        await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
-        self._let_go(len(jobs))
-
-    async def _give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
-        await self._until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
-        self._let_go(len(jobs))
-
-    async def _until_there(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat until the backend is there: what is in hand has cost a run of the model, waiting costs less."""
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                log.warning("worker.backend_away", model=self._spec.name, error=error.message)
-                await asyncio.sleep(BACKEND_RETRY_S)
-
-    def _let_go(self, count: int) -> None:
-        self._in_hand -= count
-        self._room.set()
 
 
 def _unreadable(received: ReceivedMessage, now: float) -> JobRequest:

@@ -1,0 +1,22 @@
+"""A job in the hands of a worker."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from forebay.core.event import JobRequest
+from forebay.core.lanes import Lane
+from forebay.core.message import ReceivedMessage
+
+
+class JobInHand(Struct, frozen=True, kw_only=True):
+    """A received job. `attempt` is the number that its next hand-over to a runner will have."""
+
+    lane: Lane
+    received: ReceivedMessage
+    request: JobRequest
+    attempt: int
+
+    @property
+    def handle(self) -> tuple[Lane, ReceivedMessage]:
+        return self.lane, self.received

@@ -1,0 +1,162 @@
+"""What becomes of a job: publish -> ack, or back into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+
+from forebay.core import crash
+from forebay.core.errors import Unavailable
+from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics
+from forebay.core.model import ModelSpec
+from forebay.core.payload import Payload
+from forebay.ports.blobs import BlobStore
+from forebay.ports.event_log import EventLog
+from forebay.telemetry.metrics import Metrics
+from forebay.worker import frames
+from forebay.worker.hand import JobInHand
+from forebay.worker.intake import Intake
+
+BACKEND_RETRY_S = 1.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class WorkerPlan(Struct, frozen=True, kw_only=True):
+    """The plain values a worker needs. `inline_limit_bytes`: larger outputs go to the blob store."""
+
+    worker_id: str
+    inline_limit_bytes: int
+    stop_grace_s: float
+
+
+class Outcomes:
+    """Publishes what was found out about jobs and lets go of them. Every method waits until the backends are there."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: WorkerPlan,
+        *,
+        intake: Intake,
+        events: EventLog,
+        blobs: BlobStore,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._intake = intake
+        self._events = events
+        self._blobs = blobs
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+
+    async def settle(self, batch: list[JobInHand], done: frames.Done) -> None:
+        """Publish what the runner answered, then let go of the jobs."""
+        self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)
+        self._metrics.predict_seconds.labels(self._spec.name).observe(done.predict_s)
+        now = self._clock()
+        succeeded: list[JobInHand] = []
+        events: list[JobEvent] = []
+        failed: list[tuple[JobInHand, JobError]] = []
+        for job, outcome in zip(batch, done.outcomes, strict=True):
+            if outcome.error is not None:
+                failed.append((job, outcome.error))
+                continue
+            output = await self._output(job, outcome)
+            metrics = JobMetrics(
+                queue_s=round(max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at), 6),
+                predict_s=round(done.predict_s, 6),
+                batch_size=len(batch),
+            )
+            succeeded.append(job)
+            events.append(self.event(job, EventKind.SUCCEEDED, job.attempt, now, output=output, metrics=metrics))
+        if succeeded:
+            await self._publish(events)
+            await self._ack(succeeded)  # last: a crash before here runs the batch again, and the first outcome stays
+        if failed:
+            await self.end_or_retry(failed)
+        log.info("batch.finished", model=self._spec.name, jobs=len(batch), failed=len(failed), predict_s=done.predict_s)
+
+    async def _output(self, job: JobInHand, outcome: frames.Outcome) -> Payload:
+        if len(outcome.data) <= self._plan.inline_limit_bytes:
+            return Payload(media_type=outcome.media_type, data=outcome.data)
+        put = self._blobs.put
+        blob = await self._until_there(lambda: put(job.request.tenant, job.request.job_id, outcome.data))
+        return Payload(media_type=outcome.media_type, blob=blob)
+
+    async def end_or_retry(self, failed: Sequence[tuple[JobInHand, JobError]]) -> None:
+        """A retryable error sends the job back with a delay until its attempts are used up; any other ends it."""
+        for job, error in failed:
+            delay_s = self._spec.retry.delay_s(job.attempt, self._random()) if error.retryable else None
+            if delay_s is None:
+                await self.end(job, EventKind.FAILED, error, job.attempt)
+                continue
+            await self._publish([self.event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
+            await self.give_back([job], delay_s)
+
+    async def fail(self, job: JobInHand, code: str, message: str, attempt: int) -> None:
+        """End it as failed for a reason of ours that no retry would mend."""
+        await self.end(job, EventKind.FAILED, JobError(code=code, message=message), attempt)
+
+    async def end(self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int) -> None:
+        """Publish this final state, then let go of the job."""
+        if error is not None:
+            log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
+        await self._publish([self.event(job, kind, attempt, self._clock(), error=error)])
+        await self._ack([job])
+
+    def event(
+        self,
+        job: JobInHand,
+        kind: EventKind,
+        attempt: int,
+        at: float,
+        *,
+        output: Payload | None = None,
+        metrics: JobMetrics | None = None,
+        error: JobError | None = None,
+    ) -> JobEvent:
+        """What this worker says of the job."""
+        return JobEvent(
+            tenant=job.request.tenant,
+            job_id=job.request.job_id,
+            kind=kind,
+            at=at,
+            attempt=attempt,
+            worker=self._plan.worker_id,
+            model_version=self._spec.version,
+            output=output,
+            metrics=metrics,
+            error=error,
+        )
+
+    async def _publish(self, events: Sequence[JobEvent]) -> None:
+        crash.reach("worker.before_publish")
+        await self._until_there(lambda: self._events.publish(events))
+        crash.reach("worker.after_publish")
+
+    async def _ack(self, jobs: Sequence[JobInHand]) -> None:
+        await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
+
+    async def give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
+        """Unrun, or to be run again: to whoever receives them next."""
+        await self._until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
+
+    async def _until_there(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until the backend is there: what is in hand has cost a run of the model, waiting costs less."""
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+                await asyncio.sleep(BACKEND_RETRY_S)
