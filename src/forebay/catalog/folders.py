@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from forebay.catalog.names import MODEL_NAME, VERSION, natural_key
@@ -34,52 +33,47 @@ def name_problem(name: str) -> str | None:
 def link_problems(root: Path, model: Path, inside: dict[tuple[int, int], int]) -> list[str]:
     """What in `model` is not a plain file or folder of `root`: a line each.
 
-    A symbolic link may point to another place below `root` (a Hugging Face cache does). A file with further names (hard
-    links) that are not all below `root` is refused, as whoever owns the other name could change the model's content.
-    `inside` is `names_by_file(root)`.
+    A symbolic link may point to another place below `root` (a Hugging Face cache and Kubernetes make such). A file with
+    further names (hard links) that are not all below `root` is refused, as whoever owns the other name could change the
+    model. `inside` is `names_by_file(root)`.
     """
     problems = []
-    for path in _walk(model):
+    seen: set[Path] = set()
+    waiting = [model]
+    while waiting:
+        path = waiting.pop()
         where = path.relative_to(root)
         real = Path(os.path.realpath(path))
-        if path.is_symlink() and not real.is_relative_to(root):
+        if not real.is_relative_to(root):
             problems.append(f"{where}: is a link that leaves the models folder; put a copy of the file here instead")
             continue
         try:
             found = path.stat()
+            if stat.S_ISDIR(found.st_mode) and real not in seen:
+                seen.add(real)
+                waiting += sorted((entry for entry in path.iterdir() if not _ignored(entry.name)), reverse=True)
         except OSError as error:
             problems.append(f"{where}: cannot be read ({error.strerror}); remove it or put the file in its place")
             continue
-        if stat.S_ISDIR(found.st_mode):
-            continue
-        if not stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(found.st_mode):
+            if found.st_nlink > inside.get((found.st_dev, found.st_ino), 0):
+                problems.append(
+                    f"{where}: has other names (hard links) outside the models folder; put a copy here instead"
+                )
+        elif not stat.S_ISDIR(found.st_mode):
             problems.append(f"{where}: is neither a file nor a folder; remove it")
-        elif found.st_nlink > inside.get((found.st_dev, found.st_ino), 0):
-            problems.append(f"{where}: has other names (hard links) outside the models folder; put a copy here instead")
     return problems
 
 
 def names_by_file(root: Path) -> dict[tuple[int, int], int]:
-    """How many names below `root` each file has, by device and inode."""
+    """How many names below `root` each file has, by device and inode; those in hidden folders count as well."""
     counts: dict[tuple[int, int], int] = {}
-    for path in _walk(root):
-        found = path.lstat()
-        if stat.S_ISREG(found.st_mode):
+    for folder, _, files in os.walk(root):
+        for name in files:
+            found = os.lstat(os.path.join(folder, name))
             key = (found.st_dev, found.st_ino)
             counts[key] = counts.get(key, 0) + 1
     return counts
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below `folder`, links named but not followed."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if _ignored(entry.name):
-                continue
-            path = folder / entry.name
-            yield path
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(path)
 
 
 def _ignored(name: str) -> bool:
