@@ -161,6 +161,8 @@ class EventLogContract:
             (log.publish([event(2, EventKind.STARTED)]), event(2, EventKind.STARTED)),
         ):
             waiting = asyncio.create_task(reader.facts(1))
+            for _ in range(20):  # until it waits
+                await asyncio.sleep(0)
             await publish
             async with asyncio.timeout(LONG_S / 2):
                 assert await waiting == [fact]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +14,8 @@ from forebay.ports.queue import Consumer, Queue
 from forebay.testing.samples import message
 
 CHANNEL = Channel("sample", "normal")
+T = TypeVar("T")
+
 LONG_S = 30.0
 """A wait that a passing test never sits out."""
 
@@ -39,6 +42,14 @@ async def receive_all(consumer: Consumer, count: int, wait_s: float = LONG_S) ->
         assert more, f"{len(received)} of {count} messages came"
         received += more
     return received
+
+
+async def waits(task: asyncio.Task[T]) -> asyncio.Task[T]:
+    """The task, after every chance to run on without something else happening."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
 
 
 @pytest.mark.anyio
@@ -82,8 +93,7 @@ class QueueContract:
         assert await queue.consumer(CHANNEL).receive(1, wait_s) == []
 
     async def test_a_waiting_receive_wakes_up_when_a_message_is_published(self, queue: Queue) -> None:
-        waiting = asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S))
-        assert not waiting.done()
+        waiting = await waits(asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S)))
         await queue.publish(CHANNEL, [message(1)])
         async with asyncio.timeout(LONG_S / 2):
             assert ids(await waiting) == ids([message(1)])
@@ -128,7 +138,8 @@ class QueueContract:
         assert sorted(hands) == ids(sent)
 
     async def test_one_message_wakes_two_waiting_consumers_and_goes_to_one(self, queue: Queue) -> None:
-        one, two = (asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S)) for _ in range(2))
+        one = await waits(asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S)))
+        two = await waits(asyncio.create_task(queue.consumer(CHANNEL).receive(1, LONG_S)))
         await queue.publish(CHANNEL, [message(1)])
         async with asyncio.timeout(LONG_S / 2):
             done, waiting = await asyncio.wait({one, two}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,6 +147,27 @@ class QueueContract:
         await queue.publish(CHANNEL, [message(2)])
         async with asyncio.timeout(LONG_S / 2):
             assert [ids(await task) for task in waiting] == [ids([message(2)])]
+
+    @pytest.mark.parametrize("how", ["close", "nack"])
+    @pytest.mark.parametrize("delay_s", [0.0, 0.01])
+    async def test_what_one_gives_back_is_received_and_what_another_holds_is_not(
+        self, queue: Queue, how: str, delay_s: float
+    ) -> None:
+        """Also for messages that have been delayed before."""
+        one, two, three = (queue.consumer(CHANNEL) for _ in range(3))
+        await queue.publish(CHANNEL, [message(n) for n in range(10)])
+        if delay_s:
+            await one.nack(await receive_all(one, 10), delay_s)
+        first, second = await receive_all(one, 5), await receive_all(two, 5)
+        if how == "close":
+            await one.close()
+        else:
+            await one.nack(first)
+        again = await receive_all(three, 5)
+        assert sorted(ids(again)) == sorted(ids(first))
+        assert await three.receive(10, 0.0) == []
+        await two.nack(second)
+        assert sorted(ids(await receive_all(three, 5))) == sorted(ids(second))
 
     async def test_a_cancelled_receive_loses_nothing(self, queue: Queue) -> None:
         """Canceled at each of several moments around the arrival of its message."""
@@ -201,7 +233,7 @@ class QueueContract:
         one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
         await queue.publish(CHANNEL, [message(1)])
         received = await receive_all(one, 1)
-        waiting = asyncio.create_task(two.receive(1, LONG_S))
+        waiting = await waits(asyncio.create_task(two.receive(1, LONG_S)))
         await one.nack(received)
         async with asyncio.timeout(LONG_S / 2):
             assert ids(await waiting) == ids([message(1)])
@@ -232,7 +264,7 @@ class QueueContract:
         one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
         await queue.publish(CHANNEL, [message(1)])
         received = await receive_all(one, 1)
-        waiting = asyncio.create_task(two.receive(1, LONG_S))
+        waiting = await waits(asyncio.create_task(two.receive(1, LONG_S)))
         await one.nack(received, 0.05)
         async with asyncio.timeout(LONG_S / 2):
             assert ids(await waiting) == ids([message(1)])
@@ -272,7 +304,7 @@ class QueueContract:
         await queue.publish(CHANNEL, [message(1), message(2)])
         received = await receive_all(one, 2)
         await one.begin(received[:1])
-        waiting = asyncio.create_task(two.receive(2, LONG_S))
+        waiting = await waits(asyncio.create_task(two.receive(2, LONG_S)))
         await one.close()
         async with asyncio.timeout(LONG_S / 2):
             again = await waiting
@@ -281,6 +313,16 @@ class QueueContract:
             received[0].message.job_id: 1,
             received[1].message.job_id: 0,
         }
+
+    async def test_closing_waits_for_an_acknowledgement_that_is_under_way(self, queue: Queue) -> None:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1)])
+        acknowledging = asyncio.create_task(one.ack(await receive_all(one, 1)))
+        await asyncio.sleep(0)
+        await one.close()
+        assert await two.receive(1, 0.0) == []
+        await acknowledging
+        assert await queue.depth(CHANNEL) == 0
 
     async def test_a_message_comes_after_a_restart_unless_it_was_acknowledged(self, place: QueuePlace) -> None:
         queue = await place.open()

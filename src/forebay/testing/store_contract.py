@@ -273,6 +273,8 @@ class StoreContract:
     async def test_a_subscriber_is_woken_by_a_change(self, store: ResultStore, feed: Feeder) -> None:
         async with store.subscribe(TENANT, job_id(1)) as subscription:
             waiting = asyncio.create_task(subscription.changed(LONG_S))
+            for _ in range(20):  # until it waits
+                await asyncio.sleep(0)
             await feed(request(1))
             async with asyncio.timeout(LONG_S / 2):
                 assert await waiting
