@@ -17,7 +17,7 @@ CODES = {
     "raise_error": "model_error",
     "miscount": "wrong_output_count",
     "allocate": "out_of_memory",
-    "refuse": "model_failed",
+    "refuse": "model_error",
 }
 NEIGHBOURS = 7
 

@@ -1,44 +1,38 @@
-"""The only place that knows which adapter meets which role. Settings in, a running service out."""
+"""The roles of one process, started and stopped in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import secrets as random_source
-import signal
+import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
 import uvicorn
 import uvloop
 from msgspec import Struct
-from starlette.applications import Starlette
 
-from forebay.adapters.files import FilesBlobs
-from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
-from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.api import build_admin_app, build_app
+from forebay.assembly.backends import Backends, open_backends
+from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
 from forebay.catalog import Catalog, read_models
-from forebay.core import crash
 from forebay.core.errors import Misconfigured
 from forebay.core.ids import IdMint
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
-from forebay.ports.blobs import BlobStore
-from forebay.ports.event_log import EventLog
-from forebay.ports.fleet import Fleet, ModelReport
-from forebay.ports.queue import Durability, Queue
-from forebay.ports.store import ResultStore
+from forebay.ports.fleet import ModelReport
+from forebay.ports.queue import Queue
 from forebay.projector import Projector
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
 from forebay.worker.intake import Intake
+from forebay.worker.outcomes import WorkerPlan
 from forebay.worker.runners import RunnerPlan, Runners
-from forebay.worker.worker import Worker, WorkerPlan
+from forebay.worker.worker import Worker
 
 ROLES = ("api", "worker", "projector")
 
@@ -56,16 +50,6 @@ class Addresses(Struct, frozen=True, kw_only=True):
     data_dir: Path
     durability: str
     models: Sequence[ModelReport]
-
-
-class Backends(Struct, frozen=True, kw_only=True):
-    """One adapter for each port."""
-
-    queue: Queue
-    events: EventLog
-    store: ResultStore
-    blobs: BlobStore
-    fleet: Fleet
 
 
 def run(
@@ -92,21 +76,21 @@ async def serve(
     on_stop: Callable[[], None],
 ) -> None:
     """As `run`, inside a running loop of the main thread."""
-    _arm_crash_point(settings.crash_at)
+    arm_crash_point(settings.crash_at)
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
-    mint = IdMint(_secrets(settings), random_source.token_bytes)
+    mint = IdMint(id_secrets(settings), secrets.token_bytes)
     metrics = Metrics()
-    async with _backends(settings) as backends:
-        with _listener(settings.host, settings.port, "port") as api_socket:
-            with _listener(settings.admin_host, settings.admin_port, "admin_port") as admin_socket:
-                service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api_socket, admin_socket)
-                await service.run(on_ready, on_stop)
+    async with open_backends(settings) as backends, contextlib.AsyncExitStack() as sockets:
+        api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
+        admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
+        service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin)
+        await service.run(on_ready, on_stop)
     log.info("service.stopped")
 
 
 class _Service:
-    """The roles of one process, started and stopped in order."""
+    """What runs, and in which order it stops."""
 
     def __init__(
         self,
@@ -117,7 +101,7 @@ class _Service:
         specs: Sequence[ModelSpec],
         mint: IdMint,
         metrics: Metrics,
-        api_socket: socket.socket,
+        api_socket: socket.socket | None,
         admin_socket: socket.socket,
     ) -> None:
         self._settings = settings
@@ -126,7 +110,7 @@ class _Service:
         self._projector = Projector(backends.events, backends.store, metrics) if "projector" in roles else None
         self._workers = [_worker(settings, spec, backends, metrics) for spec in specs] if "worker" in roles else []
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
-        if "api" in roles:
+        if api_socket is not None:
             app = build_app(
                 catalog=catalog,
                 mint=mint,
@@ -141,10 +125,10 @@ class _Service:
                 inline_limit_bytes=settings.inline_limit_bytes,
                 max_body_bytes=settings.max_body_bytes,
             )
-            self._servers.append((_server(app, settings), api_socket))
+            self._servers.append((http_server(app, settings), api_socket))
         channels = [Channel(spec.name, lane) for spec in specs for lane in Lane]
         admin = build_admin_app(metrics, refresh=lambda: _refresh_depths(backends.queue, metrics, channels))
-        self._admin = (_server(admin, settings), admin_socket)
+        self._admin = (http_server(admin, settings), admin_socket)
 
     async def run(self, on_ready: Callable[[Addresses], None], on_stop: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -152,7 +136,7 @@ class _Service:
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
             tasks.create_task(self._admin[0].serve([self._admin[1]]), name="admin")
-            with _on_signals(self._stopping, on_stop):
+            with on_signals(self._stopping, on_stop):
                 await self._until_ready()
                 if not self._stopping.is_set():
                     on_ready(await self._addresses())
@@ -182,8 +166,8 @@ class _Service:
 
     async def _addresses(self) -> Addresses:
         return Addresses(
-            api_url=_url(self._servers[0][1]) if self._servers else "",
-            admin_url=_url(self._admin[1]),
+            api_url=url_of(self._servers[0][1]) if self._servers else "",
+            admin_url=url_of(self._admin[1]),
             data_dir=self._settings.data_dir,
             durability=self._backends.queue.features.durability.value,
             models=await self._backends.fleet.reports(),
@@ -193,27 +177,6 @@ class _Service:
 async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks)
-
-
-@contextlib.asynccontextmanager
-async def _backends(settings: Settings) -> AsyncIterator[Backends]:
-    """The adapters that the settings name, opened, and closed in the end."""
-    fleet = MemoryFleet()
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.queue == "memory://":
-            memory = MemoryLog()
-            queue: Queue = MemoryQueue(memory)
-            events: EventLog = MemoryEventLog(memory)
-            store: ResultStore = MemoryStore()
-        else:
-            durability = Durability.FLUSHED if settings.synchronous == "full" else Durability.PROCESS
-            database = Database(settings.data_dir, durability=durability).open()
-            stack.push_async_callback(database.close)
-            queue, events, store = SqliteQueue(database), SqliteEventLog(database), SqliteStore(database)
-        blobs: BlobStore = MemoryBlobs()
-        if settings.blobs == "files://":
-            blobs = FilesBlobs(settings.data_dir / "blobs", fsync=settings.synchronous == "full")
-        yield Backends(queue=queue, events=events, store=store, blobs=blobs, fleet=fleet)
 
 
 def _worker(settings: Settings, spec: ModelSpec, backends: Backends, metrics: Metrics) -> Worker:
@@ -250,104 +213,7 @@ def _served(catalog: Catalog, wanted: Collection[str]) -> list[ModelSpec]:
     return [catalog.resolve(name) for name in catalog.specs if not wanted or name in wanted]
 
 
-def _secrets(settings: Settings) -> Sequence[bytes]:
-    """Those of the settings; else one of this data folder's own, made at the first start and readable by its owner
-    only."""
-    if settings.secret_bytes:
-        return settings.secret_bytes
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    path = settings.data_dir / "secret"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(random_source.token_hex(32))
-    return [path.read_text().strip().encode()]
-
-
-@contextlib.contextmanager
-def _listener(host: str, port: int, setting: str) -> Iterator[socket.socket]:
-    """A bound socket; Misconfigured, naming the setting, when it cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((host, port))
-            yield sock
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; "
-            f"set {setting} (FOREBAY_{setting.upper()}) to a free port, or to 0 for any"
-        ) from error
-
-
-def _url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the whole process stops in one order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: Starlette, settings: Settings) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            loop="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            date_header=False,
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-        )
-    )
-
-
-@contextlib.contextmanager
-def _on_signals(stopping: asyncio.Event, on_stop: Callable[[], None]) -> Iterator[None]:
-    """First SIGINT or SIGTERM: stop in order. Second: end at once; runners die with us, and nothing accepted is
-    lost."""
-
-    def stop() -> None:
-        if stopping.is_set():
-            os._exit(128 + signal.SIGINT)
-        stopping.set()
-        on_stop()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
 async def _refresh_depths(queue: Queue, metrics: Metrics, channels: Sequence[Channel]) -> None:
     """Read when scraped, so that nothing is counted for nobody."""
     for channel in channels:
         metrics.queue_depth.labels(channel.model, channel.lane).set(await queue.depth(channel))
-
-
-def _arm_crash_point(crash_at: str) -> None:
-    """`point:n`: SIGKILL this process the n-th time it reaches the point. For tests."""
-    if not crash_at:
-        return
-    point, _, count = crash_at.rpartition(":")
-    left = int(count)
-
-    def die(name: str) -> None:
-        nonlocal left
-        left -= name == point
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    crash.arm(die)
