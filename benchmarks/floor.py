@@ -37,6 +37,7 @@ def main() -> None:
         config = uvicorn.Config(
             app,
             http="httptools",
+            ws="none",
             loop="uvloop",
             lifespan="off",
             log_config=None,

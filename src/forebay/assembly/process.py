@@ -66,6 +66,7 @@ def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
         uvicorn.Config(
             app,
             http="httptools",
+            ws="none",
             loop="none",
             lifespan="off",
             log_config=None,
