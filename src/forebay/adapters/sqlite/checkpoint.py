@@ -65,8 +65,9 @@ class Checkpointer:
             return
         try:
             _, self._copied_pages = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.FullError, apsw.IOError, apsw.BusyError) as exc:
-            # Nothing is lost: the log keeps every page until a later checkpoint succeeds.
+        except apsw.Error as exc:
+            # Nothing is lost: the log keeps every page until a later checkpoint succeeds. If the disk is full or fails,
+            # the next write says so to its caller.
             log.warning("sqlite.checkpoint_failed", path=str(self._path), reason=str(exc))
         finally:
             self._one_at_a_time.release()
