@@ -297,6 +297,21 @@ class QueueContract:
         await consumer.nack(received, 0.01)
         assert [one.attempt for one in await receive_all(consumer, 1)] == [1]
 
+    async def test_an_attempt_is_interrupted_until_somebody_says_how_it_ended(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        received = await receive_all(consumer, 2)
+        assert [one.interrupted for one in received] == [False, False]
+        await consumer.begin(received)
+        told = [one for one in received if one.message.job_id == message(1).job_id]
+        await consumer.nack(told)
+        await consumer.close()
+        again = await receive_all(queue.consumer(CHANNEL), 2)
+        assert {one.message.job_id: one.interrupted for one in again} == {
+            message(1).job_id: False,
+            message(2).job_id: True,
+        }
+
     # ---------------------------------------------------------------------------------------------- close and restart
 
     async def test_closing_gives_back_at_once_with_attempts_counted(self, queue: Queue) -> None:
@@ -343,6 +358,7 @@ class QueueContract:
         assert await queue.depth(CHANNEL) == len(expected)
         again = await receive_all(queue.consumer(CHANNEL), len(expected))
         assert {one.message.job_id: one.attempt for one in again} == expected
+        assert all(one.interrupted == (one.message.job_id == begun.message.job_id) for one in again)
         assert all(one.message == received[one.message.job_id].message for one in again)
         await place.close(queue)
 

@@ -31,6 +31,7 @@ class Known(Struct):
 
     channel: Channel
     attempt: int = 0
+    running: bool = False
     due_at: float = 0.0
     holder: Consumer | None = None
 
@@ -92,7 +93,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(names) <= waiting
         for one in received:
             known = self.known[one.message.job_id]
-            assert one.attempt == known.attempt
+            assert (one.attempt, one.interrupted) == (known.attempt, known.running)
             known.holder = consumer
         return multiple(*(Grip(consumer, one) for one in received))
 
@@ -104,7 +105,9 @@ class QueueMachine(RuleBasedStateMachine):
     def begin(self, grip: Grip) -> None:
         if self.holds(grip):
             self.run(grip.consumer.begin([grip.received]))
-            self.known[grip.received.message.job_id].attempt += 1
+            known = self.known[grip.received.message.job_id]
+            known.attempt += 1
+            known.running = True
 
     @rule(grip=consumes(grips), again=st.booleans())
     def ack(self, grip: Grip, again: bool) -> None:
@@ -120,6 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
             known = self.known[grip.received.message.job_id]
             known.holder = None
             known.due_at = self.clock.now + delay_s if delay_s else 0.0
+            known.running = False
 
     @rule(consumer=consumes(consumers))
     def a_consumer_closes(self, consumer: Consumer) -> None:

@@ -20,6 +20,7 @@ class _Item(Struct, eq=False):
     seq: int
     message: Message
     attempt: int = 0
+    running: bool = False
     due_at: float = 0.0
 
 
@@ -99,13 +100,14 @@ class MemoryConsumer(Consumer):
             remaining_s = deadline - loop.time()
             if items or remaining_s <= 0:
                 self._hand.update((item.seq, item) for item in items)
-                return [ReceivedMessage(message=i.message, receipt=i.seq, attempt=i.attempt) for i in items]
+                return [_received(item) for item in items]
             await self._waiting.changed(now, remaining_s)
 
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
         for one in received:
             if item := self._hand.get(one.receipt):
                 item.attempt += 1
+                item.running = True
 
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         for one in received:
@@ -117,9 +119,14 @@ class MemoryConsumer(Consumer):
         for one in received:
             if item := self._hand.pop(one.receipt, None):
                 item.due_at = due_at
+                item.running = False
                 self._waiting.put(item)
 
     async def close(self) -> None:
         for item in self._hand.values():
             self._waiting.put(item)
         self._hand.clear()
+
+
+def _received(item: _Item) -> ReceivedMessage:
+    return ReceivedMessage(message=item.message, receipt=item.seq, attempt=item.attempt, interrupted=item.running)

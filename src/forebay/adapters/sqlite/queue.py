@@ -89,11 +89,19 @@ class SqliteConsumer(Consumer):
             await self._waiting.bell.wait(min(remaining_s, due_s))
 
     def _received(
-        self, due_at_us: int, seq: int, attempt: int, tenant: str, job_id: str, headers: bytes, value: bytes
+        self,
+        due_at_us: int,
+        seq: int,
+        attempt: int,
+        running: int,
+        tenant: str,
+        job_id: str,
+        headers: bytes,
+        value: bytes,
     ) -> ReceivedMessage:
         self._hand[seq] = (self._channel.model, self._channel.lane, due_at_us, seq)
         message = from_log(tenant, job_id, headers, value)
-        return ReceivedMessage(message=message, receipt=seq, attempt=attempt)
+        return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interrupted=bool(running))
 
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
         if held := self._held(received):
@@ -143,14 +151,16 @@ def _publish(connection: apsw.Connection, calls: Sequence[tuple[Channel, list[Lo
     write_rows(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for _, rows in calls for row in rows])
     channels = [channel for channel, rows in calls for _ in rows]
     first = connection.last_insert_rowid() - len(channels) + 1
-    pending = [(channel.model, channel.lane, 0, seq, 0) for seq, channel in enumerate(channels, start=first)]
-    write_rows(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt) VALUES", pending)
+    pending = [(channel.model, channel.lane, 0, seq, 0, 0) for seq, channel in enumerate(channels, start=first)]
+    write_rows(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt, running) VALUES", pending)
     return [len(rows) for _, rows in calls]
 
 
 def _begin(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequence[None]:
     for key, seqs in _by_key(calls).items():
-        connection.execute(f"UPDATE pending SET attempt = attempt + 1 {_WHERE}", (*key, _encode(seqs).decode()))
+        connection.execute(
+            f"UPDATE pending SET attempt = attempt + 1, running = 1 {_WHERE}", (*key, _encode(seqs).decode())
+        )
     return [None] * len(calls)
 
 
@@ -163,7 +173,9 @@ def _delete(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequenc
 def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held]]]) -> Sequence[None]:
     for due_at_us, held in calls:
         for key, seqs in _by_key([held]).items():
-            connection.execute(f"UPDATE pending SET due_at_us = ? {_WHERE}", (due_at_us, *key, _encode(seqs).decode()))
+            connection.execute(
+                f"UPDATE pending SET due_at_us = ?, running = 0 {_WHERE}", (due_at_us, *key, _encode(seqs).decode())
+            )
     return [None] * len(calls)
 
 
