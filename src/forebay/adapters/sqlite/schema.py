@@ -23,8 +23,8 @@ CREATE TABLE log (
 """
 
 # The queue's index into the log. `due_at_us` is 0 for a row that waits for nothing, else microseconds since the epoch:
-# integers, since rows are addressed by it. `attempt` counts the attempts begun; `running` is 1 from the beginning of one
-# until somebody says how it ended.
+# integers, since rows are addressed by it. `attempt` counts the attempts begun; `running` is 1 from the beginning of
+# one until somebody says how it ended.
 _PENDING = """
 CREATE TABLE pending (
     model     TEXT NOT NULL,
