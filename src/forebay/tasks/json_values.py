@@ -100,7 +100,7 @@ def read_json_value(data: bytes, media_type: str) -> Any:
 
 
 def encode_json_input(value: Any) -> bytes:
-    """Canonical JSON. Raises InvalidRequest for what it has not: NaN, integers beyond 64 bits, half surrogate pairs."""
+    """Canonical JSON. Raises InvalidRequest for what JSON has not, such as NaN or half of a surrogate pair."""
     _check_depth(value)
     try:
         json.dumps(value, allow_nan=False)  # msgspec would write null for NaN, which is another value
