@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import structlog
 from msgspec import Struct
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -17,6 +18,8 @@ from forebay.catalog.options import OnnxOptions, runtime_options
 from forebay.core.errors import InvalidRequest, Misconfigured, ModelFailed
 from forebay.core.model import ModelSpec
 from forebay.ports.runtime import ItemContext, Model, Runtime
+
+log = structlog.get_logger()
 
 LOAD_ERRORS = (
     ort_errors.Fail,
@@ -81,8 +84,11 @@ class OnnxRuntime(Runtime):
                 str(path), session_options(threads), providers=list(options.providers)
             )
         except LOAD_ERRORS as error:
+            said = str(error).replace(
+                f"{spec.folder}{os.sep}", ""
+            )  # callers may read it, and paths are not their concern
             raise Misconfigured(
-                f"{where}: onnxruntime cannot load it; export it again, or for an older opset. It says: {error}"
+                f"{where}: onnxruntime cannot load it; export it again, or for an older opset. It says: {said}"
             ) from error
         model = OnnxModel(session, threads=threads, file=options.file, file_bytes=path.stat().st_size)
         model.warm_up()
@@ -138,8 +144,8 @@ class OnnxModel(Model):
         }
         try:
             self._session.run(self._names, feed)
-        except LOAD_ERRORS:
-            return
+        except LOAD_ERRORS as error:
+            log.info("model.warm_up_skipped", file=self._file, reason=str(error))
 
     def _run(self, feed: Arrays) -> Arrays:
         return dict(zip(self._names, self._session.run(self._names, feed), strict=True))

@@ -84,7 +84,7 @@ class ImageCodec(Codec):
         top_k = top_k_of(parameters, IMAGE_TOP_K)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._check_size(image)
+                self._check_size(*image.size)  # from the header alone, so that a decompression bomb costs nothing
                 pixels = np.asarray(self._fit(image))
         except UnidentifiedImageError:
             raise InvalidRequest("the bytes are not a JPEG, PNG or WebP image", code="bad_image") from None
@@ -116,9 +116,7 @@ class ImageCodec(Codec):
             np.multiply(pixels[at], np.float32(plan.scale[channel]), out=row[at], casting="same_kind")
             row[at] += np.float32(plan.shift[channel])
 
-    def _check_size(self, image: Image.Image) -> None:
-        """Known from the header; so a decompression bomb costs nothing."""
-        width, height = image.size
+    def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
             raise InvalidRequest(
                 f"the image has {width} x {height} pixels; the limit is {self._max_pixels}", code="image_too_large"
@@ -146,7 +144,9 @@ class ImageCodec(Codec):
             left, top = (width - side) / 2, (height - side) / 2
             return image.resize(plan.resize[::-1], resample, box=(left, top, left + side, top + side))
         if plan.shortest_edge is not None:
-            image = image.resize(_shortest(width, height, plan.shortest_edge), resample)
+            size = _shortest(width, height, plan.shortest_edge)
+            self._check_size(*size)  # a line of a million pixels would otherwise become a wall
+            image = image.resize(size, resample)
         elif plan.resize is not None:
             image = image.resize(plan.resize[::-1], resample)
         return image if plan.crop is None else _centre(image, *plan.crop)

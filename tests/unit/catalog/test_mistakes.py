@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.catalog.conftest import Write
 from tests.unit.runtimes import onnx_writer
@@ -216,6 +216,7 @@ def test_what_is_neither_file_nor_folder_is_refused(write: Write, tensor_file: b
     assert read_models(models).problems["m"] == ("m/1/pipe: is neither a file nor a folder; remove it",)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300) | st.integers(0, 200).map(lambda cut: onnx_writer.doubling(["batch", 3])[:cut]))
 def test_any_bytes_are_an_onnx_file_or_said_to_be_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "model.onnx"

@@ -6,9 +6,11 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.tasks.conftest import SAMPLES, Served
 
+from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 
 PHOTOS = json.loads((SAMPLES / "images.json").read_text())
@@ -66,3 +68,12 @@ def test_the_examples_in_the_schemas_work(model: str, request: pytest.FixtureReq
         for parameters in served.task.parameters_schema(served.spec)["examples"]:
             ((first, *_),) = served.answer([example], parameters)
             assert first["label"] in {"Egyptian cat", "POSITIVE"}
+
+
+@pytest.mark.parametrize("model", ["photos", "sentences"])
+def test_a_spec_that_was_sent_to_a_runner_serves_as_before(model: str, request: pytest.FixtureRequest) -> None:
+    served: Served = request.getfixturevalue(model)
+    received = msgspec.msgpack.decode(msgspec.msgpack.encode(served.spec), type=ModelSpec)
+    assert received == served.spec
+    example = served.task.input_schema(served.spec)["examples"][0]
+    assert Served(received).answer([example]) == served.answer([example])

@@ -152,6 +152,14 @@ def test_the_pixel_cap_is_the_models(tmp_path: Path) -> None:
         small.codec.decode(encoded(Image.new("RGB", (10, 11)), "PNG"), "image/png", {})
 
 
+def test_an_image_that_scaling_would_blow_up_is_refused(tmp_path: Path) -> None:
+    one = colours(tmp_path, {**RAW, "size": {"shortest_edge": 8}, "do_center_crop": True})
+    assert pixels(one, encoded(Image.new("L", (1000, 1)), "PNG")).shape == (8, 8, 3)
+    with pytest.raises(InvalidRequest, match="8000000 x 8 pixels") as refused:
+        one.codec.decode(encoded(Image.new("L", (1_000_000, 1)), "PNG"), "image/png", {})
+    assert refused.value.code == "image_too_large"
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_file_that_is_cut_off_is_a_bad_image(raw: Served, kind: str) -> None:
     data = encoded(GRADIENT.resize((200, 200)), kind)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.core.errors import InvalidRequest, ModelFailed, UnsupportedMedia
@@ -32,6 +32,7 @@ def out(*outputs: Any) -> list[Any]:
     return [one.code if isinstance(one, ModelFailed) else json.loads(one.data or b"") for one in encoded]
 
 
+@settings(deadline=None)
 @given(JSON_VALUES)
 def test_any_value_survives_the_way_in_and_out(value: Any) -> None:
     payload = TASK.parse_input(value, SPEC)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.catalog.options import RUNTIMES_OF_TASK, TASK_OPTIONS
@@ -52,6 +52,7 @@ def test_examples_fit_their_schemas(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@settings(deadline=None)
 @given(value=JSON_VALUES)
 def test_any_json_is_taken_or_refused_as_invalid(name: str, value: Any) -> None:
     spec, one = spec_of(name), task(name)
@@ -60,6 +61,7 @@ def test_any_json_is_taken_or_refused_as_invalid(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@settings(deadline=None)
 @given(
     body=st.binary(max_size=64),
     media_type=st.sampled_from(
