@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -40,11 +41,16 @@ class BatchFailed(ForebayError):
         self.begun = begun
 
 
-class _Flight:
-    """A batch in the runner. `going`: its attempt is on record and it may be predicted."""
+class _LinkClosed(Exception):
+    """Nothing can be said to the child any more; how it ended is known once `died` is set."""
 
-    def __init__(self, answer: asyncio.Future[frames.Done], timeout_s: float) -> None:
+
+class _Flight:
+    """A batch of `size` inputs in the runner. `going`: its attempt is on record and it may be predicted."""
+
+    def __init__(self, answer: asyncio.Future[frames.Done], size: int, timeout_s: float) -> None:
         self.answer = answer
+        self.size = size
         self.timeout_s = timeout_s
         self.going = False
 
@@ -64,8 +70,10 @@ class Runner:
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
         self._flights: dict[int, _Flight] = {}
+        self._watched: _Flight | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._sent = 0
+        self._closing = False
         self.died = asyncio.Event()
         self.death = JobError(code="runner_died", message="the runner died")
 
@@ -86,44 +94,59 @@ class Runner:
     async def start(self) -> Mapping[str, Any]:
         """Spawn the child and wait until the model is loaded; returns what the runtime tells of it.
 
-        Raises Misconfigured with the reason when it cannot be loaded, dies while loading or takes over
-        `load_timeout_s`; the child is gone then.
+        Raises Misconfigured with the reason when no child can be started, the model cannot be loaded, or the child dies
+        while loading or takes over `load_timeout_s`; it is gone then.
         """
+        reader = await self._spawn()
+        try:
+            ready = await self._greet(reader)
+        except BaseException:
+            await self.kill()
+            raise
+        self._listener = asyncio.create_task(self._listen(reader), name=f"runner-{self.pid}")
+        return ready.facts
+
+    async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-P", "-m", "forebay.runner_main", str(theirs.fileno()), str(os.getpid())]
             # A session of its own: Ctrl-C at a terminal is for the worker, which lets a running batch end.
             # Blocking is right here: a spawn takes about a millisecond, and the child must be of this thread: Linux
             # ends it with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
-            self._process = subprocess.Popen(  # noqa: ASYNC220
-                command,
-                env=_scrubbed(os.environ),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what a model prints goes to our standard error
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: ASYNC220
+                    command,
+                    env=_scrubbed(os.environ),
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # what a model prints goes to our standard error
+                    start_new_session=True,
+                )
+            except OSError as error:  # too many processes, no memory: the next try may do better
+                ours.close()
+                raise Misconfigured(
+                    f"no process can be started for it: {error.strerror or error}", code="model_load_failed"
+                ) from error
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        return reader
+
+    async def _greet(self, reader: asyncio.StreamReader) -> frames.Ready:
+        """Hand over the model and wait until it is loaded. Raises Misconfigured."""
         try:
             self._send(frames.Load(self._spec, self._decode_threads))
             async with asyncio.timeout(self._load_timeout_s):
                 first = await _read(reader)
         except TimeoutError:
-            await self.kill()
             raise Misconfigured(
                 f"loading took more than {self._load_timeout_s:g} s (setting load_timeout_s)", code="model_load_timeout"
             ) from None
-        except BaseException:
-            await self.kill()
-            raise
-        if not isinstance(first, frames.Ready):
-            await self.kill()
-            reason = (
-                first.reason if isinstance(first, frames.LoadFailed) else f"it {self._how_it_ended()} while loading"
-            )
-            raise Misconfigured(reason, code="model_load_failed")
-        self._listener = asyncio.create_task(self._listen(reader), name=f"runner-{self.pid}")
-        return first.facts
+        except ValueError as error:
+            raise Misconfigured("it wrote to the link of its runner while loading", code="model_load_failed") from error
+        if isinstance(first, frames.Ready):
+            return first
+        await self.kill()
+        reason = first.reason if isinstance(first, frames.LoadFailed) else f"it {self._how_it_ended()} while loading"
+        raise Misconfigured(reason, code="model_load_failed")
 
     async def predict(
         self, items: Sequence[frames.Item], begin: Callable[[], Awaitable[None]], timeout_s: float
@@ -131,61 +154,57 @@ class Runner:
         """The outcomes of one batch. The child decodes at once and predicts when `begin()` has put the attempt on
         record.
 
-        `timeout_s` runs from the moment the batch is first in the runner (decoding and prediction together). Raises
-        BatchFailed; after a timeout or a death every batch in the runner raises it and the runner is gone. If `begin`
-        raises, the batch is dropped unpredicted and the error passed on.
+        `timeout_s` runs from the moment the batch is first in the runner and on record. Raises BatchFailed; after a
+        timeout or a death every batch in the runner raises it and the runner is gone. If `begin` raises, the batch is
+        dropped unpredicted and the error passed on.
         """
         self._sent += 1
         number = self._sent
-        flight = _Flight(asyncio.get_running_loop().create_future(), timeout_s)
+        flight = _Flight(asyncio.get_running_loop().create_future(), len(items), timeout_s)
         self._flights[number] = flight
-        if self.outstanding == 1:
-            self._watch()
         try:
-            if self.died.is_set():
-                raise BatchFailed(self.death, lost_runner=True, begun=False)
             self._send(frames.Batch(number, list(items)))
             try:
                 await begin()
             except BaseException:
-                self._send(frames.Go(number, go=False))
+                with contextlib.suppress(_LinkClosed):
+                    self._send(frames.Go(number, go=False))
                 raise
             crash.reach("worker.begun")
             flight.going = True
+            self._watch()
             self._send(frames.Go(number))
-            assert self._writer is not None
-            await self._writer.drain()
+            await self._drain()
             return await flight.answer
-        except ConnectionError:
+        except _LinkClosed:
             await self.died.wait()
-            raise BatchFailed(self.death, lost_runner=True) from None
+            raise BatchFailed(self.death, lost_runner=True, begun=flight.going) from None
         finally:
             self._land(number)
 
     def _watch(self) -> None:
-        """Time the batch that is first in the runner."""
+        """Time the batch that is first in the runner, unless it still waits for its attempt to be recorded."""
+        first = next(iter(self._flights.values()), None)
+        if first is self._watched:
+            return
         if self._watchdog is not None:
             self._watchdog.cancel()
-            self._watchdog = None
-        if self._flights:
-            number, flight = next(iter(self._flights.items()))
-            self._watchdog = asyncio.get_running_loop().call_later(flight.timeout_s, self._overrun, number)
+        self._watched = self._watchdog = None
+        if first is not None and first.going:
+            self._watched = first
+            self._watchdog = asyncio.get_running_loop().call_later(first.timeout_s, self._overrun, first)
 
-    def _overrun(self, number: int) -> None:
-        flight = self._flights.get(number)
-        if flight is None or not flight.going:  # waiting for its attempt to be recorded, not for the model
-            self._watch()
+    def _overrun(self, flight: _Flight) -> None:
+        if flight.answer.done():
             return
         self.death = JobError(code="run_timeout", message=f"the run took more than {flight.timeout_s:g} s")
         self._signal()  # the listener sees the link end and buries the child
 
     def _land(self, number: int) -> None:
-        first = next(iter(self._flights)) == number
         answer = self._flights.pop(number).answer
         if answer.done() and not answer.cancelled():
             answer.exception()  # seen, whoever stopped waiting for it
-        if first:
-            self._watch()
+        self._watch()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Answer the waiting batches until the child's end closes."""
@@ -197,6 +216,8 @@ class Runner:
                 if flight is None or flight.answer.done():
                     continue
                 if isinstance(frame, frames.Done):
+                    if len(frame.outcomes) != flight.size:
+                        raise ValueError(f"{len(frame.outcomes)} outcomes for {flight.size} inputs")
                     flight.answer.set_result(frame)
                 else:
                     flight.answer.set_exception(BatchFailed(frame.error, lost_runner=False))
@@ -212,6 +233,8 @@ class Runner:
             self.death = JobError(code="runner_died", message=f"the runner {self._how_it_ended()}")
         else:
             await self._reap()
+        if self._writer is not None:
+            self._writer.close()
         self.died.set()
         for flight in self._flights.values():
             if not flight.answer.done():
@@ -233,13 +256,12 @@ class Runner:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def close(self, grace_s: float) -> None:
-        """Let the child end by itself (its link closes), then kill it."""
-        if self._writer is not None:
-            self._writer.close()
-        if self._process is not None:
+        """Let the child answer what it has, clean up and end by itself; kill it after `grace_s`."""
+        if self._listener is not None:
             try:
+                self._say_no_more()
                 async with asyncio.timeout(grace_s):
-                    await self._reap()
+                    await asyncio.shield(self._listener)
             except TimeoutError:
                 log.warning("runner.killed_at_stop", model=self._spec.name, pid=self.pid, grace_s=grace_s)
         await self.kill()
@@ -257,8 +279,23 @@ class Runner:
         return f"was killed by {signal.Signals(-code).name}"
 
     def _send(self, frame: frames.ToRunner) -> None:
+        """Raises _LinkClosed; a write to a closed transport raises one thing on one event loop, nothing on another."""
         assert self._writer is not None
+        if self._closing or self.died.is_set() or self._writer.is_closing():
+            raise _LinkClosed
         self._writer.write(frames.encode(frame))
+
+    def _say_no_more(self) -> None:
+        """Close our half of the link: the child sees its end, and what it has to say still arrives."""
+        assert self._writer is not None
+        if not (self._closing or self._writer.is_closing()):
+            self._closing = True
+            self._writer.write_eof()
+
+    async def _drain(self) -> None:
+        assert self._writer is not None
+        with contextlib.suppress(ConnectionError):  # the listener sees the link end, too, and fails the batch
+            await self._writer.drain()
 
 
 async def _read(reader: asyncio.StreamReader) -> frames.FromRunner | None:
