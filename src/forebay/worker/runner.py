@@ -227,12 +227,11 @@ class Runner:
             await self._bury()
 
     async def _bury(self) -> None:
-        if self.death.code == "runner_died":
+        if not self._closing:  # else it is ending by itself, and `close` sees to it that it does
             self._signal()
-            await self._reap()
+        await self._reap()
+        if self.death.code == "runner_died":
             self.death = JobError(code="runner_died", message=f"the runner {self._how_it_ended()}")
-        else:
-            await self._reap()
         if self._writer is not None:
             self._writer.close()
         self.died.set()

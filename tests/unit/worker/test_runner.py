@@ -411,6 +411,12 @@ async def test_close_lets_a_model_clean_up(start_runner: StartRunner, handlers: 
     assert handlers.closed
 
 
+async def test_a_closed_runner_ends_by_itself(start_runner: StartRunner) -> None:
+    runner = await start_runner()
+    await within(runner.close(LONG_S))
+    assert runner.death.message == "the runner exited with status 0"
+
+
 async def test_close_kills_a_runner_that_goes_on_after_the_grace(start_runner: StartRunner) -> None:
     runner = await start_runner()
     batch = asyncio.create_task(predict(runner, {"do": "hang"}))
