@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from forebay.core.errors import Unavailable
 from forebay.core.lanes import Lane, LaneWheel
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
@@ -19,50 +20,55 @@ class Intake:
     def __init__(self, consumers: Mapping[Lane, Consumer]) -> None:
         self._consumers = dict(consumers)
         self._wheel = LaneWheel()
+        # What came from a lane stays here until a `receive` returns it: so neither a cancel, nor another lane that is
+        # away, nor lanes that deliver more than there is room for in the same instant can lose any of it.
+        self._arrived: list[tuple[Lane, ReceivedMessage]] = []
         self.in_hand = 0
         self.released = asyncio.Event()
 
     async def receive(self, max_messages: int, wait_s: float) -> list[tuple[Lane, ReceivedMessage]]:
-        """Up to `max_messages` from whichever lanes have any, by weight; [] after `wait_s` without one."""
-        taken = await self._take(max_messages)
-        if not taken and wait_s > 0:
-            lane, received = await self._first(max_messages, wait_s)
-            taken = [(lane, one) for one in received]
+        """Up to `max_messages` from whichever lanes have any, by weight; [] after `wait_s` without one.
+
+        Raises Unavailable if a lane is away and no other has anything. Cancellation loses nothing.
+        """
+        try:
+            await self._take(max_messages)
+            if not self._arrived and wait_s > 0:
+                await self._wait(max_messages, wait_s)
+        except Unavailable:
+            if not self._arrived:
+                raise
+        taken, self._arrived = self._arrived[:max_messages], self._arrived[max_messages:]
         self.in_hand += len(taken)
         return taken
 
-    async def _take(self, max_messages: int) -> list[tuple[Lane, ReceivedMessage]]:
-        taken: list[tuple[Lane, ReceivedMessage]] = []
+    async def _take(self, max_messages: int) -> None:
+        """What is there, in turns."""
         candidates = set(self._consumers)
-        while candidates and len(taken) < max_messages:
+        while candidates and len(self._arrived) < max_messages:
             lane = self._wheel.turn(sorted(candidates, key=list(Lane).index))
-            share = 1 if len(candidates) > 1 else max_messages - len(taken)
+            share = 1 if len(candidates) > 1 else max_messages - len(self._arrived)
             received = await self._consumers[lane].receive(share, 0.0)
             if not received:
                 candidates.discard(lane)
-            taken += [(lane, one) for one in received]
-        return taken
+            self._arrived += [(lane, one) for one in received]
 
-    async def _first(self, max_messages: int, wait_s: float) -> tuple[Lane, list[ReceivedMessage]]:
-        """Wait on all lanes; whatever a second lane gave in the same instant is handed back to it."""
-        tasks = {
-            asyncio.create_task(consumer.receive(max_messages, wait_s)): lane
-            for lane, consumer in self._consumers.items()
-        }
+    async def _wait(self, max_messages: int, wait_s: float) -> None:
+        """Until any lane has something."""
+
+        async def arrive(lane: Lane, consumer: Consumer) -> None:
+            self._arrived += [(lane, one) for one in await consumer.receive(max_messages, wait_s)]
+
+        tasks = [asyncio.create_task(arrive(lane, consumer)) for lane, consumer in self._consumers.items()]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-        winner: tuple[Lane, list[ReceivedMessage]] = (Lane.NORMAL, [])
-        for task, lane in tasks.items():
-            received = [] if task.cancelled() else task.result()
-            if received and not winner[1]:
-                winner = (lane, received)
-            elif received:
-                await self._consumers[lane].nack(received)
-        return winner
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):  # a task that was cancelled is none
+                raise error
 
     async def ack(self, done: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         for lane, members in _by_lane(done):
