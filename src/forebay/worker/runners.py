@@ -157,9 +157,11 @@ class Runners:
             await runner.close(self._plan.close_grace_s)
             return
         log.warning("runner.died", model=self._spec.name, pid=runner.pid, reason=runner.death.message)
-        if not self._seats:
-            self.ready.clear()
-            await self._report(ModelStatus.LOADING, f"restarting: {runner.death.message}")
+        if self._seats:
+            await self._report(ModelStatus.READY)
+            return
+        self.ready.clear()
+        await self._report(ModelStatus.LOADING, f"restarting: {runner.death.message}")
 
     async def _report(self, status: ModelStatus, reason: str = "") -> None:
         await self._fleet.report(
