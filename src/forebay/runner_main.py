@@ -31,6 +31,7 @@ from forebay.ports.runtime import ItemContext, Model
 from forebay.ports.task import Codec
 from forebay.runtimes import runtime
 from forebay.tasks import task
+from forebay.telemetry.logs import configure_logs
 from forebay.worker import frames
 
 PARALLEL_DECODE_BYTES = 32 * 1024
@@ -85,7 +86,7 @@ def main() -> None:
     """`runner_main FD PARENT_PID`"""
     fd, parent = int(sys.argv[1]), int(sys.argv[2])
     die_with(parent)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_logs("info", "auto")
     link = Link(socket.socket(fileno=fd))
     load = link.receive()
     if not isinstance(load, frames.Load):

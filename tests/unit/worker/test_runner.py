@@ -83,6 +83,16 @@ async def test_a_batch_that_raises_says_no_more_than_the_kind_of_error(start_run
     assert "secret" not in raised.message
 
 
+async def test_a_model_that_raises_leaves_no_input_in_the_log(
+    start_runner: StartRunner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raised = predict(await start_runner(), {"do": "fail", "private": "a diary"})
+    with pytest.raises(BatchFailed):
+        await raised
+    logged = capfd.readouterr().err
+    assert ("model.raised" in logged, "diary" in logged) == (True, False)
+
+
 async def test_a_model_says_of_a_whole_batch_whether_it_may_be_tried_again(start_runner: StartRunner) -> None:
     raised = await failure(asyncio.create_task(predict(await start_runner(), {"do": "later_all"})))
     assert (raised.code, raised.retryable, raised.lost_runner) == ("nobody_now", True, False)
