@@ -163,7 +163,7 @@ class Runner:
         flight = _Flight(asyncio.get_running_loop().create_future(), len(items), timeout_s)
         self._flights[number] = flight
         try:
-            self._send(frames.Batch(number, list(items)))
+            self._send_batch(frames.Batch(number, list(items)))
             try:
                 await begin()
             except BaseException:
@@ -283,6 +283,13 @@ class Runner:
         if self._closing or self.died.is_set() or self._writer.is_closing():
             raise _LinkClosed
         self._writer.write(frames.encode(frame))
+
+    def _send_batch(self, batch: frames.Batch) -> None:
+        """Raises BatchFailed, as a model's error would be, for a batch that fits no frame: in halves it may fit."""
+        try:
+            self._send(batch)
+        except ForebayError as error:
+            raise BatchFailed(JobError(code=error.code, message=error.message), lost_runner=False) from error
 
     def _say_no_more(self) -> None:
         """Close our half of the link: the child sees its end, and what it has to say still arrives."""

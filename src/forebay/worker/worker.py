@@ -38,6 +38,9 @@ from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
 
+LAST_WORD_S = 1.0
+"""After the grace of a stop, with a backend that may be away: long enough to hand jobs back to one that is not."""
+
 log = structlog.get_logger()
 
 
@@ -92,12 +95,21 @@ class Worker:
             # end the runners: in any other order a running batch would be lost and run again elsewhere.
             receiver.cancel()
             await asyncio.wait({receiver})
-            await self._outcomes.give_back(self._batcher.drain())
-            if self._running:
-                await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
+            self._running.add(tasks.create_task(self._outcomes.give_back(self._batcher.drain()), name="give back"))
+            await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
             self._runners.stop()
             await keeper
+            await self._cut_off()
         await self._intake.close()
+
+    async def _cut_off(self) -> None:
+        """End what waits for a backend that is away. Its jobs are not acknowledged, so they run again; batches that
+        ended with their runner first get a moment for their last word."""
+        left = {task for task in self._running if not task.done()}
+        if left:
+            _, left = await asyncio.wait(left, timeout=LAST_WORD_S)
+        for task in left:
+            task.cancel()
 
     # -- receive ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +142,7 @@ class Worker:
         if received.interrupted and received.attempt >= self._spec.retry.max_attempts:
             text = f"{received.attempt} attempts were begun and their worker died each time"
             await self._outcomes.fail(job, "worker_lost", text, received.attempt)
-        elif self._too_late(request, received):
+        elif self._too_late(job):
             await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
         elif request.version not in ("", self._spec.version):
             text = f"version {request.version} is not served; version {self._spec.version} is"
@@ -142,10 +154,11 @@ class Worker:
             self._batcher.add(job, asyncio.get_running_loop().time())
         self._changed.set()
 
-    def _too_late(self, request: JobRequest, received: ReceivedMessage) -> bool:
+    def _too_late(self, job: JobInHand) -> bool:
         """`started` beats expiry: only what was never begun can expire."""
+        request = job.request
         within = request.start_within_s if request.start_within_s is not None else self._spec.limits.start_within_s
-        return within is not None and received.attempt == 0 and self._clock() >= request.accepted_at + within
+        return within is not None and job.attempt == 1 and self._clock() >= request.accepted_at + within
 
     # -- batch -----------------------------------------------------------------------------------------------------
 
@@ -185,11 +198,16 @@ class Worker:
                 await self._outcomes.settle(batch, done)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
-        """The jobs whose input is there, and what a runner gets of each; the others end here."""
+        """The jobs that may still start and whose input is there, and what a runner gets of each; the others end
+        here."""
         kept: list[JobInHand] = []
+        late: list[JobInHand] = []
         lost: list[JobInHand] = []
         items: list[frames.Item] = []
         for job in batch:
+            if self._too_late(job):
+                late.append(job)
+                continue
             given = job.request.input
             try:
                 data = await self._blobs.get(given.blob) if given.blob is not None else given.data or b""
@@ -199,6 +217,8 @@ class Worker:
                 continue
             kept.append(job)
             items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, job.request.parameters))
+        for job in late:
+            await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
         for job in lost:
             await self._outcomes.fail(job, "input_lost", "the stored input is missing or damaged", job.attempt - 1)
         return kept, items

@@ -282,10 +282,15 @@ class Bench:
 
     @asynccontextmanager
     async def worker(
-        self, spec: ModelSpec, *, inline_limit_bytes: int = 1_000_000, stop_grace_s: float = LONG_S
+        self,
+        spec: ModelSpec,
+        *,
+        inline_limit_bytes: int = 1_000_000,
+        stop_grace_s: float = LONG_S,
+        close_grace_s: float = 2.0,
     ) -> AsyncIterator[Worker]:
         """A running worker, which is stopped at the end if it still runs."""
-        plan = RunnerPlan(worker_id="w-1", decode_threads=1, load_timeout_s=LONG_S, close_grace_s=2.0)
+        plan = RunnerPlan(worker_id="w-1", decode_threads=1, load_timeout_s=LONG_S, close_grace_s=close_grace_s)
         self.intake = Intake({lane: self.queue.consumer(self.channel(lane)) for lane in Lane})
         self.runners = Runners(spec, plan, fleet=self.fleet, metrics=self.metrics)
         worker = Worker(
