@@ -59,12 +59,14 @@ class Projector:
             await self._drain(source)
 
     async def _drain(self, source: str) -> None:
-        """To the end of the log as it is; an absent backend or another projector ends it early and loses nothing."""
+        """To the end of the log as it is; an absent backend ends it early and loses nothing.
+
+        A batch that was being written when its follower was cancelled may be written still, and overtakes this."""
         try:
-            position: str | None = await self._store.position(source)
-            reached = None
-            while position is not None and position != reached:
-                reached, position = position, await self._step(source, position, wait_s=0.0)
+            reached, position = None, await self._store.position(source)
+            while position != reached:
+                reached = position
+                position = await self._step(source, position, wait_s=0.0) or await self._store.position(source)
         except Unavailable as error:
             log.warning("projector.backend_away", source=source, error=error.message)
 
