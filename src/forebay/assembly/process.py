@@ -8,13 +8,16 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
 from forebay.core import crash
 from forebay.core.errors import Misconfigured
+from forebay.core.ids import SECRET_MIN_BYTES
 from forebay.settings import Settings
 
 
@@ -25,27 +28,48 @@ def id_secrets(settings: Settings) -> Sequence[bytes]:
         return settings.secret_bytes
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     path = settings.data_dir / "secret"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if not path.exists():
+        _make_secret(path)
+    secret = path.read_text().strip().encode()
+    if len(secret) < SECRET_MIN_BYTES:
+        raise Misconfigured(
+            f"{path} holds no whole secret; put it back from a copy, or delete it: ids issued with it are then unknown"
+        )
+    return [secret]
+
+
+def _make_secret(path: Path) -> None:
+    """Written under another name and linked, so that whoever dies or comes second finds a whole secret or none."""
+    descriptor, written = tempfile.mkstemp(prefix="secret.", dir=path.parent)  # mode 0600
+    try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
-    return [path.read_text().strip().encode()]
+        try:
+            os.link(written, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links: only who comes second in the same instant is not seen
+            os.replace(written, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(written)
 
 
 @contextlib.contextmanager
 def listener(host: str, port: int, setting: str) -> Iterator[socket.socket]:
     """A bound socket; Misconfigured, naming the setting, when it cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
+    with contextlib.ExitStack() as stack:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
-            yield sock
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; "
-            f"set {setting} (FOREBAY_{setting.upper()}) to a free port, or to 0 for any"
-        ) from error
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; "
+                f"set {setting} (FOREBAY_{setting.upper()}) to a free port, or to 0 for any"
+            ) from error
+        yield sock
 
 
 def url_of(sock: socket.socket) -> str:

@@ -1,0 +1,151 @@
+"""What a process needs around its roles: a secret of its own, ports that are free, a death at the right moment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from forebay.assembly import serve
+from forebay.assembly.process import id_secrets, listener, url_of
+from forebay.core.errors import Misconfigured
+from forebay.settings import Settings
+
+ECHO = Path(__file__).resolve().parents[2] / "models"
+
+
+def settings(tmp_path: Path, **chosen: object) -> Settings:
+    return Settings.model_validate(
+        {"data_dir": tmp_path / "data", "models_dir": ECHO, "port": 0, "admin_port": 0, **chosen}
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- secret
+
+
+def test_a_data_folder_gets_a_secret_of_its_own(tmp_path: Path) -> None:
+    [secret] = id_secrets(settings(tmp_path))
+    [other] = id_secrets(settings(tmp_path / "other"))
+    assert len(secret) == 64
+    assert secret != other
+
+
+def test_the_secret_of_a_data_folder_is_made_once(tmp_path: Path) -> None:
+    assert id_secrets(settings(tmp_path)) == id_secrets(settings(tmp_path))
+
+
+def test_all_who_start_at_once_have_the_same_secret(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(id_secrets, [settings(tmp_path)] * 32))
+    assert len({tuple(one) for one in found}) == 1
+
+
+def test_making_a_secret_leaves_nothing_else(tmp_path: Path) -> None:
+    id_secrets(settings(tmp_path))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret"]
+
+
+def test_the_secret_of_a_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    id_secrets(settings(tmp_path))
+    assert stat.S_IMODE((tmp_path / "data" / "secret").stat().st_mode) == 0o600
+
+
+def test_a_secret_that_is_given_is_used_and_none_is_made(tmp_path: Path) -> None:
+    given = settings(tmp_path, secrets=("first" * 5, "second" * 5))
+    assert list(id_secrets(given)) == [b"first" * 5, b"second" * 5]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_secret_that_was_cut_short_is_refused_and_not_replaced(tmp_path: Path) -> None:
+    """As a full disk or a power cut at the first start may leave it."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "secret").touch()
+    with pytest.raises(Misconfigured, match=r"data/secret"):
+        id_secrets(settings(tmp_path))
+
+
+# --------------------------------------------------------------------------------------------------------------- ports
+
+
+def test_a_free_port_can_be_had() -> None:
+    with listener("127.0.0.1", 0, "port") as sock:
+        assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("setting", ["port", "admin_port"])
+def test_a_port_in_use_is_named_with_the_setting_to_change(setting: str, taken: int) -> None:
+    with (
+        pytest.raises(Misconfigured, match=rf"127\.0\.0\.1:{taken}: Address already in use; set {setting} ") as caught,
+        listener("127.0.0.1", taken, setting),
+    ):
+        pass
+    assert f"FOREBAY_{setting.upper()}" in caught.value.message
+
+
+def test_a_host_that_is_none_of_ours_is_named_with_the_setting_to_change() -> None:
+    with pytest.raises(Misconfigured, match=r"cannot listen on 192\.0\.2\.1:0"), listener("192.0.2.1", 0, "port"):
+        pass
+
+
+def test_what_goes_wrong_while_listening_is_not_blamed_on_the_port() -> None:
+    with pytest.raises(FileNotFoundError), listener("127.0.0.1", 0, "port"):
+        os.stat("/no/such/file")
+
+
+# ------------------------------------------------------------------------------------------------------------ serving
+
+
+async def start(chosen: Settings) -> None:
+    await serve(chosen, ("api",), on_ready=lambda addresses: None, on_stop=lambda: None)
+
+
+@pytest.mark.parametrize("setting", ["port", "admin_port"])
+async def test_a_service_does_not_start_on_a_port_in_use(setting: str, taken: int, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=f"set {setting} "):
+        await start(settings(tmp_path, queue="memory://", store="memory://", blobs="memory://", **{setting: taken}))
+
+
+async def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        await start(settings(tmp_path, models=("ecko",), trusted_models=("echo", "oracle")))
+    assert caught.value.mistakes == ("ecko (there: echo, oracle)",)
+
+
+# --------------------------------------------------------------------------------------------------------- crash points
+
+DIES = """
+import sys
+from forebay.assembly.process import arm_crash_point
+from forebay.core.crash import reach
+
+arm_crash_point("here:2")
+for place in ("here", "there", "there", "here"):
+    print(place, flush=True)
+    reach(place)
+print("alive", flush=True)
+"""
+
+
+def test_a_process_dies_the_nth_time_that_it_reaches_its_crash_point() -> None:
+    died = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60, check=False)
+    assert (died.returncode, died.stdout.split()) == (-9, ["here", "there", "there", "here"])
+
+
+def test_a_process_without_a_crash_point_goes_on() -> None:
+    script = DIES.replace('"here:2"', '""')
+    lives = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (lives.returncode, lives.stdout.split()[-1]) == (0, "alive")
