@@ -35,3 +35,10 @@ def test_a_turn_goes_to_a_candidate(rounds: list[list[Lane]]) -> None:
     wheel = LaneWheel()
     for lanes in rounds:
         assert wheel.turn(lanes) in lanes
+
+
+@given(st.sampled_from(list(Lane)), st.lists(st.sets(st.sampled_from(list(Lane))), min_size=24, max_size=60))
+def test_a_lane_with_work_is_not_starved_by_lanes_that_come_and_go(lane: Lane, others: list[set[Lane]]) -> None:
+    wheel = LaneWheel()
+    turns = [wheel.turn(sorted(rivals | {lane}, key=list(Lane).index)) for rivals in others]
+    assert lane in turns[:24]
