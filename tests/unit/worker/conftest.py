@@ -223,6 +223,24 @@ async def start_runner(handlers: Handlers) -> AsyncIterator[StartRunner]:
         await runner.kill()
 
 
+@pytest.fixture(scope="module")
+async def lent(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Runner]]:
+    """The runner of a module's tests that leave it as they found it."""
+    runner = Runner(Handlers(tmp_path_factory.mktemp("lent") / MODEL).spec(), decode_threads=1, load_timeout_s=LONG_S)
+    await runner.start()
+    yield [runner]
+    await runner.kill()
+
+
+@pytest.fixture
+def runner(lent: list[Runner]) -> Runner:
+    """A runner with the model loaded, for a test that ends no runner: starting one costs more than most tests."""
+    [runner] = lent
+    assert not runner.died.is_set(), "an earlier test ended it"
+    assert not runner.outstanding, "an earlier test left a batch in it"
+    return runner
+
+
 def item(value: Any, number: int = 1, attempt: int = 1) -> frames.Item:
     return frames.Item(job_id(number), attempt, JSON, json.dumps(value).encode(), {})
 

@@ -45,18 +45,15 @@ async def failure(batch: asyncio.Task[Any]) -> BatchFailed:
 # -------------------------------------------------------------------------------------------------------------- answers
 
 
-async def test_a_batch_is_answered_with_one_outcome_per_input_in_order(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_a_batch_is_answered_with_one_outcome_per_input_in_order(runner: Runner) -> None:
     assert await predict(runner, *[ECHO | {"n": n} for n in range(5)]) == [ECHO | {"n": n} for n in range(5)]
 
 
-async def test_an_input_that_the_model_refuses_fails_alone(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_an_input_that_the_model_refuses_fails_alone(runner: Runner) -> None:
     assert await predict(runner, ECHO, {"do": "refuse"}, ECHO) == [ECHO, "refused", ECHO]
 
 
-async def test_an_input_that_cannot_be_decoded_fails_alone(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_an_input_that_cannot_be_decoded_fails_alone(runner: Runner) -> None:
     rubbish = frames.Item("job", 1, JSON, b"{", {})
     done = await within(runner.predict([rubbish, item(ECHO)], begun, LONG_S))
     assert [one.error and one.error.code for one in done.outcomes] == ["bad_json", None]
@@ -70,15 +67,14 @@ async def test_a_loaded_model_tells_its_facts(handlers: Handlers) -> None:
         await runner.kill()
 
 
-async def test_a_batch_that_raises_leaves_the_runner_usable(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_a_batch_that_raises_leaves_the_runner_usable(runner: Runner) -> None:
     with pytest.raises(BatchFailed):
         await predict(runner, ECHO, {"do": "fail"})
     assert await predict(runner, ECHO) == [ECHO]
 
 
-async def test_a_batch_that_raises_says_no_more_than_the_kind_of_error(start_runner: StartRunner) -> None:
-    raised = await failure(asyncio.create_task(predict(await start_runner(), {"do": "fail"})))
+async def test_a_batch_that_raises_says_no_more_than_the_kind_of_error(runner: Runner) -> None:
+    raised = await failure(asyncio.create_task(predict(runner, {"do": "fail"})))
     assert (raised.code, raised.lost_runner, raised.begun) == ("model_error", False, True)
     assert "secret" not in raised.message
 
@@ -93,13 +89,12 @@ async def test_a_model_that_raises_leaves_no_input_in_the_log(
     assert ("model.raised" in logged, "diary" in logged) == (True, False)
 
 
-async def test_a_model_says_of_a_whole_batch_whether_it_may_be_tried_again(start_runner: StartRunner) -> None:
-    raised = await failure(asyncio.create_task(predict(await start_runner(), {"do": "later_all"})))
+async def test_a_model_says_of_a_whole_batch_whether_it_may_be_tried_again(runner: Runner) -> None:
+    raised = await failure(asyncio.create_task(predict(runner, {"do": "later_all"})))
     assert (raised.code, raised.retryable, raised.lost_runner) == ("nobody_now", True, False)
 
 
-async def test_a_second_batch_waits_in_the_runner_for_the_first(start_runner: StartRunner, gate: Gate) -> None:
-    runner = await start_runner()
+async def test_a_second_batch_waits_in_the_runner_for_the_first(runner: Runner, gate: Gate) -> None:
     first = asyncio.create_task(predict(runner, gate.input))
     await gate.reached()
     second = asyncio.create_task(predict(runner, ECHO))
@@ -247,12 +242,11 @@ async def test_a_batch_that_hangs_ends_after_its_time_with_its_runner(start_runn
     assert gone(runner.pid)
 
 
-async def test_a_second_batch_is_timed_from_when_it_is_first(start_runner: StartRunner, gate: Gate) -> None:
-    runner = await start_runner()
+async def test_a_second_batch_is_timed_from_when_it_is_first(runner: Runner, gate: Gate) -> None:
     first = asyncio.create_task(predict(runner, gate.input))
     await gate.reached()
-    second = asyncio.create_task(predict(runner, ECHO, timeout_s=0.4))
-    await asyncio.sleep(0.6)  # what the first takes, and more than the second has
+    second = asyncio.create_task(predict(runner, ECHO, timeout_s=0.3))
+    await asyncio.sleep(0.4)  # what the first takes, and more than the second has
     gate.open()
     assert [await within(first), await within(second)] == [[gate.input], [ECHO]]
 
@@ -268,29 +262,26 @@ async def test_a_second_batch_that_hangs_ends_after_its_own_time(start_runner: S
     assert (await failure(second)).message == "the run took more than 0.2 s"
 
 
-async def test_recording_an_attempt_may_take_longer_than_a_run(start_runner: StartRunner) -> None:
-    runner = await start_runner()
-    done = await within(runner.predict([item(ECHO)], lambda: asyncio.sleep(0.5), timeout_s=0.2))
+async def test_recording_an_attempt_may_take_longer_than_a_run(runner: Runner) -> None:
+    done = await within(runner.predict([item(ECHO)], lambda: asyncio.sleep(0.3), timeout_s=0.2))
     assert [one.error for one in done.outcomes] == [None]
 
 
-async def test_the_time_that_recording_an_attempt_takes_is_not_taken_from_the_run(start_runner: StartRunner) -> None:
-    runner = await start_runner()
-    slow = item({"do": "take", "seconds": 0.6})
-    done = await within(runner.predict([slow], lambda: asyncio.sleep(0.6), timeout_s=1.0))
+async def test_the_time_that_recording_an_attempt_takes_is_not_taken_from_the_run(runner: Runner) -> None:
+    slow = item({"do": "take", "seconds": 0.4})
+    done = await within(runner.predict([slow], lambda: asyncio.sleep(0.4), timeout_s=0.7))
     assert [one.error for one in done.outcomes] == [None]
 
 
-async def test_a_second_batch_recorded_late_has_its_whole_time(start_runner: StartRunner, gate: Gate) -> None:
-    runner = await start_runner()
+async def test_a_second_batch_recorded_late_has_its_whole_time(runner: Runner, gate: Gate) -> None:
     recorded = asyncio.Event()
     first = asyncio.create_task(predict(runner, gate.input))
     await gate.reached()
-    late = runner.predict([item({"do": "take", "seconds": 0.6})], lambda: _wait(recorded), timeout_s=1.0)
+    late = runner.predict([item({"do": "take", "seconds": 0.4})], lambda: _wait(recorded), timeout_s=0.7)
     second = asyncio.create_task(late)
     gate.open()
     await within(first)
-    await asyncio.sleep(0.6)  # what the record takes while this batch is first
+    await asyncio.sleep(0.4)  # what the record takes while this batch is first
     recorded.set()
     assert [one.error for one in (await within(second)).outcomes] == [None]
 
@@ -312,8 +303,7 @@ async def test_a_batch_whose_attempt_cannot_be_recorded_is_not_run(
     assert handlers.calls == [[(item(ECHO, 0).job_id, 1)]]
 
 
-async def test_after_an_attempt_that_was_not_recorded_the_runner_is_free(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_after_an_attempt_that_was_not_recorded_the_runner_is_free(runner: Runner) -> None:
     with pytest.raises(Unavailable):
         await within(runner.predict([item(ECHO)], no_record, LONG_S))
     assert (runner.outstanding, await predict(runner, ECHO)) == (0, [ECHO])
@@ -339,8 +329,7 @@ async def until_called(handlers: Handlers) -> None:
         await until(lambda: handlers.calls)
 
 
-async def test_a_caller_who_goes_away_leaves_the_runner_usable(start_runner: StartRunner, gate: Gate) -> None:
-    runner = await start_runner()
+async def test_a_caller_who_goes_away_leaves_the_runner_usable(runner: Runner, gate: Gate) -> None:
     batch = asyncio.create_task(predict(runner, gate.input))
     await gate.reached()
     batch.cancel()
@@ -388,8 +377,7 @@ async def test_a_frame_longer_than_what_follows_ends_with_the_run_timeout(start_
     assert endless.code == "run_timeout"
 
 
-async def test_an_answer_to_a_batch_that_was_never_given_is_passed_over(start_runner: StartRunner) -> None:
-    runner = await start_runner()
+async def test_an_answer_to_a_batch_that_was_never_given_is_passed_over(runner: Runner) -> None:
     words = say(forged(OUTPUT, number=99), go_on=True)
     assert await predict(runner, words) == [words]
 
@@ -459,13 +447,20 @@ async def test_a_runner_can_be_killed_again(times: int, start_runner: StartRunne
 # ------------------------------------------------------------------------------------------------------ what it can see
 
 
-@pytest.fixture
-async def spied(monkeypatch: pytest.MonkeyPatch, start_runner: StartRunner) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+async def spied() -> dict[str, Any]:
     """What a model sees of the service, whose environment holds settings and credentials."""
-    for name in ("FOREBAY_SECRETS", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
-    runner = await start_runner(ModelSpec(name="spy", version="1", task="json", runtime="python", folder=str(SPY)))
+    runner = Runner(
+        ModelSpec(name="spy", version="1", task="json", runtime="python", folder=str(SPY)),
+        decode_threads=1,
+        load_timeout_s=LONG_S,
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("FOREBAY_SECRETS", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "OMP_NUM_THREADS"):
+            environment.setenv(name, "1")
+        await runner.start()
     seen: dict[str, Any] = (await predict(runner, {}))[0]
+    await runner.kill()
     return seen
 
 

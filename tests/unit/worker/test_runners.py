@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from forebay.adapters.memory import MemoryFleet
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.telemetry.metrics import Metrics
-from forebay.worker.runners import RunnerPlan, Runners
+from forebay.worker.runners import RunnerPlan, Runners, Seat
 
 LOADS_IF_TOLD = HANDLER.replace(
     "self.folder = folder", 'self.folder = folder\n        assert (folder / "loads").exists(), "not told to load"'
@@ -79,6 +79,41 @@ async def keep() -> AsyncIterator[Keep]:
     yield start
     for one in kept:
         await one.stop()
+
+
+@pytest.fixture(scope="module")
+async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kept]:
+    """One runner, kept for all tests that only take seats in it."""
+    kept = Kept(Handlers(tmp_path_factory.mktemp("alone") / MODEL).spec())
+    await kept.ready()
+    yield kept
+    await kept.stop()
+
+
+class Seats:
+    """Takes seats for one test."""
+
+    def __init__(self, runners: Runners) -> None:
+        self._runners = runners
+        self.taken: list[Seat] = []
+
+    def take(self, *, pipelined: bool = False, apart: bool = False) -> bool:
+        """Whether there was one."""
+        seat = self._runners.seat(pipelined=pipelined, apart=apart)
+        self.taken += [seat] if seat else []
+        return seat is not None
+
+    def leave(self) -> None:
+        while self.taken:
+            self.taken.pop().leave()
+
+
+@pytest.fixture
+def seats(alone: Kept) -> Iterator[Seats]:
+    """Of one idle runner."""
+    seats = Seats(alone.runners)
+    yield seats
+    seats.leave()
 
 
 def kill(pid: int) -> None:
@@ -181,32 +216,34 @@ async def test_ready_is_cleared_while_no_runner_has_the_model(keep: Keep, handle
 # ---------------------------------------------------------------------------------------------------------------- seats
 
 
-async def test_an_idle_runner_has_one_seat(keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    seats = [kept.runners.seat(pipelined=False, apart=False) for _ in range(2)]
-    assert [bool(seat) for seat in seats] == [True, False]
+async def test_an_idle_runner_has_one_seat(seats: Seats) -> None:
+    assert [seats.take() for _ in range(2)] == [True, False]
 
 
-async def test_a_busy_runner_has_one_more_seat_for_a_full_batch(keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    seats = [kept.runners.seat(pipelined=True, apart=False) for _ in range(3)]
-    assert [bool(seat) for seat in seats] == [True, True, False]
+async def test_a_busy_runner_has_one_more_seat_for_a_full_batch(seats: Seats) -> None:
+    assert [seats.take(pipelined=True) for _ in range(3)] == [True, True, False]
 
 
-async def test_a_batch_apart_sits_only_in_an_idle_runner(keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    assert kept.runners.seat(pipelined=False, apart=False)
-    assert kept.runners.seat(pipelined=True, apart=True) is None
+async def test_a_batch_apart_sits_only_in_an_idle_runner(seats: Seats) -> None:
+    assert [seats.take(), seats.take(pipelined=True, apart=True)] == [True, False]
 
 
-async def test_nobody_sits_beside_a_batch_apart(keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    assert kept.runners.seat(pipelined=False, apart=True)
-    assert kept.runners.seat(pipelined=True, apart=False) is None
+async def test_nobody_sits_beside_a_batch_apart(seats: Seats) -> None:
+    assert [seats.take(apart=True), seats.take(pipelined=True)] == [True, False]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_seat_that_was_left_can_be_taken_again(apart: bool, seats: Seats) -> None:
+    seats.take(apart=apart)
+    seats.leave()
+    assert seats.take(apart=apart)
+
+
+async def test_whoever_waits_for_a_seat_is_woken_when_one_is_left(alone: Kept, seats: Seats) -> None:
+    seats.take()
+    alone.changed.clear()
+    seats.leave()
+    assert alone.changed.is_set()
 
 
 async def test_a_full_batch_goes_to_an_idle_runner_before_a_busy_one(keep: Keep, handlers: Handlers) -> None:
@@ -214,26 +251,6 @@ async def test_a_full_batch_goes_to_an_idle_runner_before_a_busy_one(keep: Keep,
     await kept.ready(2)
     seats = [kept.runners.seat(pipelined=True, apart=False) for _ in range(2)]
     assert len({seat.runner.pid for seat in seats if seat}) == 2
-
-
-@pytest.mark.parametrize("apart", [False, True])
-async def test_a_seat_that_was_left_can_be_taken_again(apart: bool, keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    seat = kept.runners.seat(pipelined=False, apart=apart)
-    assert seat
-    seat.leave()
-    assert kept.runners.seat(pipelined=False, apart=apart)
-
-
-async def test_whoever_waits_for_a_seat_is_woken_when_one_is_left(keep: Keep, handlers: Handlers) -> None:
-    kept = keep(handlers.spec())
-    await kept.ready()
-    seat = kept.runners.seat(pipelined=False, apart=False)
-    assert seat
-    kept.changed.clear()
-    seat.leave()
-    assert kept.changed.is_set()
 
 
 async def test_whoever_waits_for_a_seat_is_woken_when_a_runner_is_ready(keep: Keep, handlers: Handlers) -> None:
