@@ -77,6 +77,12 @@ class World:
             assert time.monotonic() < deadline, f"not {status} after {LONG_S:g} s"
             await asyncio.sleep(0.002)
 
+    async def counts(self, name: str, number: int) -> None:
+        deadline = time.monotonic() + LONG_S
+        while self.count(name) < number:
+            assert time.monotonic() < deadline, f"{name} not {number} after {LONG_S:g} s"
+            await asyncio.sleep(0.002)
+
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"forebay_{name}_total", labels) or 0.0
 
@@ -233,7 +239,7 @@ async def test_two_projectors_apply_every_fact_once(world: World) -> None:
         for n in range(50):
             await world.accept(n)
             await world.say(succeeded(n, OUTPUT))
-        await world.reaches(49, JobStatus.SUCCEEDED)
+        await world.counts("projector_facts", 100)
     assert world.count("projector_facts") == 100
 
 
