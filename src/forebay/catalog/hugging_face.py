@@ -50,7 +50,10 @@ def read_config(path: Path, mistakes: list[str]) -> Mapping[str, Any]:
 
 def task_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
     """The task that the files speak for, and "" or the reason why they speak for none."""
-    named = [config.get("task"), config.get("pipeline_tag"), _model_card_tag(folder)]
+    try:
+        named = [config.get("task"), config.get("pipeline_tag"), _model_card_tag(folder)]
+    except OSError as error:
+        return "", f"README.md cannot be read ({error.strerror})"
     for name in named:
         if isinstance(name, str) and name in TASK_OPTIONS:
             return name, ""

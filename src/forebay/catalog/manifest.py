@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from forebay.catalog.options import Count, Name
-from forebay.catalog.tables import read_table
+from forebay.catalog.tables import expected, read_table
 from forebay.core.batching import BatchPolicy
 from forebay.core.model import ModelLimits
 from forebay.core.retry import RetryPolicy
@@ -18,12 +18,15 @@ from forebay.core.retry import RetryPolicy
 MANIFEST = "model.toml"
 MAX_BYTES = 1024 * 1024
 """A model.toml with 1000 labels in it has 30 KB; what is larger than this is not one."""
+MAX_SIZE = 2**62
+"""No machine has so many bytes, and it fits wherever a spec is written (msgspec) or set as a limit (RLIM_INFINITY)."""
 
 Delay = Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")]
 Duration = Annotated[float, Meta(gt=0, le=30 * 24 * 3600, description="seconds, more than 0 and at most 30 days")]
 Size = Annotated[
-    Annotated[int, Meta(ge=1)] | Annotated[str, Meta(pattern=r"^\s*\d+(\.\d+)?\s*([KMGT]i?)?B?\s*$")],
-    Meta(description='bytes as a number, or text such as "4GiB" or "512MB"'),
+    Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+    | Annotated[str, Meta(pattern=r"^\s*\d{1,19}(\.\d{1,9})?\s*([KMGT]i?)?B?\s*$")],
+    Meta(description='bytes as a number, or text such as "4GiB" or "512MB"; 1 to 2**62 of them'),
 ]
 Attempts = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
 BatchSize = Annotated[int, Meta(ge=1, le=4096, description="a whole number from 1 to 4096")]
@@ -120,7 +123,14 @@ def read_manifest(path: Path, mistakes: list[str]) -> Manifest:
     except tomllib.TOMLDecodeError as error:
         mistakes.append(f"is not TOML: {error}")
         return Manifest()
-    return read_table(table, Manifest, mistakes)
+    except RecursionError:
+        mistakes.append("is nested too deep; no key takes more than a table of lists")
+        return Manifest()
+    manifest = read_table(table, Manifest, mistakes)
+    size = manifest.limits.memory_bytes
+    if not 1 <= byte_count(size) <= MAX_SIZE:
+        mistakes.append(f"limits.memory_bytes: found {size!r}; write {expected(Size)}")
+    return manifest
 
 
 def byte_count(size: int | str) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from forebay.catalog.artifacts import is_version, runtime_of
 from forebay.catalog.catalog import Catalog
 from forebay.catalog.folders import link_problems, model_folders, name_problem, names_by_file, version_folders
@@ -18,6 +20,8 @@ from forebay.catalog.runtime_facts import describe_runtime
 from forebay.catalog.tables import read_table
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelSpec
+
+log = structlog.get_logger()
 
 
 def read_models(folder: str | Path, trusted_models: Collection[str] = ()) -> Catalog:
@@ -44,7 +48,12 @@ def read_models(folder: str | Path, trusted_models: Collection[str] = ()) -> Cat
     problems: dict[str, tuple[str, ...]] = {}
     for model in models:
         found = _Model(root, model, model.name in trusted_models)
-        versions = found.read(inside)
+        try:
+            versions = found.read(inside)
+        except Exception as error:  # whatever it is, the other models shall be served
+            log.exception("catalog.model_failed", model=model.name)
+            found.problems.append(f"{model.name}: cannot be described ({type(error).__name__}); the log has the reason")
+            versions = {}
         if versions:
             specs[model.name] = versions
         if found.problems:

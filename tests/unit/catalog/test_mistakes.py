@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.catalog.conftest import Write
 from tests.unit.runtimes import onnx_writer
 
-from forebay.catalog import read_models
-from forebay.catalog.manifest import byte_count
+from forebay.catalog import read_models, reading
+from forebay.catalog.manifest import Manifest, byte_count, read_manifest
 from forebay.catalog.onnx_file import NotOnnx, read_onnx_facts
 
 MANIFESTS = [
@@ -26,6 +29,10 @@ MANIFESTS = [
     ("[batching]\nmax_queue_delay_s = nan", ["batching.max_queue_delay_s: found nan; write seconds"]),
     ("[limits]\nrun_timeout_s = inf", ["limits.run_timeout_s: found inf; write seconds"]),
     ('[limits]\nmemory_bytes = "lots"', ["limits.memory_bytes: found 'lots'; write bytes", "4GiB"]),
+    ('[limits]\nmemory_bytes = "99999999TB"', ["limits.memory_bytes: found '99999999TB'; write bytes", "2**62"]),
+    ('[limits]\nmemory_bytes = "0B"', ["limits.memory_bytes: found '0B'; write bytes"]),
+    ("[limits]\nmemory_bytes = 12345678901234567890123", ["limits.memory_bytes: found 1234567890", "write bytes"]),
+    (f'[limits]\nmemory_bytes = "1{"0" * 400}"', ["limits.memory_bytes: found '1000", "write bytes"]),
     ("[limits]\nmax_pixels = 0", ["limits.max_pixels: found 0; write a whole number of at least 1"]),
     ("[retry]\nmax_attempts = 0", ["retry.max_attempts: found 0; write a whole number from 1 to 100"]),
     ("batching = 3", ["batching: found 3; write a table, [batching]"]),
@@ -48,10 +55,11 @@ MANIFESTS = [
     ('[python]\nhandler = "model:Model"', ["python: the runtime is 'onnx', so [python] has no meaning; remove it"]),
     ("[options]\nbatchd = true", ["options.batchd:", "did you mean 'batched'?"]),
     ("task = ", ["is not TOML"]),
+    (f"x = {'[' * 5000}{']' * 5000}", ["is nested too deep"]),
 ]
 
 
-@pytest.mark.parametrize(("manifest", "fragments"), MANIFESTS, ids=[manifest for manifest, _ in MANIFESTS])
+@pytest.mark.parametrize(("manifest", "fragments"), MANIFESTS, ids=[manifest[:60] for manifest, _ in MANIFESTS])
 def test_a_mistake_in_model_toml_names_key_and_remedy(
     write: Write, tensor_file: bytes, manifest: str, fragments: list[str]
 ) -> None:
@@ -123,6 +131,38 @@ def test_a_mistake_in_a_folder_names_file_and_remedy(
     (problem,) = catalog.problems["m"]
     for fragment in fragments:
         assert fragment in problem
+
+
+def test_a_model_card_that_cannot_be_read_costs_its_model_only(
+    write: Write, tensor_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, *arguments: Any) -> Any:
+        if path.name == "README.md":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return whole(path, *arguments)
+
+    models = write({"m/1/README.md": "", "m/1/model.onnx": tensor_file, "fine/1/model.onnx": tensor_file})
+    whole = Path.open
+    monkeypatch.setattr(Path, "open", denied)
+    catalog = read_models(models)
+    assert catalog.names() == ("fine",)
+    assert "README.md cannot be read (Permission denied); write task" in catalog.problems["m"][0]
+
+
+def test_what_nobody_foresaw_in_one_model_costs_the_others_nothing(
+    write: Write, tensor_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unforeseen(path: Path, mistakes: list[str]) -> Manifest:
+        if path.parent.name == "m":
+            raise ZeroDivisionError
+        return read_manifest(path, mistakes)
+
+    monkeypatch.setattr(reading, "read_manifest", unforeseen)
+    with structlog.testing.capture_logs() as logs:
+        catalog = read_models(write({"m/1/model.onnx": tensor_file, "fine/1/model.onnx": tensor_file}))
+    assert catalog.names() == ("fine",)
+    assert catalog.problems["m"] == ("m: cannot be described (ZeroDivisionError); the log has the reason",)
+    assert [(one["event"], one["exc_info"]) for one in logs] == [("catalog.model_failed", True)]
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "weights.bin"])
