@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+_FIRST = datetime.min.replace(tzinfo=UTC).timestamp()
+_END = datetime.max.replace(tzinfo=UTC).timestamp()  # rounded up to the year 10000, since a float is not so fine
+
 
 def to_rfc3339(at: float) -> str:
     """`1764000000.25` -> `2025-11-24T16:00:00.250000Z`. Always six decimals, so that text sorts as time does."""
@@ -11,8 +14,12 @@ def to_rfc3339(at: float) -> str:
 
 
 def from_rfc3339(text: str) -> float:
-    """The inverse, for any RFC 3339 offset. Raises ValueError when the text is no time or names no offset."""
+    """The inverse, for any RFC 3339 offset. Raises ValueError when the text is no time or names no offset, or when the
+    offset carries it to where `to_rfc3339` could not write it."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError(f"{text!r} names no offset; write it like 2026-11-23T18:00:00Z")
-    return at.timestamp()
+    seconds = at.timestamp()
+    if not _FIRST <= seconds < _END:
+        raise ValueError(f"{text!r} is outside of the years 1 to 9999 in UTC")
+    return seconds

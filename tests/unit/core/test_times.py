@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,22 @@ def test_text_sorts_as_time_does(one: int, two: int) -> None:
 )
 def test_other_ways_to_write_a_time_are_read(text: str) -> None:
     assert from_rfc3339(text) == 1_764_000_000.0
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59.999999Z"]
+)
+def test_a_time_that_could_not_be_written_again_is_refused(text: str) -> None:
+    """The last is the last microsecond of all, which a float cannot tell from the year 10000."""
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        from_rfc3339(text)
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_whatever_is_read_can_be_written_again(at: datetime) -> None:
+    with contextlib.suppress(ValueError):
+        seconds = from_rfc3339(at.isoformat())
+        assert from_rfc3339(to_rfc3339(seconds)) == pytest.approx(seconds, abs=1e-4)
 
 
 @pytest.mark.parametrize("text", ["", "now", "2025-11-24T16:00:00", "2025-11-24", "2025-13-24T16:00:00Z", "1764000000"])
