@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,11 +27,17 @@ def id_secrets(settings: Settings) -> Sequence[bytes]:
     only."""
     if settings.secret_bytes:
         return settings.secret_bytes
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     path = settings.data_dir / "secret"
-    if not path.exists():
-        _make_secret(path)
-    secret = path.read_text().strip().encode()
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _make_secret(path)
+        secret = path.read_text().strip().encode()
+    except OSError as error:
+        raise Misconfigured(
+            f"the data folder {settings.data_dir} cannot be used: {error.strerror}; let this user write to it, or name "
+            "another folder with data_dir (FOREBAY_DATA_DIR, --data-dir)"
+        ) from error
     if len(secret) < SECRET_MIN_BYTES:
         raise Misconfigured(
             f"{path} holds no whole secret; put it back from a copy, or delete it: ids issued with it are then unknown"
@@ -104,12 +111,13 @@ def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
 
 
 @contextlib.contextmanager
-def on_signals(stopping: asyncio.Event, on_stop: Callable[[], None]) -> Iterator[None]:
+def on_signals(stopping: asyncio.Event, on_stop: Callable[[], None], *, kept: bool = True) -> Iterator[None]:
     """First SIGINT or SIGTERM: stop in order. Second: end at once; runners die with us, and nothing accepted is
-    lost."""
+    lost where it is `kept`."""
 
     def stop() -> None:
         if stopping.is_set():
+            _say_killed(kept)
             os._exit(128 + signal.SIGINT)
         stopping.set()
         on_stop()
@@ -122,6 +130,13 @@ def on_signals(stopping: asyncio.Event, on_stop: Callable[[], None]) -> Iterator
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _say_killed(kept: bool) -> None:
+    what = "nothing accepted is lost, what was not finished runs again at the next start" if kept else "jobs are lost"
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed, and that must keep nobody alive
+        sys.stderr.write(f"killed by a second signal: {what}\n")
+        sys.stderr.flush()
 
 
 def arm_crash_point(crash_at: str) -> None:

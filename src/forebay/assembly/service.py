@@ -18,6 +18,7 @@ from msgspec import Struct
 from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
+from forebay.assembly.unserved import log_unserved
 from forebay.catalog import Catalog, read_models
 from forebay.core.errors import Misconfigured
 from forebay.core.ids import IdMint
@@ -79,6 +80,7 @@ async def serve(
     arm_crash_point(settings.crash_at)
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
+    log_unserved(catalog, settings.models, settings.trusted_models)
     mint = IdMint(id_secrets(settings), secrets.token_bytes)
     metrics = Metrics()
     async with open_backends(settings) as backends, contextlib.AsyncExitStack() as sockets:
@@ -136,7 +138,7 @@ class _Service:
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
             tasks.create_task(self._admin[0].serve([self._admin[1]]), name="admin")
-            with on_signals(self._stopping, on_stop):
+            with on_signals(self._stopping, on_stop, kept=self._settings.queue != "memory://"):
                 await self._until_ready()
                 if not self._stopping.is_set():
                     on_ready(await self._addresses())

@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.assembly import serve
+from forebay.assembly.backends import open_backends
 from forebay.assembly.process import arm_crash_point, id_secrets, listener, url_of
 from forebay.core import crash
 from forebay.core.errors import Misconfigured
@@ -72,6 +74,56 @@ def test_a_secret_that_was_cut_short_is_refused_and_not_replaced(tmp_path: Path)
         id_secrets(settings(tmp_path))
 
 
+# --------------------------------------------------------------------------------------------------------- data folder
+
+
+def test_a_data_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
+    id_secrets(settings(tmp_path))
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+async def test_the_database_is_for_its_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+        files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").glob("forebay.db*")}
+    assert files.pop("forebay.db") == 0o600
+    assert set(files.values()) <= {0o600}
+
+
+REMEDY = r"data cannot be used: .*; let this user write to it, or name another folder with data_dir \(FOREBAY_DATA_DIR"
+
+
+def test_a_data_folder_that_is_a_file_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(Misconfigured, match=REMEDY):
+        id_secrets(settings(tmp_path))
+
+
+async def test_a_data_folder_that_is_a_file_is_no_queue_either(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(Misconfigured, match=REMEDY):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+            pass
+
+
+def test_a_data_folder_that_cannot_be_written_to_is_named_with_the_setting_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)  # the user of the tests may be one who may write anywhere
+    with pytest.raises(Misconfigured, match=REMEDY):
+        id_secrets(settings(tmp_path))
+
+
+async def test_a_database_that_is_a_folder_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
+    (tmp_path / "data" / "forebay.db").mkdir(parents=True)
+    with pytest.raises(Misconfigured, match=r"forebay\.db cannot be used: .*data_dir \(FOREBAY_DATA_DIR"):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+            pass
+
+
 # --------------------------------------------------------------------------------------------------------------- ports
 
 
@@ -124,6 +176,44 @@ async def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: 
     with pytest.raises(Misconfigured) as caught:
         await start(settings(tmp_path, models=("ecko",), trusted_models=("echo", "oracle")))
     assert caught.value.mistakes == ("ecko (there: echo, oracle)",)
+
+
+async def test_what_the_models_folder_cannot_serve_is_logged_once_each(tmp_path: Path, taken: int) -> None:
+    with capture_logs() as logged, pytest.raises(Misconfigured):
+        await start(settings(tmp_path, trusted_models=("oracle", "ecko"), port=taken))
+    events = [event for event in logged if event["event"] == "model.unavailable"]
+    assert [event["model"] for event in events] == ["echo", "spy", "troublesome"]
+    assert "FOREBAY_TRUSTED_MODELS=echo" in events[0]["reason"]
+    [unknown] = [event for event in logged if event["event"] == "trusted_model.not_found"]
+    assert (unknown["model"], unknown["did_you_mean"], unknown["log_level"]) == ("ecko", "echo", "warning")
+    assert unknown["known"] == ["echo", "oracle", "spy", "troublesome"]
+
+
+# -------------------------------------------------------------------------------------------------------------- signals
+
+STOPS = """
+import asyncio, os, signal, sys
+from forebay.assembly.process import on_signals
+
+async def main():
+    stopping = asyncio.Event()
+    with on_signals(stopping, lambda: print("stopping", flush=True), kept=sys.argv[1] == "kept"):
+        os.kill(os.getpid(), signal.SIGINT)
+        await stopping.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("queue", "words"), [("kept", "nothing accepted is lost"), ("memory", "jobs are lost")])
+def test_a_second_signal_says_what_becomes_of_the_jobs(queue: str, words: str) -> None:
+    command = [sys.executable, "-c", STOPS, queue]
+    died = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (died.returncode, died.stdout) == (130, "stopping\n")
+    assert died.stderr.startswith("killed by a second signal: ")
+    assert words in died.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- crash points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -44,6 +45,7 @@ class Database:
         """Raises FolderInUse, or Misconfigured for a file that this version cannot use. Returns itself."""
         self._lock.acquire()
         try:
+            self._make_private()
             self._writing = self._connect(CACHE_KIB)
             self._writing.pragma("journal_mode", "wal")
             self._writing.pragma("journal_size_limit", RESET_PAGES * PAGE_BYTES)
@@ -61,6 +63,16 @@ class Database:
         self._checkpointer.start()
         self._writer.start()
         return self
+
+    def _make_private(self) -> None:
+        """A new file is for its owner only; SQLite gives its write-ahead log the same permissions."""
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as exc:
+            raise Misconfigured(
+                f"{self.path} cannot be used: {exc.strerror}; let this user read and write it, or name another folder "
+                "with data_dir (FOREBAY_DATA_DIR, --data-dir)"
+            ) from exc
 
     def write(
         self,

@@ -23,10 +23,13 @@ class FolderLock:
     def acquire(self) -> None:
         """Raises FolderInUse, naming the holder, at once if it is held; Misconfigured if the folder cannot be used."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
-            raise Misconfigured(f"the data folder {self._path.parent} cannot be used: {exc.strerror}") from exc
+            raise Misconfigured(
+                f"the data folder {self._path.parent} cannot be used: {exc.strerror}; let this user write to it, or "
+                "name another folder with data_dir (FOREBAY_DATA_DIR, --data-dir)"
+            ) from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
