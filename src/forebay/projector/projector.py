@@ -36,13 +36,13 @@ class Projector:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._behind_s: dict[str, float] = {}
+        self._reached: dict[str, float] = {}  # by source that is behind: up to which time its facts are applied
         self._stopping = asyncio.Event()
 
     def lag_s(self) -> float:
-        """Seconds by which visible state is known to be behind the log; 0.0 when the end was reached at the last
-        read."""
-        return max(self._behind_s.values(), default=0.0)
+        """Seconds by which visible state may be behind the log: the age of the newest fact that is applied; 0.0 once a
+        read has found nothing more, and before the first one."""
+        return max(0.0, self._clock() - min(self._reached.values())) if self._reached else 0.0
 
     def stop(self) -> None:
         """Apply what the log holds now, then `run()` returns: so an outcome published before is visible after."""
@@ -74,32 +74,34 @@ class Projector:
         while True:
             try:
                 position: str | None = await self._store.position(source)
+                wait_s = 0.0
                 while position is not None:
-                    position = await self._step(source, position)
+                    reached, position = position, await self._step(source, position, wait_s)
+                    wait_s = READ_WAIT_S if position == reached else 0.0  # the end is known before it is waited at
                 log.info("projector.overtaken", source=source)
             except Unavailable as error:
                 log.warning("projector.backend_away", source=source, error=error.message)
                 await asyncio.sleep(error.retry_after_s)
 
-    async def _step(self, source: str, position: str, wait_s: float = READ_WAIT_S) -> str | None:
+    async def _step(self, source: str, position: str, wait_s: float) -> str | None:
         """The next position, or None when another projector has advanced this source."""
         batch = await self._events.read(source, position, READ_LIMIT, wait_s)
-        self._note_lag(batch)
         if batch.end == position:
+            self._reached.pop(source, None)
+            self._metrics.projector_lag.set(self.lag_s())
             return position
+        if batch.facts:
+            self._reached.setdefault(source, _at(batch.facts[0]))
         crash.reach("projector.before_project")
         changed = await self._store.project(batch)
         crash.reach("projector.after_project")
         if changed is None:
             return None
+        if batch.facts:
+            self._reached[source] = _at(batch.facts[-1])
+        self._metrics.projector_lag.set(self.lag_s())
         self._count(batch, changed)
         return batch.end
-
-    def _note_lag(self, batch: LogBatch) -> None:
-        newest = _at(batch.facts[-1]) if batch.facts else None
-        age_s = 0.0 if newest is None else max(0.0, self._clock() - newest)
-        self._behind_s[batch.source] = age_s if len(batch.facts) >= READ_LIMIT else 0.0
-        self._metrics.projector_lag.set(age_s)
 
     def _count(self, batch: LogBatch, changed: Sequence[Job]) -> None:
         self._metrics.projected_facts.inc(len(batch.facts))

@@ -72,7 +72,7 @@ class Metrics:
         )
         self.projector_malformed = counter("forebay_projector_malformed_total", "Log records that nobody can read.")
         self.projector_lag = gauge(
-            "forebay_projector_lag_seconds", "Age of the newest fact applied, at the time it was applied."
+            "forebay_projector_lag_seconds", "Age of the newest fact applied while the log holds more; 0 at its end."
         )
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
