@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from forebay.core.ids import SECRET_MIN_BYTES
 
@@ -34,6 +34,10 @@ class Meaning(Struct, frozen=True):
 
 def _worker_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -202,10 +206,11 @@ class Settings(BaseModel):
     ] = 25.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
+        BeforeValidator(_lower),
         Meaning(
             "Least severe log event that is written. `debug` tells of every job, `info` of every batch.",
             "One line per batch can be read; one per job costs more than the job.",
-            "debug, info, warning or error",
+            "debug, info, warning or error, in any case",
         ),
     ] = "info"
     log_format: Annotated[

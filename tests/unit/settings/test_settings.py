@@ -96,6 +96,12 @@ def test_every_type_can_be_read_from_the_file(tmp_path: Path) -> None:
     assert settings.secret_bytes == (b"0123456789abcdef",)
 
 
+def test_a_log_level_may_be_given_in_any_case(tmp_path: Path) -> None:
+    assert load_settings({}, {"FOREBAY_LOG_LEVEL": "WARNING"}, tmp_path).log_level == "warning"
+    (tmp_path / "forebay.toml").write_text('log_level = "Debug"\n')
+    assert load_settings({}, {}, tmp_path).log_level == "debug"
+
+
 def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
     assert load_settings({}, {"FOREBAY_PORT": "", "FOREBAY_TRUSTED_MODELS": ""}, tmp_path).port == 8000
 
