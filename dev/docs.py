@@ -32,7 +32,9 @@ Lists are separated by commas on the command line and in the environment (`FOREB
 lists in the file (`trusted_models = ["a", "b"]`). Booleans are `true` and `false`. Wrong settings stop the start, all
 mistakes listed at once; unknown keys and unknown `FOREBAY_*` variables are mistakes too.
 
-`FOREBAY_URL` is no setting of the service: it tells `forebay submit`, `jobs` and `models` where one is.
+`FOREBAY_URL` is no setting of the service: it tells `forebay submit`, `jobs` and `models` where one is. Without it (and
+without `--url`) they ask the service that runs on their `data_dir`, which leaves its address in `address.json` there
+while it runs; if none does, the address that `host` and `port` say.
 """
 
 METRICS_HEAD = """\

@@ -13,6 +13,7 @@ from forebay.cli.doctor import doctor
 from forebay.cli.jobs import jobs
 from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
+from forebay.cli.program import program
 from forebay.cli.serving import run, up
 from forebay.cli.submit import submit
 from forebay.core.errors import ForebayError
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0: done, and for `submit` succeeded. 1: not done, with one message that says why. 2: the command line is wrong.
     """
     try:
-        app(args=arguments, prog_name="forebay")
+        app(args=arguments, prog_name=program())
     except ForebayError as error:
         from forebay.cli.screen import visible
 

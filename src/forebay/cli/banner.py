@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from rich.text import Text
 
 import forebay
 from forebay.assembly import Addresses
-from forebay.catalog import read_models
+from forebay.assembly.unserved import unknown_trust, unserved
+from forebay.catalog import Catalog, read_models
+from forebay.cli.program import program
 from forebay.cli.screen import styled, visible
 from forebay.core.errors import ForebayError
 from forebay.core.model import ModelSpec, ModelStatus
+from forebay.ports.fleet import ModelReport
 from forebay.settings import Settings
 from forebay.tasks import task
 
@@ -51,31 +54,49 @@ def print_banner(screen: Console, settings: Settings, addresses: Addresses, star
     screen.print(f"forebay {forebay.__version__} is ready after {start_s:.1f} s")
     for name, text in lines:
         screen.print(f"  {name:9}{text}")
-    for name, report in zip(["models", *[""] * len(addresses.models)], addresses.models, strict=False):
-        reason = f": {visible(report.reason)}" if report.reason else ""
-        screen.print(Text.assemble(f"  {name:9}{report.model} {report.version} ", styled(report.status.value), reason))
-    if not addresses.models:
+    catalog = _read(settings)
+    found = [*map(_reported, addresses.models), *_unserved(catalog, settings)]
+    for name, line in zip(["models", *[""] * len(found)], found, strict=False):
+        screen.print(Text.assemble(f"  {name:9}", line))
+    if not found:
         screen.print(
             f"  {'models':9}none in {_near(settings.models_dir)}; each is a folder, such as sentiment/1/model.onnx"
         )
-    example = find_example(settings, addresses)
+    for unknown in unknown_trust(catalog, settings.trusted_models):
+        screen.print(Text.assemble("  ", styled("warning"), f"  {visible(str(unknown))}"))
+    example = find_example(catalog, addresses)
     if example is not None:
         screen.print("\nTry it:")
         if example.argument:
             url = "" if api == "http://127.0.0.1:8000" else f" --url {api}"
-            screen.print(f"  forebay submit {example.model} {shlex.quote(example.argument)}{url}")
+            screen.print(f"  {program()} submit {example.model} {shlex.quote(example.argument)}{url}")
         screen.print(f"  {example.curl}")
     screen.print("\nNobody is asked for a key yet: keep it to this machine. Ctrl-C stops it.")
 
 
-def find_example(settings: Settings, addresses: Addresses) -> Example | None:
+def _reported(report: ModelReport) -> Text:
+    reason = f": {visible(report.reason)}" if report.reason else ""
+    return Text.assemble(f"{report.model} {report.version} ", styled(report.status.value), reason)
+
+
+def _unserved(catalog: Catalog, settings: Settings) -> Iterator[Text]:
+    """The models that were not even tried, and the versions."""
+    for name, reason in unserved(catalog, settings.models).items():
+        part = "in part " if name in catalog.specs else ""
+        yield Text.assemble(f"{visible(name)} {part}", styled("unavailable"), f": {visible(reason)}")
+
+
+def _read(settings: Settings) -> Catalog:
+    try:
+        return read_models(settings.models_dir, settings.trusted_models)
+    except ForebayError:  # the folder has changed under us; the service tells of it where it matters
+        return Catalog(specs={})
+
+
+def find_example(catalog: Catalog, addresses: Addresses) -> Example | None:
     """A job for one of the models that are ready, a text if one takes it; None if none is."""
     ready = {report.model for report in addresses.models if report.status is ModelStatus.READY}
-    try:
-        specs = read_models(settings.models_dir, settings.trusted_models).specs
-    except ForebayError:
-        return None  # the folder has changed under us; the service tells of it where it matters
-    found = [_example(addresses.api_url, versions[max(versions)]) for name, versions in specs.items() if name in ready]
+    found = [_example(addresses.api_url, catalog.resolve(name)) for name in catalog.names() if name in ready]
     return next(iter(sorted((one for one in found if one is not None), key=_ease)), None)
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import typer
 from msgspec import Struct, to_builtins
 
+from forebay.cli.address import address_in
 from forebay.cli.options import AsJson, settings_of
+from forebay.cli.program import program
 from forebay.core.errors import FolderInUse, ForebayError, Misconfigured
 
 if TYPE_CHECKING:
@@ -136,7 +138,9 @@ def _lock(folder: Path) -> Finding:
         lock.acquire()
     except FolderInUse as error:
         # A running service is the usual reason, so it is no fault in itself.
-        return Finding("data", WARNING, error.message, "nothing to do if that is the service you mean")
+        there = address_in(folder)
+        says = f"{error.message}; a service answers there at {there}" if there else error.message
+        return Finding("data", WARNING, says, "nothing to do if that is the service you mean")
     except Misconfigured as error:
         return Finding("data", WRONG, error.message, "choose another folder with --data-dir")
     lock.release()
@@ -157,7 +161,7 @@ def _models(settings: Settings) -> Iterable[Finding]:
         yield Finding("models", WARNING, f"none in {settings.models_dir}", "name another folder with --models-dir")
     for name, problems in catalog.problems.items():
         for problem in problems:
-            yield Finding("models", WRONG, f"{name}: {problem}", "`forebay models validate` checks again")
+            yield Finding("models", WRONG, f"{name}: {problem}", f"`{program()} models validate` checks again")
 
 
 def _ports(settings: Settings) -> Iterable[Finding]:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Address of the service. Default FOREBAY_URL, or where `forebay up` listens here."),
+    typer.Option(
+        "--url",
+        help="Address of the service. Default FOREBAY_URL, else the service that runs on data_dir (its address.json), "
+        "else host and port of the settings.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 

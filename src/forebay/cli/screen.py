@@ -14,7 +14,14 @@ from rich.text import Text
 WIDTH = 4096
 """No line is broken and no cell is cut: a terminal does that itself, and an id cut short can be copied by nobody."""
 
-STYLES = {"succeeded": "green", "ready": "green", "failed": "red", "unavailable": "red", "running": "cyan"}
+STYLES = {
+    "succeeded": "green",
+    "ready": "green",
+    "failed": "red",
+    "unavailable": "red",
+    "running": "cyan",
+    "warning": "yellow",
+}
 
 
 def console(*, err: bool = False) -> Console:

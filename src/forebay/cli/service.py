@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from forebay.cli.address import address_in, reachable
+from forebay.cli.program import program
 from forebay.core.errors import ForebayError, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -34,16 +36,21 @@ class Refused(ForebayError):
 
 
 def service_url(url: str | None) -> str:
-    """Where the service is: `--url`, else FOREBAY_URL, else the address that `forebay up` would listen on here."""
+    """Where the service is: `--url`, else FOREBAY_URL, else what runs on data_dir, else where one would listen."""
     found = url or os.environ.get("FOREBAY_URL")
     if not found:
         from forebay.cli.options import current_settings
 
         settings = current_settings({})
+        found = address_in(settings.data_dir)
+    if not found:
         if settings.port == 0:
-            raise Misconfigured("port is 0, so any port may be meant: name the service with --url or FOREBAY_URL")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-        found = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+            raise Misconfigured(
+                f"no service runs on {settings.data_dir}, and port is 0, so any port may be meant: "
+                "name the service with --url or FOREBAY_URL"
+            )
+        host = settings.host
+        found = reachable(f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}")
     if urlsplit(found).scheme not in ("http", "https") or not urlsplit(found).hostname:
         raise Misconfigured(f"{found!r} is no address of a service; expected one like http://127.0.0.1:8000")
     return found.rstrip("/")
@@ -127,7 +134,7 @@ class Service:
         except self._transport_error as error:
             raise Unavailable(
                 f"no service answers at {self.url} ({str(error) or type(error).__name__}); "
-                "start one with `forebay up`, or name another with --url or FOREBAY_URL"
+                f"start one with `{program()} up`, or name another with --url or FOREBAY_URL"
             ) from error
 
 
@@ -165,8 +172,9 @@ def told(status: int, problem: Mapping[str, Any]) -> str:
     errors = problem.get("errors")
     for error in errors if isinstance(errors, list) else []:
         place = str(error.get("pointer") or error.get("parameter") or "").removeprefix("#")
-        if place or error.get("detail") != text:
-            lines.append(f"  {place or '(all of it)'}: {error.get('detail', '')}")
+        detail = str(error.get("detail", "")).removeprefix(f"{place}: ")
+        if (place or detail != text) and text != f"{place}: {detail}":
+            lines.append(f"  {place or '(all of it)'}: {detail}")
     for member, words in (("known", "known"), ("accepted", "accepted media types")):
         names = problem.get(member)
         if isinstance(names, list) and not all(str(name) in text for name in names):
@@ -174,7 +182,7 @@ def told(status: int, problem: Mapping[str, Any]) -> str:
     if "limit_bytes" in problem:
         lines.append(f"  limit: {problem['limit_bytes']} bytes (the service's max_body_bytes)")
     if "job_id" in problem:
-        lines.append(f"  the job may exist: forebay jobs get {problem['job_id']}")
+        lines.append(f"  the job may exist: {program()} jobs get {problem['job_id']}")
     if "request_id" in problem and status >= 500:
         lines.append(f"  request id: {problem['request_id']}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forebay.cli.address import AddressFile
 from forebay.cli.options import settings_of
 
 if TYPE_CHECKING:
@@ -82,15 +83,25 @@ def _serve(
     configure_logs(settings.log_level, settings.log_format)
     screen.print(f"forebay {forebay.__version__} is starting, data in {settings.data_dir}")
 
+    address = AddressFile(settings.data_dir)
+
     def ready(addresses: Addresses) -> None:
+        if addresses.api_url:
+            address.write(addresses.api_url)
         on_ready(addresses)
         if ready_file is not None:
             write_ready_file(ready_file, addresses)
 
     def stopping() -> None:
-        screen.print("stopping: what is in hand is finished first; a second Ctrl-C kills")
+        screen.print(
+            f"stopping: what is in hand is finished first, for at most {settings.shutdown_grace_s:g} s "
+            "(shutdown_grace_s); a second Ctrl-C kills"
+        )
 
-    assembly.run(settings, tuple(role.value for role in roles), on_ready=ready, on_stop=stopping)
+    try:
+        assembly.run(settings, tuple(role.value for role in roles), on_ready=ready, on_stop=stopping)
+    finally:
+        address.remove()
     kept = "" if settings.queue == "memory://" else "; what was not finished is kept and runs at the next start"
     screen.print(f"stopped{kept}")
 

@@ -10,6 +10,7 @@ from tests.unit.cli.conftest import Ran
 
 from forebay import assembly
 from forebay.assembly import Addresses
+from forebay.cli.address import address_in
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.settings import Settings
@@ -126,6 +127,64 @@ def test_a_model_that_is_unavailable_is_told_with_the_reason_and_not_offered(
     out = up(forebay)
     assert "text_classification 1 unavailable: model.onnx is cut short" in out
     assert "Try it" not in out
+
+
+def test_a_model_that_cannot_be_described_is_told_with_the_reason(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path
+) -> None:
+    (tmp_path / "models" / "broken" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "shout" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "shout" / "1" / "model.py").touch()
+    fake_assembly.reports = []
+    out = forebay("up").out
+    assert "  models   broken unavailable: broken/1: holds no model" in out
+    assert "           shout unavailable: shout/1: untrusted_model: " in out
+    assert "shout" not in forebay("up", "--models", "broken").out
+    assert "in part" not in out
+
+
+def test_a_version_that_cannot_be_described_is_told_beside_the_one_that_is_served(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path
+) -> None:
+    for version in ("1", "2"):
+        (tmp_path / "models" / "shout" / version).mkdir(parents=True)
+    (tmp_path / "models" / "shout" / "1" / "model.py").touch()
+    fake_assembly.reports = [report("shout")]
+    out = forebay("up", "--trusted-models", "shout").out
+    assert "  models   shout 1 ready\n           shout in part unavailable: shout/2: holds no model" in out
+
+
+def test_a_trusted_name_that_is_no_model_is_told_with_those_that_are(
+    fake_assembly: FakeAssembly, forebay: Forebay
+) -> None:
+    out = up(forebay, "--trusted-models", "text_clasification,text_classification")
+    assert (
+        "  warning  'text_clasification' in trusted_models (FOREBAY_TRUSTED_MODELS) is no model here "
+        "(there: image_classification, text_classification); did you mean 'text_classification'?\n"
+    ) in out
+    assert out.count("warning") == 1
+
+
+def test_a_stop_says_how_long_it_may_take(fake_assembly: FakeAssembly, forebay: Forebay) -> None:
+    assert "for at most 2.5 s (shutdown_grace_s); a second Ctrl-C kills" in up(forebay, "--shutdown-grace-s", "2.5")
+
+
+def test_the_lines_to_paste_name_the_program_as_it_was_run(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(tmp_path / ".venv" / "bin" / "forebay"), "up"])
+    assert "  .venv/bin/forebay submit text_classification 'What a lovely day'\n" in up(forebay)
+
+
+def test_the_address_stays_in_the_data_folder_while_the_service_runs(
+    fake_assembly: FakeAssembly, forebay: Forebay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("forebay.cli.banner.print_banner", lambda *args: seen.append(address_in(tmp_path / "data")))
+    (tmp_path / "data").mkdir()
+    up(forebay, "--data-dir", "data")
+    assert seen == ["http://127.0.0.1:8000"]
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_the_ready_file_says_where_the_service_is(

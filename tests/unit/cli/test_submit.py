@@ -157,6 +157,13 @@ def test_a_problem_is_told_with_its_places_and_names(fake: FakeService, forebay:
     ]
 
 
+def test_a_problem_with_a_query_parameter_is_told_once(fake: FakeService, forebay: Forebay) -> None:
+    detail = "status: one of queued, running"
+    errors = [{"parameter": "status", "detail": detail}]
+    fake.answers("GET /v1/jobs", {"code": "invalid_request", "detail": detail, "errors": errors}, status=422)
+    assert forebay("jobs", "ls", "--status", "x").err == f"forebay: {detail} (422 invalid_request)\n"
+
+
 def test_known_names_and_accepted_types_are_told(fake: FakeService, forebay: Forebay) -> None:
     fake.answers(SUBMIT, {"code": "unknown_model", "detail": "no such model", "known": ["a", "b"]}, status=404)
     assert "  known: a, b" in forebay("submit", "sentiment", "hello").err
