@@ -22,15 +22,20 @@ from forebay.core.ids import SECRET_MIN_BYTES
 from forebay.settings import Settings
 
 
-def id_secrets(settings: Settings) -> Sequence[bytes]:
-    """Those of the settings; else one of this data folder's own, made at the first start and readable by its owner
-    only."""
+def id_secrets(settings: Settings, *, make: bool) -> Sequence[bytes]:
+    """Those of the settings; else this data folder's own, which is made at the first start if this process may `make`
+    one. Raises Misconfigured where it may not: roles run apart would each sign ids that the others do not know."""
     if settings.secret_bytes:
         return settings.secret_bytes
     path = settings.data_dir / "secret"
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
+            if not make:
+                raise Misconfigured(
+                    "roles that run apart sign job ids with one secret, and there is none: give all of them the same "
+                    f"FOREBAY_SECRETS (such as from `openssl rand -hex 32`), or run `forebay up`, which makes {path}"
+                )
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_secret(path)
         secret = path.read_text().strip().encode()
     except OSError as error:
@@ -46,20 +51,32 @@ def id_secrets(settings: Settings) -> Sequence[bytes]:
 
 
 def _make_secret(path: Path) -> None:
-    """Written under another name and linked, so that whoever dies or comes second finds a whole secret or none."""
+    """Written under another name and linked, so that whoever dies or comes second finds a whole secret or none; and
+    flushed, since ids signed with it outlive a power cut. For its owner only."""
     descriptor, written = tempfile.mkstemp(prefix="secret.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(written, path)
         except FileExistsError:
             pass
         except OSError:  # a file system without hard links: only who comes second in the same instant is not seen
             os.replace(written, path)
+        _flush_folder(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(written)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -62,8 +62,9 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then drain and return; a second signal ends the process at once.
 
-    Blocks. Raises Misconfigured before anything is started. `on_ready` is called when every role accepts work and every
-    model is loaded or known to be unavailable, `on_stop` at the first signal.
+    Blocks. Raises Misconfigured before anything is started: without secrets too, unless all roles run here. `on_ready`
+    is called when every role accepts work and every model is loaded or known to be unavailable, `on_stop` at the first
+    signal.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, roles, on_ready=on_ready, on_stop=on_stop))
@@ -81,7 +82,7 @@ async def serve(
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
     log_unserved(catalog, settings.models, settings.trusted_models)
-    mint = IdMint(id_secrets(settings), secrets.token_bytes)
+    mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()
     async with open_backends(settings) as backends, contextlib.AsyncExitStack() as sockets:
         api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None

@@ -7,14 +7,14 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.assembly import serve
+from forebay.assembly import ROLES, serve
 from forebay.assembly.backends import open_backends
 from forebay.assembly.process import arm_crash_point, id_secrets, listener, url_of
 from forebay.core import crash
@@ -33,36 +33,41 @@ def settings(tmp_path: Path, **chosen: object) -> Settings:
 # -------------------------------------------------------------------------------------------------------------- secret
 
 
+def secrets_of(chosen: Settings) -> Sequence[bytes]:
+    """As of a process with every role."""
+    return id_secrets(chosen, make=True)
+
+
 def test_a_data_folder_gets_a_secret_of_its_own(tmp_path: Path) -> None:
-    [secret] = id_secrets(settings(tmp_path))
-    [other] = id_secrets(settings(tmp_path / "other"))
+    [secret] = secrets_of(settings(tmp_path))
+    [other] = secrets_of(settings(tmp_path / "other"))
     assert len(secret) == 64
     assert secret != other
 
 
 def test_the_secret_of_a_data_folder_is_made_once(tmp_path: Path) -> None:
-    assert id_secrets(settings(tmp_path)) == id_secrets(settings(tmp_path))
+    assert secrets_of(settings(tmp_path)) == secrets_of(settings(tmp_path))
 
 
 def test_all_who_start_at_once_have_the_same_secret(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(id_secrets, [settings(tmp_path)] * 32))
+        found = list(pool.map(secrets_of, [settings(tmp_path)] * 32))
     assert len({tuple(one) for one in found}) == 1
 
 
 def test_making_a_secret_leaves_nothing_else(tmp_path: Path) -> None:
-    id_secrets(settings(tmp_path))
+    secrets_of(settings(tmp_path))
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret"]
 
 
 def test_the_secret_of_a_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
-    id_secrets(settings(tmp_path))
+    secrets_of(settings(tmp_path))
     assert stat.S_IMODE((tmp_path / "data" / "secret").stat().st_mode) == 0o600
 
 
 def test_a_secret_that_is_given_is_used_and_none_is_made(tmp_path: Path) -> None:
     given = settings(tmp_path, secrets=("first" * 5, "second" * 5))
-    assert list(id_secrets(given)) == [b"first" * 5, b"second" * 5]
+    assert list(secrets_of(given)) == [b"first" * 5, b"second" * 5]
     assert not (tmp_path / "data").exists()
 
 
@@ -71,14 +76,38 @@ def test_a_secret_that_was_cut_short_is_refused_and_not_replaced(tmp_path: Path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "secret").touch()
     with pytest.raises(Misconfigured, match=r"data/secret"):
-        id_secrets(settings(tmp_path))
+        secrets_of(settings(tmp_path))
+
+
+def test_a_secret_is_flushed_before_it_has_its_name_and_its_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        flushed.append((is_folder, (tmp_path / "data" / "secret").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    secrets_of(settings(tmp_path))
+    assert flushed == [(False, False), (True, True)]
+
+
+def test_roles_run_apart_are_given_a_secret_or_find_one(tmp_path: Path) -> None:
+    apart = settings(tmp_path)
+    with pytest.raises(Misconfigured, match=r"FOREBAY_SECRETS.*forebay up.*data/secret"):
+        id_secrets(apart, make=False)
+    assert not (tmp_path / "data").exists()
+    assert list(id_secrets(settings(tmp_path, secrets=("first" * 5,)), make=False)) == [b"first" * 5]
+    made = secrets_of(apart)
+    assert id_secrets(apart, make=False) == made
 
 
 # --------------------------------------------------------------------------------------------------------- data folder
 
 
 def test_a_data_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> None:
-    id_secrets(settings(tmp_path))
+    secrets_of(settings(tmp_path))
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
@@ -96,7 +125,7 @@ REMEDY = r"data cannot be used: .*; let this user write to it, or name another f
 def test_a_data_folder_that_is_a_file_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(Misconfigured, match=REMEDY):
-        id_secrets(settings(tmp_path))
+        secrets_of(settings(tmp_path))
 
 
 async def test_a_data_folder_that_is_a_file_is_no_queue_either(tmp_path: Path) -> None:
@@ -114,7 +143,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_named_with_the_setting_to_ch
 
     monkeypatch.setattr("tempfile.mkstemp", refuse)  # the user of the tests may be one who may write anywhere
     with pytest.raises(Misconfigured, match=REMEDY):
-        id_secrets(settings(tmp_path))
+        secrets_of(settings(tmp_path))
 
 
 async def test_a_database_that_is_a_folder_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
@@ -163,13 +192,18 @@ def test_what_goes_wrong_while_listening_is_not_blamed_on_the_port() -> None:
 
 
 async def start(chosen: Settings) -> None:
-    await serve(chosen, ("api",), on_ready=lambda addresses: None, on_stop=lambda: None)
+    await serve(chosen, ROLES, on_ready=lambda addresses: None, on_stop=lambda: None)
 
 
 @pytest.mark.parametrize("setting", ["port", "admin_port"])
 async def test_a_service_does_not_start_on_a_port_in_use(setting: str, taken: int, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=f"set {setting} "):
         await start(settings(tmp_path, queue="memory://", store="memory://", blobs="memory://", **{setting: taken}))
+
+
+async def test_one_role_alone_does_not_start_without_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="FOREBAY_SECRETS"):
+        await serve(settings(tmp_path), ("api",), on_ready=lambda addresses: None, on_stop=lambda: None)
 
 
 async def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
