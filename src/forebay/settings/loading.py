@@ -206,6 +206,12 @@ def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             f"{_keys('store')}: {settings.store} would remember positions in a queue that is forgotten at exit; "
             "with queue memory:// it must be memory:// too",
         )
+    if settings.queue != "memory://" and settings.store == "memory://":
+        yield (
+            frozenset({"queue", "store"}),
+            f"{_keys('store')}: memory:// would forget the states and results of jobs that {settings.queue} keeps; "
+            "leave it out, or set queue to memory:// too",
+        )
     if settings.queue != "memory://" and settings.blobs == "memory://":
         yield (
             frozenset({"queue", "blobs"}),

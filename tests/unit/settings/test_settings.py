@@ -234,6 +234,12 @@ def test_loopback_needs_no_permission(host: str, tmp_path: Path) -> None:
     assert load_settings({"host": host}, {}, tmp_path).host == host
 
 
+def test_a_store_that_forgets_what_its_queue_keeps_is_refused() -> None:
+    told = mistake({"store": "memory://"})
+    assert told.startswith("store [")
+    assert "leave it out, or set queue to memory:// too" in told
+
+
 def test_a_store_that_outlives_its_queue_is_refused() -> None:
     assert mistake({"queue": "memory://"}).startswith("store [")
 
