@@ -11,16 +11,18 @@ import contextlib
 import ctypes
 import os
 import queue
+import re
 import resource
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import structlog
 
 from forebay.core.errors import ForebayError, InvalidRequest, Misconfigured, ModelFailed
@@ -38,17 +40,33 @@ PARALLEL_DECODE_BYTES = 32 * 1024
 """Below this a batch is decoded by the reader itself: handing an item to a thread costs about 40 microseconds."""
 
 MODEL_ERROR_CHARS = 500
+OUTPUT_MAX_BYTES = 64 * 1024 * 1024
+"""Of one output. A larger one would pass through the service's memory several times; it belongs into a store of its
+own."""
+
+OUT_OF_MEMORY = JobError(
+    code="out_of_memory", message="it took more memory than its model may have (limits.memory_bytes)"
+)
+GOOD_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""An error code of a model becomes a label of metrics: a word, not a text."""
+
+_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 log = structlog.get_logger()
 
 
 class Decoded:
-    """A batch after decoding: for each input an item or the error that it fails with."""
+    """A batch after decoding: for each input its parameters, and an item or the error that it fails with.
 
-    def __init__(self, batch: frames.Batch, items: list[Any], decode_s: float) -> None:
+    `out_of_memory`: decoding met the limit of the process, and whose doing that was is not known.
+    """
+
+    def __init__(self, batch: frames.Batch) -> None:
         self.batch = batch
-        self.items = items
-        self.decode_s = decode_s
+        self.parameters = [_object(item.parameters) if item.parameters else {} for item in batch.items]
+        self.items: list[Any] = []
+        self.decode_s = 0.0
+        self.out_of_memory = False
 
 
 class Link:
@@ -91,6 +109,7 @@ def main() -> None:
     load = link.receive()
     if not isinstance(load, frames.Load):
         return
+    structlog.contextvars.bind_contextvars(model=load.spec.name)
     limit_memory(load.spec.limits.memory_bytes)
     try:
         codec = task(load.spec.task).codec(load.spec)
@@ -99,7 +118,7 @@ def main() -> None:
         link.send(frames.LoadFailed(error.message))
         return
     except Exception as error:  # model code may raise anything; the worker shows it as the model's state
-        log.exception("model.load_failed", model=load.spec.name)
+        log.exception("model.load_failed")
         link.send(frames.LoadFailed(f"{type(error).__name__}: {error}"[:MODEL_ERROR_CHARS]))
         return
     link.send(frames.Ready(dict(model.describe())))
@@ -122,8 +141,12 @@ def serve(link: Link, codec: Codec, model: Model, spec: ModelSpec, decode_thread
             waiting[arrived.batch.number] = arrived
             continue
         batch = waiting.pop(arrived.number)
-        if arrived.go:
-            link.send(answer(batch, codec, model))
+        if not arrived.go:
+            continue
+        reply = answer(batch, codec, model)
+        link.send(reply)
+        if isinstance(reply, frames.Raised) and reply.last:
+            return
 
 
 def read_and_decode(
@@ -143,23 +166,29 @@ def read_and_decode(
 
 def decode_batch(batch: frames.Batch, codec: Codec, pool: ThreadPoolExecutor, decode_threads: int) -> Decoded:
     begun = time.perf_counter()
-    parallel = decode_threads > 1 and len(batch.items) > 1
-    if parallel and sum(len(item.data) for item in batch.items) >= PARALLEL_DECODE_BYTES:
-        futures: list[Future[Any]] = [pool.submit(decode_item, codec, item) for item in batch.items]
-        items = [future.result() for future in futures]
-    else:
-        items = [decode_item(codec, item) for item in batch.items]
-    return Decoded(batch, items, time.perf_counter() - begun)
-
-
-def decode_item(codec: Codec, item: frames.Item) -> Any:
-    """What the codec makes of it, or the JobError that this input alone fails with."""
+    decoded = Decoded(batch)
+    work = list(zip(batch.items, decoded.parameters, strict=True))
+    parallel = decode_threads > 1 and len(work) > 1
     try:
-        return codec.decode(item.data, item.media_type, item.parameters)
+        if parallel and sum(len(item.data) for item in batch.items) >= PARALLEL_DECODE_BYTES:
+            futures: list[Future[Any]] = [pool.submit(decode_item, codec, *one) for one in work]
+            decoded.items = [future.result() for future in futures]
+        else:
+            decoded.items = [decode_item(codec, *one) for one in work]
+    except MemoryError:
+        decoded.out_of_memory = True
+    decoded.decode_s = time.perf_counter() - begun
+    return decoded
+
+
+def decode_item(codec: Codec, item: frames.Item, parameters: Mapping[str, Any]) -> Any:
+    """What the codec makes of it, or the JobError that this input alone fails with. Raises MemoryError."""
+    try:
+        return codec.decode(item.data, item.media_type, parameters)
     except InvalidRequest as error:
         return JobError(code=error.code, message=error.message)
     except MemoryError:
-        return JobError(code="out_of_memory", message="decoding the input took more memory than the model's limit")
+        raise
     except Exception as error:  # a decoder bug must fail its own input only
         log.exception("input.decode_failed", job=item.job_id)
         return JobError(code="decode_failed", message=f"the input cannot be decoded ({type(error).__name__})")
@@ -168,6 +197,9 @@ def decode_item(codec: Codec, item: frames.Item) -> Any:
 def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames.Raised:
     """Predict each bucket of the batch; inputs that did not decode keep their own error."""
     begun = time.perf_counter()
+    number = decoded.batch.number
+    if decoded.out_of_memory:
+        return frames.Raised(number, OUT_OF_MEMORY, last=True)
     outcomes: list[frames.Outcome | None] = [
         frames.Outcome(error=item) if isinstance(item, JobError) else None for item in decoded.items
     ]
@@ -180,20 +212,15 @@ def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames
             payloads = predict(decoded, members, codec, model)
             for index, payload in zip(members, payloads, strict=True):
                 outcomes[index] = payload
-    except MemoryError:
-        return frames.Raised(
-            decoded.batch.number,
-            JobError(code="out_of_memory", message="the model took more memory than its limit (limits.memory_bytes)"),
-        )
+    except MemoryError:  # the model may have kept what it took: a new process starts without it
+        return frames.Raised(number, OUT_OF_MEMORY, last=True)
     except ForebayError as error:
-        return frames.Raised(
-            decoded.batch.number, JobError(code=error.code, message=error.message, retryable=error.retryable)
-        )
+        return frames.Raised(number, job_error(error))
     except Exception as error:  # model code may raise anything
-        log.exception("model.raised", jobs=len(decoded.items))
-        return frames.Raised(decoded.batch.number, model_error(error))
+        log.exception("model.raised", jobs=[item.job_id for item in decoded.batch.items])
+        return frames.Raised(number, model_error(error))
     return frames.Done(
-        decoded.batch.number,
+        number,
         [outcome for outcome in outcomes if outcome is not None],
         decoded.decode_s,
         time.perf_counter() - begun,
@@ -203,8 +230,12 @@ def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames
 def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model) -> list[frames.Outcome]:
     items = [decoded.items[index] for index in members]
     contexts = [
-        ItemContext(job_id=item.job_id, attempt=item.attempt, parameters=item.parameters)
-        for item in (decoded.batch.items[index] for index in members)
+        ItemContext(
+            job_id=decoded.batch.items[index].job_id,
+            attempt=decoded.batch.items[index].attempt,
+            parameters=decoded.parameters[index],
+        )
+        for index in members
     ]
     encoded = codec.encode(model.predict(codec.collate(items), contexts), items)
     if len(encoded) != len(items):
@@ -214,8 +245,17 @@ def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model) ->
 
 def outcome_of(encoded: Payload | ModelFailed) -> frames.Outcome:
     if isinstance(encoded, ModelFailed):
-        return frames.Outcome(error=JobError(code=encoded.code, message=encoded.message, retryable=encoded.retryable))
+        return frames.Outcome(error=job_error(encoded))
+    if encoded.size_bytes > OUTPUT_MAX_BYTES:
+        text = f"the output has {encoded.size_bytes} bytes, more than {OUTPUT_MAX_BYTES}"
+        return frames.Outcome(error=JobError(code="result_too_large", message=text))
     return frames.Outcome(media_type=encoded.media_type, data=encoded.data or b"")
+
+
+def job_error(error: ForebayError) -> JobError:
+    """As the model said it, within bounds."""
+    code = error.code if GOOD_CODE.fullmatch(error.code) else "model_error"
+    return JobError(code=code, message=error.message[:MODEL_ERROR_CHARS], retryable=error.retryable)
 
 
 def model_error(error: Exception) -> JobError:

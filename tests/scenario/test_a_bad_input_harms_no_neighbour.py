@@ -17,6 +17,8 @@ CODES = {
     "raise_error": "model_error",
     "miscount": "wrong_output_count",
     "allocate": "out_of_memory",
+    "hoard": "out_of_memory",
+    "fork": "runner_died",
     "refuse": "model_error",
 }
 NEIGHBOURS = 7

@@ -27,11 +27,11 @@ class ReceivedMessage(Struct, frozen=True, kw_only=True):
     """A message in the hands of one consumer.
 
     `receipt` means something only to the consumer that gave it. `attempt` is how many attempts were begun before, by
-    anybody, deaths included: 0 for a message that never ran. `interrupted`: the last of them was begun and nobody has
-    said how it ended (no ack, no nack), so whoever ran it died or was cut off.
+    anybody, deaths included: 0 for a message that never ran. `interruptions` is of how many of them nobody has said
+    how they ended (no ack, no nack): whoever ran it died or was cut off.
     """
 
     message: Message
     receipt: Hashable
     attempt: int
-    interrupted: bool = False
+    interruptions: int = 0

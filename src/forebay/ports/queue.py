@@ -63,8 +63,8 @@ class Consumer(ABC):
 
     @abstractmethod
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
-        """Record that an attempt of each is about to run: their next `attempt` is one higher, whoever dies, and it says
-        `interrupted` until an ack or nack.
+        """Record that an attempt of each is about to run: their next `attempt` is one higher, whoever dies, and
+        unless an ack, a nack or another `begin` of this consumer follows, their `interruptions` too.
 
         Survives the death of any process when this returns; need not survive a power cut (the same attempt number then
         runs again).
@@ -77,8 +77,8 @@ class Consumer(ABC):
     @abstractmethod
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         """Give these back, to be received again not before `delay_s` from now. Attempts that were begun stay counted,
-        but are not `interrupted`: this is a word on how they ended."""
+        and what was begun here is no interruption: this is a word on how it ended."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Give back at once whatever is in hand, begun attempts as interrupted. Nothing can be called after."""
+        """Give back at once whatever is in hand, begun attempts as interruptions. Nothing can be called after."""

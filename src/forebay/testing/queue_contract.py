@@ -297,20 +297,35 @@ class QueueContract:
         await consumer.nack(received, 0.01)
         assert [one.attempt for one in await receive_all(consumer, 1)] == [1]
 
-    async def test_an_attempt_is_interrupted_until_somebody_says_how_it_ended(self, queue: Queue) -> None:
+    async def test_an_attempt_is_an_interruption_until_somebody_says_how_it_ended(self, queue: Queue) -> None:
         consumer = queue.consumer(CHANNEL)
         await queue.publish(CHANNEL, [message(1), message(2)])
         received = await receive_all(consumer, 2)
-        assert [one.interrupted for one in received] == [False, False]
+        assert [one.interruptions for one in received] == [0, 0]
         await consumer.begin(received)
         told = [one for one in received if one.message.job_id == message(1).job_id]
         await consumer.nack(told)
         await consumer.close()
-        again = await receive_all(queue.consumer(CHANNEL), 2)
-        assert {one.message.job_id: one.interrupted for one in again} == {
-            message(1).job_id: False,
-            message(2).job_id: True,
-        }
+        for seen in (1, 2):
+            consumer = queue.consumer(CHANNEL)
+            again = await receive_all(consumer, 2)
+            assert {one.message.job_id: one.interruptions for one in again} == {
+                message(1).job_id: 0,
+                message(2).job_id: seen,
+            }
+            cut_off = [one for one in again if one.interruptions]
+            await consumer.begin(cut_off)
+            await consumer.begin(cut_off)  # again in the same hand: nobody has died between
+            await consumer.close()
+
+    async def test_giving_back_what_was_not_begun_forgets_no_interruption(self, queue: Queue) -> None:
+        await queue.publish(CHANNEL, [message(1)])
+        consumer = queue.consumer(CHANNEL)
+        await consumer.begin(await receive_all(consumer, 1))
+        await consumer.close()
+        consumer = queue.consumer(CHANNEL)
+        await consumer.nack(await receive_all(consumer, 1))
+        assert [one.interruptions for one in await receive_all(consumer, 1)] == [1]
 
     # ---------------------------------------------------------------------------------------------- close and restart
 
@@ -358,7 +373,7 @@ class QueueContract:
         assert await queue.depth(CHANNEL) == len(expected)
         again = await receive_all(queue.consumer(CHANNEL), len(expected))
         assert {one.message.job_id: one.attempt for one in again} == expected
-        assert all(one.interrupted == (one.message.job_id == begun.message.job_id) for one in again)
+        assert all(one.interruptions == (one.message.job_id == begun.message.job_id) for one in again)
         assert all(one.message == received[one.message.job_id].message for one in again)
         await place.close(queue)
 

@@ -28,13 +28,13 @@ class Load(Struct, frozen=True, tag="load"):
 
 
 class Item(Struct, frozen=True):
-    """One input of a batch."""
+    """One input of a batch. `parameters` is a JSON object, or empty: JSON has numbers that MessagePack has not."""
 
     job_id: str
     attempt: int
     media_type: str
     data: bytes
-    parameters: Mapping[str, Any]
+    parameters: bytes
 
 
 class Batch(Struct, frozen=True, tag="batch"):
@@ -81,10 +81,12 @@ class Done(Struct, frozen=True, tag="done"):
 
 
 class Raised(Struct, frozen=True, tag="raised"):
-    """The batch raised as a whole; whose fault it was is not known unless it held one input."""
+    """The batch raised as a whole; whose fault it was is not known unless it held one input. `last`: the runner ends
+    after this, since it cannot be trusted to be as it was."""
 
     number: int
     error: JobError
+    last: bool = False
 
 
 ToRunner = Load | Batch | Go

@@ -60,8 +60,8 @@ class Outcomes:
         self._clock = clock
         self._random = random
 
-    async def settle(self, batch: list[JobInHand], done: frames.Done) -> None:
-        """Publish what the runner answered, then let go of the jobs."""
+    async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
+        """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs."""
         self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)
         self._metrics.predict_seconds.labels(self._spec.name).observe(done.predict_s)
         now = self._clock()
@@ -74,7 +74,7 @@ class Outcomes:
                 continue
             output = await self._output(job, outcome)
             metrics = JobMetrics(
-                queue_s=round(max(0.0, now - done.decode_s - done.predict_s - job.request.accepted_at), 6),
+                queue_s=round(max(0.0, begun_at - job.request.accepted_at), 6),
                 predict_s=round(done.predict_s, 6),
                 batch_size=len(batch),
             )
@@ -146,7 +146,9 @@ class Outcomes:
         crash.reach("worker.after_publish")
 
     async def _ack(self, jobs: Sequence[JobInHand]) -> None:
+        crash.reach("worker.before_ack")
         await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
+        crash.reach("worker.after_ack")
 
     async def give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
         """Unrun, or to be run again: to whoever receives them next."""

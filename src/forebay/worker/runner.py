@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,18 +27,22 @@ PIPELINE_DEPTH = 2
 KEPT_ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH"})
 KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
 
+OUT_OF_MEMORY = "out_of_memory"
+
 log = structlog.get_logger()
 
 
 class BatchFailed(ForebayError):
     """A batch gave no outcomes: it raised, or the runner died or overran its time. Who is guilty is not said.
 
-    `lost_runner`: the runner is gone with it. `begun`: the attempt was put on record.
+    `lost_runner`: the runner is gone with it. `begun`: the attempt was put on record. `shared`: another batch in the
+    same runner may have caused it.
     """
 
     def __init__(self, error: JobError, *, lost_runner: bool, begun: bool = True) -> None:
         super().__init__(error.message, code=error.code, retryable=error.retryable)
         self.lost_runner = lost_runner
+        self.shared = lost_runner or error.code == OUT_OF_MEMORY  # the limit is the process's, not the batch's
         self.begun = begun
 
 
@@ -73,7 +78,10 @@ class Runner:
         self._watched: _Flight | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._sent = 0
+        self._handing_over = asyncio.Lock()
+        self._retiring = False
         self._closing = False
+        self._gone = asyncio.Event()
         self.died = asyncio.Event()
         self.death = JobError(code="runner_died", message="the runner died")
 
@@ -81,6 +89,11 @@ class Runner:
     def outstanding(self) -> int:
         """Batches handed in and not answered."""
         return len(self._flights)
+
+    @property
+    def usable(self) -> bool:
+        """It lives, and has not said that its last answer was the last."""
+        return not (self._retiring or self.died.is_set())
 
     @property
     def served(self) -> bool:
@@ -107,7 +120,10 @@ class Runner:
         return ready.facts
 
     async def _spawn(self) -> asyncio.StreamReader:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise _no_process(error) from error
         with theirs:
             command = [sys.executable, "-P", "-m", "forebay.runner_main", str(theirs.fileno()), str(os.getpid())]
             # A session of its own: Ctrl-C at a terminal is for the worker, which lets a running batch end.
@@ -124,11 +140,28 @@ class Runner:
                 )
             except OSError as error:  # too many processes, no memory: the next try may do better
                 ours.close()
-                raise Misconfigured(
-                    f"no process can be started for it: {error.strerror or error}", code="model_load_failed"
-                ) from error
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+                raise _no_process(error) from error
+        threading.Thread(target=self._await_exit, args=(asyncio.get_running_loop(),), daemon=True).start()
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException as error:
+            ours.close()
+            await self.kill()
+            if isinstance(error, OSError):
+                raise _no_process(error) from error
+            raise
         return reader
+
+    def _await_exit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A thread of its own: what the child forked may hold the link open after the child itself is gone."""
+        assert self._process is not None
+        self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(self._exited)
+
+    def _exited(self) -> None:
+        self._gone.set()
+        self._signal()  # the rest of its process group; then the link ends, after what was said on it
 
     async def _greet(self, reader: asyncio.StreamReader) -> frames.Ready:
         """Hand over the model and wait until it is loaded. Raises Misconfigured."""
@@ -163,17 +196,18 @@ class Runner:
         flight = _Flight(asyncio.get_running_loop().create_future(), len(items), timeout_s)
         self._flights[number] = flight
         try:
-            self._send_batch(frames.Batch(number, list(items)))
-            try:
-                await begin()
-            except BaseException:
-                with contextlib.suppress(_LinkClosed):
-                    self._send(frames.Go(number, go=False))
-                raise
-            crash.reach("worker.begun")
-            flight.going = True
-            self._watch()
-            self._send(frames.Go(number))
+            async with self._handing_over:  # a batch's Go goes before the next batch, which then delays only itself
+                self._send_batch(frames.Batch(number, list(items)))
+                try:
+                    await begin()
+                except BaseException:
+                    with contextlib.suppress(_LinkClosed):
+                        self._send(frames.Go(number, go=False))
+                    raise
+                crash.reach("worker.begun")
+                flight.going = True
+                self._watch()
+                self._send(frames.Go(number))
             await self._drain()
             return await flight.answer
         except _LinkClosed:
@@ -220,6 +254,7 @@ class Runner:
                         raise ValueError(f"{len(frame.outcomes)} outcomes for {flight.size} inputs")
                     flight.answer.set_result(frame)
                 else:
+                    self._retiring = self._retiring or frame.last
                     flight.answer.set_exception(BatchFailed(frame.error, lost_runner=False))
         except ValueError as error:  # a model wrote to our socket: nothing after it can be trusted
             log.error("runner.spoke_nonsense", model=self._spec.name, pid=self.pid, error=str(error))
@@ -251,8 +286,9 @@ class Runner:
             self.died.set()
 
     def _signal(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def close(self, grace_s: float) -> None:
         """Let the child answer what it has, clean up and end by itself; kill it after `grace_s`."""
@@ -266,8 +302,8 @@ class Runner:
         await self.kill()
 
     async def _reap(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        if self._process is not None:
+            await self._gone.wait()
 
     def _how_it_ended(self) -> str:
         code = None if self._process is None else self._process.poll()
@@ -313,6 +349,11 @@ async def _read(reader: asyncio.StreamReader) -> frames.FromRunner | None:
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     return frame
+
+
+def _no_process(error: OSError) -> Misconfigured:
+    """Too many processes or open files, no memory: the next try may do better."""
+    return Misconfigured(f"no process can be started for it: {error.strerror or error}", code="model_load_failed")
 
 
 def _scrubbed(environ: Mapping[str, str]) -> dict[str, str]:

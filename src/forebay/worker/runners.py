@@ -70,7 +70,7 @@ class Runners:
         open_runners = [
             runner
             for runner, seats in self._seats.items()
-            if len(seats) < depth and not runner.died.is_set() and not any(seat.apart for seat in seats)
+            if len(seats) < depth and runner.usable and not any(seat.apart for seat in seats)
         ]
         if not open_runners:
             return None
@@ -101,7 +101,10 @@ class Runners:
         while not self._stopping.is_set():
             runner = await self._start()
             if runner is not None:
-                await self._serve(runner)
+                try:
+                    await self._serve(runner)
+                finally:
+                    await runner.kill()  # gone already, unless this is a cancellation
                 if runner.served:  # it worked, and an input ended it: its successor is needed at once
                     delay_s = FIRST_RESTART_DELAY_S
                     continue

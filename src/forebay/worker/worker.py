@@ -139,16 +139,15 @@ class Worker:
             await self._outcomes.fail(job, "malformed_request", error.message, attempt=0)
             return
         job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt + 1)
-        if received.interrupted and received.attempt >= self._spec.retry.max_attempts:
-            text = f"{received.attempt} attempts were begun and their worker died each time"
+        if received.interruptions >= self._spec.retry.max_attempts:
+            text = f"the worker died in {received.interruptions} of its {received.attempt} attempts"
             await self._outcomes.fail(job, "worker_lost", text, received.attempt)
         elif self._too_late(job):
             await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
         elif request.version not in ("", self._spec.version):
             text = f"version {request.version} is not served; version {self._spec.version} is"
             await self._outcomes.fail(job, "version_not_served", text, received.attempt)
-        elif received.interrupted or request.run_timeout_s is not None:
-            # It may have killed a worker, or has a clock that its neighbours have not: in both cases no company.
+        elif received.interruptions:  # it may have killed a worker: no company
             self._batcher.set_apart([job])
         else:
             self._batcher.add(job, asyncio.get_running_loop().time())
@@ -184,7 +183,7 @@ class Worker:
     async def _run_batch(self, seat: Seat, batch: list[JobInHand]) -> None:
         try:
             batch, items = await self._load_inputs(batch)
-            done = await self._predict(seat, batch, items) if batch else None
+            done, begun_at = await self._predict(seat, batch, items) if batch else (None, 0.0)
         except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
@@ -192,10 +191,15 @@ class Worker:
         except BatchFailed as failure:
             seat.leave()
             await self._after_failure(batch, failure, apart=seat.apart)
+        except Exception:  # a fault of ours that one job may have brought on: it must not take the others with it
+            seat.leave()
+            log.exception("batch.crashed", model=self._spec.name, jobs=len(batch))
+            fault = BatchFailed(JobError(code="internal", message="the service failed on it"), lost_runner=False)
+            await self._after_failure(batch, fault, apart=seat.apart)
         else:
             seat.leave()
             if done is not None:
-                await self._outcomes.settle(batch, done)
+                await self._outcomes.settle(batch, done, begun_at)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs that may still start and whose input is there, and what a runner gets of each; the others end
@@ -211,26 +215,31 @@ class Worker:
             given = job.request.input
             try:
                 data = await self._blobs.get(given.blob) if given.blob is not None else given.data or b""
-            except BlobDamaged as error:
+            except (BlobDamaged, InvalidRequest) as error:  # InvalidRequest: a foreign record's reference is no name
                 log.error("input.lost", job=job.request.job_id, model=self._spec.name, error=error.message)
                 lost.append(job)
                 continue
             kept.append(job)
-            items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, job.request.parameters))
+            parameters = wire.canonical_json(job.request.parameters) if job.request.parameters else b""
+            items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, parameters))
         for job in late:
             await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
         for job in lost:
             await self._outcomes.fail(job, "input_lost", "the stored input is missing or damaged", job.attempt - 1)
         return kept, items
 
-    async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> frames.Done:
-        timeout_s = batch[0].request.run_timeout_s or self._spec.limits.run_timeout_s
+    async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> tuple[frames.Done, float]:
+        """The outcomes, and when the attempt began. A batch has the time of its most impatient job; should that cut
+        short what its neighbours may have, they run again without it."""
+        limit_s = self._spec.limits.run_timeout_s
+        timeout_s = min(job.request.run_timeout_s or limit_s for job in batch)
         self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
-        return await seat.runner.predict(items, lambda: self._begin(batch), timeout_s)
+        begun_at = self._clock()
+        done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at), timeout_s)
+        return done, begun_at
 
-    async def _begin(self, batch: list[JobInHand]) -> None:
+    async def _begin(self, batch: list[JobInHand], now: float) -> None:
         """Put on record that an attempt of each is about to run, before any of it does."""
-        now = self._clock()
         started = [self._outcomes.event(job, EventKind.STARTED, job.attempt, now) for job in batch]
         await asyncio.gather(
             self._intake.begin([job.handle for job in batch]),
@@ -255,7 +264,9 @@ class Worker:
         elif len(batch) > 1:
             for part in halves(batch):
                 self._set_apart(part)
-        elif failure.lost_runner and (not apart or batch[0].attempt < self._spec.retry.max_attempts):
+        elif failure.shared and not apart:
+            self._set_apart(batch)  # the batch beside it may be the guilty one
+        elif failure.lost_runner and batch[0].attempt < self._spec.retry.max_attempts:
             self._set_apart(batch)
         else:
             await self._outcomes.end(batch[0], EventKind.FAILED, error, batch[0].attempt)

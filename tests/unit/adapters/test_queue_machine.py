@@ -32,6 +32,7 @@ class Known(Struct):
     channel: Channel
     attempt: int = 0
     running: bool = False
+    cut_off: int = 0
     due_at: float = 0.0
     holder: Consumer | None = None
 
@@ -93,7 +94,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(names) <= waiting
         for one in received:
             known = self.known[one.message.job_id]
-            assert (one.attempt, one.interrupted) == (known.attempt, known.running)
+            known.cut_off += known.running
+            known.running = False
+            assert (one.attempt, one.interruptions) == (known.attempt, known.cut_off)
             known.holder = consumer
         return multiple(*(Grip(consumer, one) for one in received))
 

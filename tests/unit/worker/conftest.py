@@ -242,7 +242,7 @@ def runner(lent: list[Runner]) -> Runner:
 
 
 def item(value: Any, number: int = 1, attempt: int = 1) -> frames.Item:
-    return frames.Item(job_id(number), attempt, JSON, json.dumps(value).encode(), {})
+    return frames.Item(job_id(number), attempt, JSON, json.dumps(value).encode(), b"")
 
 
 async def begun() -> None:

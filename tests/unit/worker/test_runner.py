@@ -54,7 +54,7 @@ async def test_an_input_that_the_model_refuses_fails_alone(runner: Runner) -> No
 
 
 async def test_an_input_that_cannot_be_decoded_fails_alone(runner: Runner) -> None:
-    rubbish = frames.Item("job", 1, JSON, b"{", {})
+    rubbish = frames.Item("job", 1, JSON, b"{", b"")
     done = await within(runner.predict([rubbish, item(ECHO)], begun, LONG_S))
     assert [one.error and one.error.code for one in done.outcomes] == ["bad_json", None]
 

@@ -185,12 +185,14 @@ async def test_a_runner_killed_from_outside_costs_an_attempt_and_no_job(
     assert (word(final), final.attempt) == ("succeeded", 2)
 
 
-async def test_a_job_with_a_run_timeout_of_its_own_runs_alone(bench: Bench, handlers: Handlers) -> None:
-    jobs = [await bench.submit(n, run_timeout_s=20.0 if n == 2 else None) for n in range(4)]
-    async with bench.worker(together(handlers, 3)):
-        await bench.finals(jobs)
-    assert sorted(map(len, handlers.calls)) == [1, 3]
-    assert [(jobs[2], 1)] in handlers.calls
+async def test_a_job_that_overruns_its_own_run_timeout_costs_its_neighbours_nothing(
+    bench: Bench, handlers: Handlers
+) -> None:
+    hasty = await bench.submit(0, {"do": "hang"}, run_timeout_s=0.3)
+    patient = [await bench.submit(n) for n in range(1, 4)]
+    async with bench.worker(together(handlers, 4, retry=RetryPolicy(max_attempts=1))):
+        finals = await bench.finals([hasty, *patient])
+    assert [word(one) for one in finals] == ["run_timeout", "succeeded", "succeeded", "succeeded"]
 
 
 async def test_a_run_timeout_of_a_job_beats_its_models(bench: Bench, handlers: Handlers) -> None:
@@ -240,12 +242,14 @@ async def test_a_job_that_expires_in_hand_is_not_run(bench: Bench, handlers: Han
     first = await bench.submit(1, gate.input)
     async with bench.worker(together(handlers, 1, limits=ModelLimits(run_timeout_s=LONG_S))):
         await gate.reached()
-        apart = await bench.submit(2, run_timeout_s=9.0, start_within_s=5.0)  # sits behind nobody, so it waits
-        await until(lambda: bench.intake.in_hand == 2)
+        second = await bench.submit(2)  # in the runner already, behind the first
+        await until(lambda: ("started", 1) in bench.kinds(second))
+        third = await bench.submit(3, start_within_s=5.0)
+        await until(lambda: bench.intake.in_hand == 3)
         bench.clock.advance(5.0)
         gate.open()
-        finals = await bench.finals([first, apart])
-    assert [word(one) for one in finals] == ["succeeded", "expired"]
+        finals = await bench.finals([first, second, third])
+    assert [word(one) for one in finals] == ["succeeded", "succeeded", "expired"]
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be served
@@ -329,24 +333,48 @@ async def test_an_output_at_the_inline_limit_travels_with_its_event(bench: Bench
 # -------------------------------------------------------------------------------------------------- after a dead worker
 
 
-async def interrupt(bench: Bench, attempts: int) -> None:
-    """A worker died in the last of `attempts` attempts of the message that waits; the others ended with a word."""
+async def interrupt(bench: Bench, attempts: int, *, deaths: int = 1) -> None:
+    """A worker died in the last `deaths` of `attempts` attempts of the message that waits; the others ended with a
+    word."""
     for attempt in range(1, attempts + 1):
         consumer = bench.queue.consumer(bench.channel())
         received = await consumer.receive(1, 0.0)
         assert received
         await consumer.begin(received)
-        if attempt < attempts:
+        if attempt <= attempts - deaths:
             await consumer.nack(received)
         await consumer.close()
 
 
 async def test_a_job_whose_attempts_all_ended_with_their_worker_fails_unrun(bench: Bench, handlers: Handlers) -> None:
     job = await bench.submit(1)
-    await interrupt(bench, 3)
+    await interrupt(bench, 3, deaths=3)
     async with bench.worker(handlers.spec(retry=RetryPolicy(max_attempts=3))):
         final = await bench.final(job)
     assert (word(final), final.attempt, handlers.calls) == ("worker_lost", 3, [])
+
+
+async def test_attempts_that_shared_anothers_failure_are_no_deaths_of_its_worker(
+    bench: Bench, handlers: Handlers
+) -> None:
+    job = await bench.submit(1)
+    await interrupt(bench, 3, deaths=1)
+    async with bench.worker(handlers.spec(retry=RetryPolicy(max_attempts=3))):
+        final = await bench.final(job)
+    assert (word(final), final.attempt) == ("succeeded", 4)
+
+
+async def test_parameters_with_numbers_beyond_64_bits_reach_the_model(bench: Bench, handlers: Handlers) -> None:
+    job = await bench.submit(1, parameters={"n": 10**30})
+    async with bench.worker(handlers.spec()):
+        assert word(await bench.final(job)) == "succeeded"
+
+
+async def test_a_reference_that_names_no_blob_fails_its_own_job(bench: Bench, handlers: Handlers) -> None:
+    foreign = Payload(media_type=JSON, blob=BlobRef(name="../../etc/passwd", size_bytes=1, sha256="0" * 64))
+    await bench.publish(encode_request(structs.replace(request(1), input=foreign)))
+    async with bench.worker(handlers.spec()):
+        assert word(await bench.final(request(1).job_id)) == "input_lost"
 
 
 async def test_a_job_that_may_have_killed_a_worker_runs_alone(bench: Bench, handlers: Handlers) -> None:

@@ -21,6 +21,7 @@ class _Item(Struct, eq=False):
     message: Message
     attempt: int = 0
     running: bool = False
+    cut_off: int = 0
     due_at: float = 0.0
 
 
@@ -129,4 +130,7 @@ class MemoryConsumer(Consumer):
 
 
 def _received(item: _Item) -> ReceivedMessage:
-    return ReceivedMessage(message=item.message, receipt=item.seq, attempt=item.attempt, interrupted=item.running)
+    if item.running:
+        item.cut_off += 1
+        item.running = False
+    return ReceivedMessage(message=item.message, receipt=item.seq, attempt=item.attempt, interruptions=item.cut_off)

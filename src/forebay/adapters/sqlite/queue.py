@@ -74,6 +74,7 @@ class SqliteConsumer(Consumer):
         self._waiting = waiting
         self._clock = clock
         self._hand: dict[Any, Held] = {}
+        self._begun: set[int] = set()  # of those in hand, the rows that say `running` because of us
 
     async def receive(self, max_messages: int, wait_s: float) -> list[ReceivedMessage]:
         loop = asyncio.get_running_loop()
@@ -93,7 +94,7 @@ class SqliteConsumer(Consumer):
         due_at_us: int,
         seq: int,
         attempt: int,
-        running: int,
+        interruptions: int,
         tenant: str,
         job_id: str,
         headers: bytes,
@@ -101,11 +102,15 @@ class SqliteConsumer(Consumer):
     ) -> ReceivedMessage:
         self._hand[seq] = (self._channel.model, self._channel.lane, due_at_us, seq)
         message = from_log(tenant, job_id, headers, value)
-        return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interrupted=bool(running))
+        return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interruptions=interruptions)
 
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
         if held := self._held(received):
-            await self._database.write(_begin, held, durable=False)
+            first = [key for key in held if key[3] not in self._begun]
+            again = [key for key in held if key[3] in self._begun]
+            await self._database.write(
+                _begin, (first, again), durable=False, committed=lambda _: self._begun.update(key[3] for key in first)
+            )
 
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         if held := self._held(received):
@@ -117,7 +122,10 @@ class SqliteConsumer(Consumer):
             return
         due_at_us = int((self._clock() + delay_s) * 1e6) if delay_s > 0 else 0
         await self._database.write(
-            _delay, (due_at_us, held), durable=False, committed=lambda _: self._given_back(held, due_at_us)
+            _delay,
+            (due_at_us, held, frozenset(self._begun)),
+            durable=False,
+            committed=lambda _: self._given_back(held, due_at_us),
         )
 
     async def close(self) -> None:
@@ -135,6 +143,7 @@ class SqliteConsumer(Consumer):
     def _gone(self, held: list[Held]) -> None:
         for key in held:
             if self._hand.pop(key[3], None) is not None:
+                self._begun.discard(key[3])
                 self._waiting.gone(key[3])
 
     def _given_back(self, held: list[Held], due_at_us: int) -> None:
@@ -143,6 +152,7 @@ class SqliteConsumer(Consumer):
     def _give_back(self, held: list[tuple[Held, int]]) -> None:
         for key, due_at_us in held:
             if self._hand.pop(key[3], None) is not None:
+                self._begun.discard(key[3])
                 self._waiting.given_back(due_at_us, key[3])
         self._waiting.bell.ring()
 
@@ -151,16 +161,19 @@ def _publish(connection: apsw.Connection, calls: Sequence[tuple[Channel, list[Lo
     write_rows(connection, f"INSERT INTO log ({LOG_COLUMNS}) VALUES", [row for _, rows in calls for row in rows])
     channels = [channel for channel, rows in calls for _ in rows]
     first = connection.last_insert_rowid() - len(channels) + 1
-    pending = [(channel.model, channel.lane, 0, seq, 0, 0) for seq, channel in enumerate(channels, start=first)]
-    write_rows(connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt, running) VALUES", pending)
+    pending = [(channel.model, channel.lane, 0, seq, 0, 0, 0) for seq, channel in enumerate(channels, start=first)]
+    write_rows(
+        connection, "INSERT INTO pending (model, lane, due_at_us, seq, attempt, running, cut_off) VALUES", pending
+    )
     return [len(rows) for _, rows in calls]
 
 
-def _begin(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequence[None]:
-    for key, seqs in _by_key(calls).items():
-        connection.execute(
-            f"UPDATE pending SET attempt = attempt + 1, running = 1 {_WHERE}", (*key, _encode(seqs).decode())
-        )
+def _begin(connection: apsw.Connection, calls: Sequence[tuple[list[Held], list[Held]]]) -> Sequence[None]:
+    for key, seqs in _by_key([first for first, _ in calls]).items():
+        sql = f"UPDATE pending SET attempt = attempt + 1, cut_off = cut_off + running, running = 1 {_WHERE}"
+        connection.execute(sql, (*key, _encode(seqs).decode()))
+    for key, seqs in _by_key([again for _, again in calls]).items():
+        connection.execute(f"UPDATE pending SET attempt = attempt + 1 {_WHERE}", (*key, _encode(seqs).decode()))
     return [None] * len(calls)
 
 
@@ -170,12 +183,14 @@ def _delete(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequenc
     return [None] * len(calls)
 
 
-def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held]]]) -> Sequence[None]:
-    for due_at_us, held in calls:
-        for key, seqs in _by_key([held]).items():
-            connection.execute(
-                f"UPDATE pending SET due_at_us = ?, running = 0 {_WHERE}", (due_at_us, *key, _encode(seqs).decode())
-            )
+def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held], frozenset[int]]]) -> Sequence[None]:
+    for due_at_us, held, begun in calls:
+        for changes, rows in (
+            ("due_at_us = ?, running = 0", [key for key in held if key[3] in begun]),
+            ("due_at_us = ?", [key for key in held if key[3] not in begun]),
+        ):
+            for key, seqs in _by_key([rows]).items():
+                connection.execute(f"UPDATE pending SET {changes} {_WHERE}", (due_at_us, *key, _encode(seqs).decode()))
     return [None] * len(calls)
 
 

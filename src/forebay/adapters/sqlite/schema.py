@@ -24,7 +24,7 @@ CREATE TABLE log (
 
 # The queue's index into the log. `due_at_us` is 0 for a row that waits for nothing, else microseconds since the epoch:
 # integers, since rows are addressed by it. `attempt` counts the attempts begun; `running` is 1 from the beginning of
-# one until somebody says how it ended.
+# one until somebody says how it ended; `cut_off` counts earlier ones of which nobody ever did.
 _PENDING = """
 CREATE TABLE pending (
     model     TEXT NOT NULL,
@@ -33,6 +33,7 @@ CREATE TABLE pending (
     seq       INTEGER NOT NULL,
     attempt   INTEGER NOT NULL,
     running   INTEGER NOT NULL,
+    cut_off   INTEGER NOT NULL,
     PRIMARY KEY (model, lane, due_at_us, seq)
 ) STRICT, WITHOUT ROWID
 """

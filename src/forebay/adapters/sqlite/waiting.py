@@ -8,9 +8,9 @@ from forebay.core.message import Channel
 
 NEVER_US = 2**63 - 1
 Found = tuple[int, int, int, int, str, str, bytes, bytes]
-"""due_at_us, seq, attempt, running, tenant, job_id, headers, value"""
+"""due_at_us, seq, attempt, interruptions, tenant, job_id, headers, value"""
 
-_COLUMNS = "due_at_us, pending.seq, attempt, running, tenant, job_id, headers, value"
+_COLUMNS = "due_at_us, pending.seq, attempt, running + cut_off, tenant, job_id, headers, value"
 _FROM = f"SELECT {_COLUMNS} FROM pending JOIN log ON log.seq = pending.seq WHERE model = ? AND lane = ?"
 _FRESH = f"{_FROM} AND due_at_us = 0 AND pending.seq > ? ORDER BY pending.seq LIMIT ?"
 _DELAYED = f"{_FROM} AND due_at_us <= ? AND (due_at_us, pending.seq) > (?, ?) ORDER BY due_at_us, pending.seq LIMIT ?"

@@ -37,3 +37,13 @@ class Model:
         kept = []
         while True:
             kept.append(bytearray(os.urandom(1)) * 64_000_000)
+
+    def hoard(self):
+        self.kept = []
+        while True:
+            self.kept.append(bytearray(os.urandom(1)) * 64_000_000)
+
+    def fork(self):
+        if os.fork() == 0:
+            threading.Event().wait()  # holds every file that its parent had, the runner's link too
+        os.abort()
