@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
@@ -14,11 +14,13 @@ from forebay.core.model import ModelSpec
 class Catalog(Struct, frozen=True, kw_only=True):
     """`specs` by name and version, versions in natural order; `problems` by name, for an operator to read.
 
-    A model may stand in both: some of its versions can be served and others cannot.
+    A model may stand in both: some of its versions can be served and others cannot. `untrusted` are those that have no
+    other problem than that nobody named them as trusted.
     """
 
     specs: Mapping[str, Mapping[str, ModelSpec]]
     problems: Mapping[str, tuple[str, ...]] = {}
+    untrusted: Collection[str] = frozenset()
 
     def names(self) -> tuple[str, ...]:
         """The models that can be resolved, sorted."""
@@ -44,7 +46,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
             return self.specs[name]
         known = self.names()
         if name in self.problems:
-            message = f"model {name!r} cannot be served: its description has mistakes"
-            raise NotFound(message, known=known, code="model_misdescribed")
+            message = f"model {name!r} cannot be served: {self.problems[name][0]}"
+            code = "model_untrusted" if name in self.untrusted else "model_misdescribed"
+            raise NotFound(message, known=known, code=code)
         listed = f"the models are {', '.join(known)}" if known else "there are no models"
         raise NotFound(f"no model is named {name!r}; {listed}", known=known, code="unknown_model")

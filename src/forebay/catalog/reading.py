@@ -46,6 +46,7 @@ def read_models(folder: str | Path, trusted_models: Collection[str] = ()) -> Cat
         ) from error
     specs: dict[str, Mapping[str, ModelSpec]] = {}
     problems: dict[str, tuple[str, ...]] = {}
+    untrusted: set[str] = set()
     for model in models:
         found = _Model(root, model, model.name in trusted_models)
         try:
@@ -58,7 +59,9 @@ def read_models(folder: str | Path, trusted_models: Collection[str] = ()) -> Cat
             specs[model.name] = versions
         if found.problems:
             problems[model.name] = tuple(found.problems)
-    return Catalog(specs=specs, problems=problems)
+            if len(found.problems) == found.untrusted_versions:
+                untrusted.add(model.name)
+    return Catalog(specs=specs, problems=problems, untrusted=frozenset(untrusted))
 
 
 class _Model:
@@ -69,6 +72,7 @@ class _Model:
         self._folder = folder
         self._trusted = trusted
         self.problems: list[str] = []
+        self.untrusted_versions = 0
 
     def read(self, inside: dict[tuple[int, int], int]) -> dict[str, ModelSpec]:
         """Its versions that can be served."""
@@ -116,6 +120,7 @@ class _Model:
                 "untrusted_model: it would run Python code of its own; if you trust that code, start with "
                 f"FOREBAY_TRUSTED_MODELS={self._folder.name}",
             )
+            self.untrusted_versions += 1
             return None
         config = self._config(folder)
         task = manifest.task or self._task(folder, runtime, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,30 @@ def describe_runtime(
         handler = version / f"{options.handler.partition(':')[0]}.py"
         if not handler.is_file():
             say(handler, "is missing; put the handler there, or name its file with [python] handler")
+        else:
+            _check_python(handler, say)
         return NOTHING, found
     file, mistake = onnx_file(version, found.get("file"), found.get("precision"))
     if mistake:
         say(version, mistake)
         return NOTHING, found
     return _onnx_facts(version / file, say), found | {"file": file}
+
+
+def _check_python(path: Path, say: Say) -> None:
+    """Compiled, never run: what it does when it runs is the runner's business."""
+    try:
+        source = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the runner compiles it again and then they are shown
+            compile(source, path.name, "exec", dont_inherit=True)
+    except OSError as error:
+        say(path, f"cannot be read ({error.strerror}); give the service's user the right to read it")
+    except SyntaxError as error:  # of a file that is not in its encoding too, then without a line
+        where = f"line {error.lineno}: " if error.lineno else ""
+        say(path, f"{where}is not Python ({error.msg}); correct it")
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nested deeper than the compiler goes
+        say(path, f"is not Python ({str(error) or type(error).__name__}); correct it")
 
 
 def _onnx_facts(path: Path, say: Say) -> OnnxFacts:

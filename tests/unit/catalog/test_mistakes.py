@@ -85,6 +85,8 @@ def test_all_mistakes_of_a_file_are_told_at_once(write: Write, tensor_file: byte
     ]
 
 
+MANIFEST_OF_HANDLER = 'task = "json"\nruntime = "python"\n[python]\nhandler = "handler:Model"\n'
+
 FOLDERS: list[tuple[dict[str, object], list[str]]] = [
     ({}, ["m: holds no version; put the model's files into m/1/"]),
     ({"1/notes.txt": "x"}, ["m/1: holds no model; put model.onnx"]),
@@ -131,6 +133,36 @@ def test_a_mistake_in_a_folder_names_file_and_remedy(
     (problem,) = catalog.problems["m"]
     for fragment in fragments:
         assert fragment in problem
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (
+            b"class Model:\n    def predict(self, inputs)\n        return inputs\n",
+            "line 2: is not Python (expected ':')",
+        ),
+        (b"x = 1\n  y = 2\n", "line 2: is not Python (unexpected indent)"),
+        (b"name = '\xff'\n", "is not Python ((unicode error)"),
+        (b"# coding: klingon\n", "is not Python (unknown encoding: klingon)"),
+        (b"x = 1\0", "is not Python (source code string cannot contain null bytes)"),
+        (b"-" * 100_000 + b"1", "is not Python (MemoryError)"),
+    ],
+)
+def test_a_handler_that_does_not_compile_is_told_with_its_line(write: Write, source: bytes, problem: str) -> None:
+    catalog = read_models(write({"m/1/model.py": source}), {"m"})
+    assert catalog.specs == {}
+    (found,) = catalog.problems["m"]
+    assert found.startswith("m/1/model.py: ")
+    assert problem in found
+    assert found.endswith("; correct it")
+
+
+def test_a_handler_is_compiled_and_never_run(write: Write, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    source = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nassert '\\d' is 1\n"
+    assert read_models(write({"m/1/handler.py": source, "m/model.toml": MANIFEST_OF_HANDLER}), {"m"}).problems == {}
+    assert not ran.exists()
 
 
 def test_a_model_card_that_cannot_be_read_costs_its_model_only(

@@ -104,7 +104,7 @@ def test_resolving_what_is_not_there_tells_what_is(write: Write, tensor_file: by
     with pytest.raises(NotFound, match="it has 1") as version:
         catalog.resolve("a", "7")
     assert (version.value.code, version.value.known) == ("unknown_version", ("1",))
-    with pytest.raises(NotFound) as misdescribed:
+    with pytest.raises(NotFound, match="'c' cannot be served: c/1: holds no model; put model.onnx") as misdescribed:
         catalog.resolve("c")
     assert misdescribed.value.code == "model_misdescribed"
 
@@ -194,6 +194,17 @@ def test_a_python_model_is_served_once_it_is_named_as_trusted(write: Write) -> N
         "code/1: untrusted_model: it would run Python code of its own; if you trust that code, start with "
         "FOREBAY_TRUSTED_MODELS=code",
     )
+
+
+def test_a_model_that_lacks_nothing_but_trust_says_so(write: Write) -> None:
+    folder = write({"code/1/model.py": "", "code/2/model.py": "", "both/1/model.py": "", "both/2/readme": "no model"})
+    catalog = read_models(folder)
+    with pytest.raises(NotFound, match="FOREBAY_TRUSTED_MODELS=code") as untrusted:
+        catalog.resolve("code")
+    assert untrusted.value.code == "model_untrusted"
+    with pytest.raises(NotFound) as misdescribed:
+        catalog.resolve("both")
+    assert misdescribed.value.code == "model_misdescribed"
 
 
 def test_trust_is_given_by_name_only(models: Path) -> None:
