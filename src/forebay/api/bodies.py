@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from forebay.api.problems import MALFORMED
 from forebay.core.errors import InvalidRequest, UnsupportedMedia
+from forebay.core.nesting import is_deeper
 from forebay.core.payload import JSON
 
 MAX_DEPTH = 100
@@ -38,29 +39,15 @@ def parse_json(body: bytes) -> Any:
         raise _too_deep() from None
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: bytes that are not UTF-8, numbers too long
         raise InvalidRequest(f"the body is not JSON: {error}", code=MALFORMED) from error
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:  # else it cannot be deeper: the usual body costs two scans
-        _refuse_depth(value)
+    # Fewer brackets cannot be deeper: the usual body costs two scans.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise _too_deep()
     return value
 
 
 def media_type_of(request: Request) -> str:
     """The media type in lower case without its parameters, "" if none was sent."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _refuse_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for container in level
-            if type(container) in (dict, list)
-            for child in (container.values() if type(container) is dict else container)
-            if type(child) in (dict, list)
-        ]
-        if not level:
-            return
-    raise _too_deep()
 
 
 def _too_deep() -> InvalidRequest:

@@ -8,6 +8,7 @@ from typing import Any
 
 from forebay.core.errors import InvalidRequest, ModelFailed, UnsupportedMedia
 from forebay.core.model import ModelSpec
+from forebay.core.nesting import is_deeper
 from forebay.core.payload import JSON, TEXT, Payload
 from forebay.core.wire import canonical_json
 from forebay.ports.task import Codec, Task
@@ -110,19 +111,8 @@ def encode_json_input(value: Any) -> bytes:
 
 
 def _check_depth(value: Any) -> None:
-    """Level by level, so that this needs no depth itself."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return
-    raise InvalidRequest(f"the value is nested more than {MAX_DEPTH} deep", code="too_deep")
+    if is_deeper(value, MAX_DEPTH):
+        raise InvalidRequest(f"the value is nested more than {MAX_DEPTH} deep", code="too_deep")
 
 
 def _no_constant(name: str) -> Any:
