@@ -35,8 +35,6 @@ from forebay.ports.task import Task
 from forebay.tasks import task
 from forebay.telemetry.metrics import Metrics
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-INLINE_LIMIT_BYTES = 256 * 1024
 Endpoint = Callable[[Request], Awaitable[Answer]]
 
 
@@ -59,11 +57,11 @@ def build_app(
     fleet: Fleet,
     metrics: Metrics,
     draining: asyncio.Event,
+    max_body_bytes: int,
+    inline_limit_bytes: int,
     kinds: Mapping[str, str] = {},
     projector_lag_s: Callable[[], float] = float,
     task_of: Callable[[str], Task] = task,
-    max_body_bytes: int = MAX_BODY_BYTES,
-    inline_limit_bytes: int = INLINE_LIMIT_BYTES,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.perf_counter,
     random_bytes: Callable[[int], bytes] = os.urandom,
@@ -108,7 +106,7 @@ def build_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     openapi = OpenApi(app, catalog, task_of)
-    app.openapi = openapi.document  # type: ignore[method-assign]
+    app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     app.router.routes.extend(Route(**arguments) for arguments in openapi.operations(jobs, models))
     app.router.routes.append(Route("/openapi.json", openapi.serve_document, include_in_schema=False))
     app.router.routes.append(Route("/docs", openapi.serve_page, include_in_schema=False))

@@ -34,8 +34,6 @@ class ModelCatalog(Protocol):
     @property
     def problems(self) -> Mapping[str, tuple[str, ...]]: ...
 
-    def default_version(self, name: str) -> str: ...
-
     def resolve(self, name: str, version: str = "") -> ModelSpec:
         """Raises NotFound with the names that are known."""
 

@@ -13,7 +13,7 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.event import JobEvent, JobRequest
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
 
@@ -24,7 +24,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 """A batch ends after this many bytes of values: bounds the projector's memory when inputs are large."""
 
 _SELECT = f"SELECT seq, {LOG_COLUMNS} FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
-_FINAL = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED})
 
 
 class SqliteEventLog(EventLog):
@@ -35,7 +34,7 @@ class SqliteEventLog(EventLog):
 
     async def publish(self, events: Sequence[JobEvent]) -> None:
         rows = [to_log(encode_event(event)) for event in events]
-        durable = any(event.kind in _FINAL for event in events)
+        durable = any(event.kind.final for event in events)
         if rows:
             await self._database.write(_append, rows, durable=durable, committed=self._appended)
 
