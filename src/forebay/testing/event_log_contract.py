@@ -99,7 +99,7 @@ class EventLogContract:
         ]
         await log.publish(events)
         facts = await LogReader(log).facts(4)
-        assert sorted(facts, key=events.index) == events  # type: ignore[arg-type]
+        assert sorted(facts, key=events.index) == events  # type: ignore[arg-type]  # a fact that is no event fails
 
     async def test_facts_of_one_job_keep_their_order(self, log: EventLog) -> None:
         events = [event(1, EventKind.STARTED, attempt=attempt) for attempt in range(1, 8)]

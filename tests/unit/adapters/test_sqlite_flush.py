@@ -24,7 +24,7 @@ class Disk(apsw.VFS):
         self.failing = False
         super().__init__("forebay-test-disk", "unix", makedefault=True)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> File:  # noqa: N802
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> File:  # noqa: N802 - apsw's name
         return File(self, name, flags)
 
 
@@ -34,7 +34,7 @@ class File(apsw.VFSFile):
         self.is_log = bool(flags[0] & apsw.SQLITE_OPEN_WAL)
         super().__init__("unix", name, flags)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:  # noqa: N802 - apsw's name
         if self.is_log:
             self.disk.flushes += 1
             if self.disk.failing:
