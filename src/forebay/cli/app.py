@@ -15,7 +15,7 @@ from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
 from forebay.cli.program import program
 from forebay.cli.serving import run, up
-from forebay.cli.submit import submit
+from forebay.cli.submit import SubmitCommand, submit
 from forebay.core.errors import ForebayError
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 app.command(cls=SettingsCommand)(up)
 app.command(cls=SettingsCommand)(run)
-app.command()(submit)
+app.command(cls=SubmitCommand)(submit)
 app.add_typer(jobs)
 app.add_typer(models)
 app.command(cls=SettingsCommand)(doctor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,17 @@ class Service:
         path = f"/v1/models/{quote(model, safe='')}/jobs"
         headers = {"content-type": media_type}
         return self._object("POST", path, content=body, headers=headers, params=list(parameters))
+
+    def submit_json(self, model: str, value: Any, parameters: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        """Submit a JSON value; the job, queued. A parameter is read as JSON where it is JSON, else as text; one that is
+        repeated is a list."""
+        found: dict[str, Any] = {}
+        for name, text in parameters:
+            found[name] = [*found[name], _typed(text)] if name in found else [_typed(text)]
+        body = {"model": model, "input": value}
+        if found:
+            body["parameters"] = {name: values if len(values) > 1 else values[0] for name, values in found.items()}
+        return self._object("POST", "/v1/jobs", json=body)
 
     def job(self, job_id: str, wait_s: int = 0) -> dict[str, Any]:
         """The job as it is, or as soon as it is final within `wait_s`."""
@@ -186,6 +198,13 @@ def told(status: int, problem: Mapping[str, Any]) -> str:
     if "request_id" in problem and status >= 500:
         lines.append(f"  request id: {problem['request_id']}")
     return "\n".join(lines)
+
+
+def _typed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _document(answer: httpx2.Response) -> dict[str, Any]:

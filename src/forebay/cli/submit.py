@@ -9,15 +9,30 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from forebay.cli.inputs import read_input
+from forebay.cli.inputs import TEXT, Input, is_json_document, read_input, read_json_input
 from forebay.cli.options import AsJson, Url
-from forebay.core.errors import InvalidRequest
+from forebay.cli.program import program
+from forebay.core.errors import ForebayError, InvalidRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from forebay.cli.service import Service
+    from forebay.cli.service import Refused, Service
+
+
+class SubmitCommand(TyperCommand):
+    """Says how to submit a text that begins like an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # By its name: where the class lives is typer's own affair, and has changed.
+            if type(error).__name__ == "NoSuchOption" and hasattr(error, "message"):
+                error.message += f"; a text that begins with - goes behind --: {program()} submit MODEL -- '-text'"
+            raise
 
 
 def submit(
@@ -39,19 +54,35 @@ def submit(
     text: Annotated[
         bool, typer.Option("--text", help="Send the argument as text even if a file has that name.")
     ] = False,
+    input_json: Annotated[
+        bool,
+        typer.Option(
+            "--input-json", help="The file, text or standard input is JSON: the job's `input`, for any model."
+        ),
+    ] = False,
     url: Url = None,
 ) -> None:
     """Submit one input and show its result. Exit code 0 only if it succeeded.
 
     The result goes to standard output, everything else to standard error.
+
+    \b
+    forebay submit image_classification photo.jpg -p top_k=3
+    forebay submit text_classification 'What a lovely day'
+    forebay submit text_classification --input-json '{"text": "One.", "text_pair": "Two."}'
+    forebay submit my_model --input-json - < input.json
     """
     from forebay.cli.screen import console, print_json
     from forebay.cli.service import Service, service_url
 
-    given = read_input(input, as_text=text)
+    value = read_json_input(input, as_text=text) if input_json else None
+    given = read_input(input, as_text=text) if not input_json else None
     parameters = _parameters(param or ())
     with Service(service_url(url)) as service:
-        job = service.submit_body(model, given.body, given.media_type, parameters)
+        if given is None:
+            job = service.submit_json(model, value, parameters)
+        else:
+            job = _submit_body(service, model, given, parameters)
         if wait:
             job = _follow(service, job, console(err=True))
         if as_json:
@@ -62,6 +93,32 @@ def submit(
             _print_output(service, job)
     if wait and job["status"] != "succeeded":
         raise typer.Exit(1)
+
+
+def _submit_body(service: Service, model: str, given: Input, parameters: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    from forebay.cli.service import Refused
+
+    try:
+        return service.submit_body(model, given.body, _media_type(service, model, given), parameters)
+    except Refused as error:
+        if given.media_type == TEXT and _wants_json(error) and is_json_document(given.body):
+            error.message += f"\n  to send it as JSON, add --input-json: {program()} submit {model} --input-json ..."
+        raise
+
+
+def _media_type(service: Service, model: str, given: Input) -> str:
+    """What the input's name says (README.md, page.html), or plain text where only that is what the model takes."""
+    if given.media_type == TEXT or not given.is_text():
+        return given.media_type
+    try:
+        taken = service.model(model).get("media_types", [])
+    except ForebayError:
+        return given.media_type  # the submission itself will say what is wrong
+    return TEXT if given.media_type not in taken and "text/plain" in taken else given.media_type
+
+
+def _wants_json(error: Refused) -> bool:
+    return error.problem.get("accepted") == ["application/json"]
 
 
 def _parameters(given: Sequence[str]) -> list[tuple[str, str]]:
@@ -78,14 +135,17 @@ def _follow(service: Service, job: dict[str, Any], screen: Console) -> dict[str,
     """Wait until the job is final and tell its states: with a spinner on a terminal, else a line for each."""
     from forebay.cli.service import wait_until_final
 
-    shown = job["status"]
+    shown, told = job["status"], False
     if not screen.is_terminal:
         screen.print(f"{job['id']} {shown}")
     try:
         with screen.status(f"{job['id']} {shown}") as status:
 
             def on_change(job: dict[str, Any]) -> None:
-                nonlocal shown
+                nonlocal shown, told
+                if job["status"] == "queued" and not told:
+                    told = True
+                    _tell_if_unavailable(service, job["model"], screen)
                 if job["status"] == shown:
                     return
                 shown = job["status"]
@@ -95,10 +155,23 @@ def _follow(service: Service, job: dict[str, Any], screen: Console) -> dict[str,
 
             job = wait_until_final(service, job, on_change, time.sleep)
     except KeyboardInterrupt:
-        screen.print(f"no longer waiting; the job goes on: forebay jobs get {job['id']}")
+        screen.print(f"no longer waiting; the job goes on: {program()} jobs get {job['id']}")
         raise typer.Exit(130) from None
     screen.print(ending(job))
     return job
+
+
+def _tell_if_unavailable(service: Service, model: str, screen: Console) -> None:
+    """Why a job may wait for long. Not being able to say so is no reason to stop waiting."""
+    from forebay.cli.screen import visible
+
+    try:
+        found = service.model(model)
+    except ForebayError:
+        return
+    if found.get("status") == "unavailable":
+        reason = found.get("reason") or "no reason is known"
+        screen.print(visible(f"model {model} is unavailable: {reason}; the job waits until it is there"))
 
 
 def ending(job: dict[str, Any]) -> str:

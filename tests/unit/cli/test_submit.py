@@ -14,6 +14,7 @@ from forebay.cli import main
 
 Forebay = Callable[..., Ran]
 SUBMIT = "POST /v1/models/sentiment/jobs"
+MODEL = "GET /v1/models/sentiment"
 GET = f"GET /v1/jobs/{JOB_ID}"
 
 
@@ -84,6 +85,131 @@ def test_text_goes_before_a_file_of_that_name_when_asked_for(
     (tmp_path / "palace").write_text("not this")
     assert forebay("submit", "sentiment", "palace", "--text").code == 0
     assert accepting.requests[0].content == b"palace"
+
+
+def test_an_empty_text_is_a_text(accepting: FakeService, forebay: Forebay) -> None:
+    assert forebay("submit", "sentiment", "").code == 0
+    assert accepting.requests[0].content == b""
+    assert accepting.requests[0].headers["content-type"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["README.md", "page.html", "notes.csv"])
+def test_a_text_file_is_sent_as_text_to_a_model_that_takes_no_other(
+    name: str, accepting: FakeService, forebay: Forebay, tmp_path: Path
+) -> None:
+    accepting.answers(MODEL, {"media_types": ["text/plain"]})
+    (tmp_path / name).write_text("schön")
+    assert forebay("submit", "sentiment", name).code == 0
+    assert accepting.requests[1].headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_a_text_file_is_sent_as_what_its_name_says_to_a_model_that_takes_it(
+    accepting: FakeService, forebay: Forebay, tmp_path: Path
+) -> None:
+    accepting.answers(MODEL, {"media_types": ["application/json", "text/plain"]})
+    (tmp_path / "value.json").write_text("{}")
+    assert forebay("submit", "sentiment", "value.json").code == 0
+    assert accepting.requests[1].headers["content-type"] == "application/json"
+
+
+def test_a_file_for_a_model_that_nobody_knows_is_refused_by_the_submission(
+    fake: FakeService, forebay: Forebay, tmp_path: Path
+) -> None:
+    fake.answers(SUBMIT, {"code": "unknown_model", "detail": "no such model"}, status=404)
+    (tmp_path / "README.md").write_text("# Title")
+    assert forebay("submit", "sentiment", "README.md").err == "forebay: no such model (404 unknown_model)\n"
+
+
+@pytest.mark.parametrize("source", ["argument", "file", "stdin"])
+def test_json_is_sent_as_the_input(
+    source: str, accepting: FakeService, forebay: Forebay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepting.answers("POST /v1/jobs", JOB, status=202)
+    document = '{"a":["b/c",1.5,null]}'
+    (tmp_path / "value.txt").write_text(document)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(document.encode())))
+    argument = {"argument": document, "file": "value.txt", "stdin": "-"}[source]
+    assert forebay("submit", "sentiment", "--input-json", argument).code == 0
+    assert json.loads(accepting.requests[0].content) == {"model": "sentiment", "input": {"a": ["b/c", 1.5, None]}}
+
+
+def test_parameters_beside_json_are_json_too(accepting: FakeService, forebay: Forebay) -> None:
+    accepting.answers("POST /v1/jobs", JOB, status=202)
+    given = ("-p", "top_k=3", "-p", "note=a=b", "-p", "tag=x", "-p", "tag=2")
+    assert forebay("submit", "sentiment", "--input-json", "3", *given).code == 0
+    sent = json.loads(accepting.requests[0].content)
+    assert sent == {"model": "sentiment", "input": 3, "parameters": {"top_k": 3, "note": "a=b", "tag": ["x", 2]}}
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("{", "--input-json: the argument is not JSON: Expecting property name"),
+        ("", "--input-json: the argument is not JSON: Expecting value"),
+        ("NaN", "--input-json: the argument is not JSON: NaN is no JSON value"),
+        ("gone.json", "there is no file 'gone.json'"),
+    ],
+)
+def test_what_is_no_json_is_not_sent_as_such(
+    argument: str, words: str, accepting: FakeService, forebay: Forebay
+) -> None:
+    ran = forebay("submit", "sentiment", "--input-json", argument)
+    assert (ran.code, accepting.requests) == (1, [])
+    assert words in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argument", "accepted", "hinted"),
+    [
+        ('{"a":"b/c"}', ["application/json"], True),
+        ("[1]", ["application/json"], True),
+        ("1", ["application/json"], False),
+        ("words", ["application/json"], False),
+        ("[1]", ["image/png"], False),
+    ],
+)
+def test_json_as_text_for_a_model_that_takes_json_only_is_refused_with_the_way_to_send_it(
+    argument: str, accepted: list[str], hinted: bool, fake: FakeService, forebay: Forebay
+) -> None:
+    fake.answers(SUBMIT, {"code": "unsupported_media_type", "detail": "no", "accepted": accepted}, status=415)
+    ran = forebay("submit", "sentiment", argument)
+    assert ran.code == 1
+    assert ("forebay submit sentiment --input-json" in ran.err) == hinted
+
+
+def test_the_help_shows_how_to_send_json(forebay: Forebay) -> None:
+    out = forebay("submit", "--help").out
+    assert "  forebay submit my_model --input-json - < input.json\n" in out
+
+
+def test_a_text_like_an_option_is_refused_with_the_way_to_send_it(accepting: FakeService, forebay: Forebay) -> None:
+    ran = forebay("submit", "sentiment", "-hello")
+    assert (ran.code, accepting.requests) == (2, [])
+    assert "goes behind --: forebay submit MODEL -- '-text'" in ran.err
+    assert forebay("submit", "sentiment", "--", "-hello").code == 0
+    assert accepting.requests[0].content == b"-hello"
+
+
+def test_a_job_that_waits_for_a_model_that_is_unavailable_says_so_once(
+    accepting: FakeService, forebay: Forebay
+) -> None:
+    accepting.answers(GET, JOB, JOB, SUCCEEDED)
+    accepting.answers(MODEL, {"status": "unavailable", "reason": "model.onnx is cut short"})
+    ran = forebay("submit", "sentiment", "hello")
+    assert ran.code == 0
+    line = "model sentiment is unavailable: model.onnx is cut short; the job waits until it is there"
+    assert ran.err.splitlines().count(line) == 1
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_job_that_waits_for_its_turn_says_nothing_of_the_model(
+    status: int, accepting: FakeService, forebay: Forebay
+) -> None:
+    accepting.answers(GET, JOB, SUCCEEDED)
+    accepting.answers(MODEL, {"status": "ready"}, status=status)
+    ran = forebay("submit", "sentiment", "hello")
+    assert ran.code == 0
+    assert "model" not in ran.err
 
 
 def test_a_folder_is_no_input(accepting: FakeService, forebay: Forebay, tmp_path: Path) -> None:
