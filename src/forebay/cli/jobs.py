@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forebay.cli.options import AsJson, Url
 from forebay.cli.submit import took_s
+from forebay.core.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from forebay.cli.service import Service
+
+WHOLE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9a-f]{16}")
+PREFIX_MIN_CHARS = 8
+NEWEST = 1000
+"""As many jobs as a service lists at once."""
+
+COLUMNS = ("id", "model", "status", "attempts", "created", "took")
+NEEDED = ("id", "status", "model", "created", "took", "attempts")
+"""In this order columns are given up where a terminal is too narrow, the last first, and the id never."""
 
 jobs = typer.Typer(name="jobs", help="List jobs, or look at one.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,8 +36,8 @@ def ls(
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
-    """List jobs, the newest first."""
-    from forebay.cli.screen import console, print_json, styled, table
+    """List jobs, the newest first. A narrow terminal shows fewer columns, and ids always whole."""
+    from forebay.cli.screen import columns_that_fit, console, print_json, styled, table, terminal_width
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
@@ -35,22 +49,27 @@ def ls(
         console(err=True).print("no jobs" if model is None and status is None else "no such jobs")
         return
     rows = [
-        (
-            job["id"],
-            job.get("model", ""),
-            styled(job["status"]),
-            str(job.get("attempts", 0)),
-            _to_the_second(job["created_at"]),
-            _took(job),
-        )
+        {
+            "id": job["id"],
+            "model": job.get("model", ""),
+            "status": job["status"],
+            "attempts": str(job.get("attempts", 0)),
+            "created": _to_the_second(job["created_at"]),
+            "took": _took(job),
+        }
         for job in found
     ]
-    console().print(table(("id", "model", "status", "attempts", "created", "took"), rows))
+    fitting = columns_that_fit(NEEDED, rows, terminal_width())
+    columns = [column for column in COLUMNS if column in fitting]
+    lines = [[styled(row[name]) if name == "status" else row[name] for name in columns] for row in rows]
+    console().print(table(columns, lines))
 
 
 @jobs.command()
 def get(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="A job's id.", show_default=False)],
+    job_id: Annotated[
+        str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
+    ],
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -59,11 +78,29 @@ def get(
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        job = service.job(job_id)
+        job = service.job(_whole_id(service, job_id))
     if as_json:
         print_json(job)
         return
     console().print(pairs((name, told(value)) for name, value in job.items() if name != "urls"))
+
+
+def _whole_id(service: Service, given: str) -> str:
+    """The id that begins so, among the newest jobs. Raises NotFound if none does, InvalidRequest if several do."""
+    given = given.strip().lower()
+    if WHOLE_ID.fullmatch(given):
+        return given
+    if len(given) < PREFIX_MIN_CHARS:
+        raise InvalidRequest(
+            f"{given!r} is too short: give a job's id, or at least its first {PREFIX_MIN_CHARS} letters"
+        )
+    found: list[str] = [job["id"] for job in service.jobs(limit=NEWEST) if job["id"].startswith(given)]
+    if not found:
+        raise NotFound(f"none of the newest {NEWEST} jobs has an id that begins with {given!r}; give the whole id")
+    if len(found) > 1:
+        shown = "".join(f"\n  {job_id}" for job_id in found[:5]) + ("\n  ..." if len(found) > 5 else "")
+        raise InvalidRequest(f"{len(found)} jobs have an id that begins with {given!r}; give more of it:{shown}")
+    return found[0]
 
 
 def _took(job: dict[str, Any]) -> str:

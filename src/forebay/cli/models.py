@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,10 +83,15 @@ def validate(
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="A models directory. Default models_dir.", show_default=False)
     ] = None,
-    load: Annotated[bool, typer.Option("--load", help="Load each model too, which may take a while.")] = False,
+    load: Annotated[
+        bool, typer.Option("--load", help="Load each model too, as the service would; it runs the code of handlers.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a models directory without a service. Exit code 1 if anything is wrong."""
+    """Check a models directory without a service. Exit code 1 if anything is wrong.
+
+    Without --load no model is loaded and no code runs: `described` says that the description is in order.
+    """
     from forebay.catalog import read_models
     from forebay.cli.screen import console, print_json, styled
 
@@ -92,16 +100,19 @@ def validate(
     specs = [spec for versions in catalog.specs.values() for spec in versions.values()]
     problems = {name: list(found) for name, found in catalog.problems.items()}
     if load:
-        for spec in specs:
-            for problem in _load(spec):
-                problems.setdefault(spec.name, []).append(problem)
+        with _standard_output_kept():
+            for spec in specs:
+                for problem in _load(spec):
+                    problems.setdefault(spec.name, []).append(problem)
+    status = "ready" if load else "described"
     if as_json:
-        print_json({"models": [_described(spec) for spec in specs], "problems": problems})
+        described = [_described(spec, "unavailable" if spec.name in problems else status) for spec in specs]
+        print_json({"models": described, "problems": problems})
     else:
         screen = console()
         for spec in specs:
             if spec.name not in problems:
-                screen.print(styled("ready"), f"{spec.name} {spec.version} ({spec.task}, {spec.runtime})")
+                screen.print(styled(status), f"{spec.name} {spec.version} ({spec.task}, {spec.runtime})")
         for name, found in problems.items():
             for problem in found:
                 screen.print(styled("unavailable"), f"{name}: {problem}")
@@ -109,8 +120,24 @@ def validate(
             screen.print(
                 "no models here: each is a folder with a folder per version in it, such as sentiment/1/model.onnx"
             )
+        if specs and not load:
+            console(err=True).print("no model was loaded; --load does that too")
     if problems or not specs:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _standard_output_kept() -> Iterator[None]:
+    """What a model prints goes to standard error, also what it prints beneath Python: our output may be a program's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _load(spec: ModelSpec) -> Iterator[str]:
@@ -128,8 +155,9 @@ def _load(spec: ModelSpec) -> Iterator[str]:
         yield f"version {spec.version} cannot be loaded: {type(error).__name__}: {error}"
 
 
-def _described(spec: ModelSpec) -> dict[str, Any]:
-    return {"name": spec.name, "version": spec.version, "task": spec.task, "runtime": spec.runtime}
+def _described(spec: ModelSpec, status: str) -> dict[str, Any]:
+    described = {"name": spec.name, "version": spec.version, "task": spec.task, "runtime": spec.runtime}
+    return {**described, "status": status}
 
 
 def _labels(labels: list[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -38,6 +40,28 @@ def visible(text: str) -> str:
 def styled(word: str) -> Text:
     """A status in its colour."""
     return Text(visible(word), style=STYLES.get(word, ""))
+
+
+def terminal_width() -> int | None:
+    """In columns; None where no terminal is, and nothing is too wide."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def columns_that_fit(needed: Sequence[str], rows: Sequence[Mapping[str, str]], width: int | None) -> list[str]:
+    """Of `needed`, the most needed first, as many as go into one line of `width`; the first in any case."""
+    if width is None:
+        return list(needed)
+    taken, left = [needed[0]], width - _widest(needed[0], rows)
+    for column in needed[1:]:
+        left -= 1 + _widest(column, rows)
+        if left < 0:
+            break
+        taken.append(column)
+    return taken
+
+
+def _widest(column: str, rows: Sequence[Mapping[str, str]]) -> int:
+    return max(cell_len(column), *(cell_len(visible(row[column])) for row in rows))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.unit.cli.conftest import FAILED, JOB_ID, SUCCEEDED, FakeService, Ran
 
 Forebay = Callable[..., Ran]
@@ -39,6 +43,46 @@ def test_no_jobs_are_no_error(fake: FakeService, forebay: Forebay) -> None:
     assert forebay("jobs", "ls", "--json") == Ran(0, "[]\n", "")
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (40, ["id"]),
+        (80, ["id", "model", "status"]),
+        (100, ["id", "model", "status", "created"]),
+        (200, ["id", "model", "status", "attempts", "created", "took"]),
+    ],
+)
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_ids(
+    width: int, columns: list[str], fake: FakeService, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.cli.screen.terminal_width", lambda: width)
+    fake.answers("GET /v1/jobs", {"jobs": [SUCCEEDED, FAILED]})
+    header, *lines = forebay("jobs", "ls").out.splitlines()
+    assert header.split() == columns
+    assert [line.split()[0] for line in lines] == [JOB_ID, JOB_ID]
+    assert all(len(line.rstrip()) <= max(width, len(JOB_ID)) for line in lines)
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(fake: FakeService, forebay: Forebay) -> None:
+    other = {**FAILED, "id": JOB_ID.replace("01934b5c-0000", "01934b5c-0001")}
+    fake.answers("GET /v1/jobs", {"jobs": [other, SUCCEEDED]})
+    fake.answers(f"GET /v1/jobs/{JOB_ID}", SUCCEEDED)
+    assert forebay("jobs", "get", JOB_ID[:13].upper(), "--json").json == SUCCEEDED
+    assert dict(fake.requests[0].url.params) == {"limit": "1000"}
+    ran = forebay("jobs", "get", JOB_ID[:8])
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        f"forebay: 2 jobs have an id that begins with '01934b5c'; give more of it:\n  {other['id']}\n  {JOB_ID}\n"
+    )
+    assert "none of the newest 1000 jobs" in forebay("jobs", "get", "fedcba98").err
+
+
+def test_the_beginning_of_an_id_must_be_long_enough(fake: FakeService, forebay: Forebay) -> None:
+    ran = forebay("jobs", "get", JOB_ID[:7])
+    assert (ran.code, fake.requests) == (1, [])
+    assert "at least its first 8 letters" in ran.err
+
+
 def test_a_job_is_shown(fake: FakeService, forebay: Forebay) -> None:
     fake.answers(f"GET /v1/jobs/{JOB_ID}", SUCCEEDED)
     out = forebay("jobs", "get", JOB_ID).out
@@ -72,7 +116,52 @@ def test_a_models_directory_in_order_passes(forebay: Forebay) -> None:
     models = Path(__file__).parents[3] / "models"
     ran = forebay("models", "validate", str(models))
     assert ran.code == 0
-    assert "ready image_classification 1 (image-classification, onnx)" in ran.out
+    assert "described image_classification 1 (image-classification, onnx)" in ran.out
+    assert "no model was loaded; --load does that too" in ran.err
+
+
+@pytest.fixture
+def shout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a handler that is trusted and in order, and that prints."""
+    file = tmp_path / "models" / "shout" / "1" / "model.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "import os\nprint('imported')\nos.system('echo beneath')\n\n\nclass Model:\n"
+        "    def predict(self, inputs):\n        return inputs\n"
+    )
+    monkeypatch.setenv("FOREBAY_TRUSTED_MODELS", "shout")
+    return file
+
+
+def test_what_was_loaded_is_ready(shout: Path, forebay: Forebay) -> None:
+    assert forebay("models", "validate").out == "described shout 1 (json, python)\n"
+    assert forebay("models", "validate", "--load").out == "ready shout 1 (json, python)\n"
+
+
+def test_what_a_handler_prints_while_it_is_loaded_does_not_mix_with_json(shout: Path) -> None:
+    command = [sys.executable, "-m", "forebay", "models", "validate", "--load", "--json"]
+    ran = subprocess.run(command, cwd=shout.parents[3], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(ran.stdout) == {
+        "models": [{"name": "shout", "version": "1", "task": "json", "runtime": "python", "status": "ready"}],
+        "problems": {},
+    }
+    assert {"imported", "beneath"} <= set(ran.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [(), ("--load",)])
+def test_a_handler_that_is_no_python_is_told_with_its_line(
+    arguments: tuple[str, ...], shout: Path, forebay: Forebay
+) -> None:
+    shout.write_text("raise SystemExit('it was run')\n\ndef f(:\n")
+    ran = forebay("models", "validate", *arguments)
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out.startswith("unavailable shout: shout/1/model.py: line 3: ")
+
+
+def test_a_handler_that_cannot_be_loaded_is_unavailable(shout: Path, forebay: Forebay) -> None:
+    shout.write_text("class Model:\n    pass\n")
+    ran = forebay("models", "validate", "--load", "--json")
+    assert (ran.code, ran.json["models"][0]["status"]) == (1, "unavailable")
 
 
 def test_what_is_wrong_in_a_models_directory_is_told(forebay: Forebay, tmp_path: Path) -> None:
