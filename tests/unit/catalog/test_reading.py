@@ -104,7 +104,7 @@ def test_resolving_what_is_not_there_tells_what_is(write: Write, tensor_file: by
     with pytest.raises(NotFound, match="it has 1") as version:
         catalog.resolve("a", "7")
     assert (version.value.code, version.value.known) == ("unknown_version", ("1",))
-    with pytest.raises(NotFound, match="'c' cannot be served: c/1: holds no model; put model.onnx") as misdescribed:
+    with pytest.raises(NotFound, match="'c' cannot be served: c/1: holds no model; put ") as misdescribed:
         catalog.resolve("c")
     assert misdescribed.value.code == "model_misdescribed"
 
