@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forebay.core.errors import InvalidRequest, UnsupportedMedia
+from forebay.core.errors import InvalidRequest
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Codec, Task
-from forebay.tasks.image_input import MEDIA_TYPES, decode_base64, image_payload
+from forebay.tasks.image_input import MEDIA_TYPES, decode_base64, image_body, image_payload
 from forebay.tasks.ranking import IMAGE_TOP_K, SCHEMA, labels_schema, top_k_schema
 
 # The middle of examples/samples/cat.jpg at 32 x 32 pixels, as WebP: still an Egyptian cat to image_classification.
@@ -50,13 +50,10 @@ class ImageClassification(Task):
     def parse_input(self, value: Any, spec: ModelSpec) -> Payload:
         if not isinstance(value, str):
             raise InvalidRequest("expected a string with base64 of an image")
-        return image_payload(decode_base64(value), None)
+        return image_payload(decode_base64(value))
 
     def parse_body(self, body: bytes, media_type: str, spec: ModelSpec) -> Payload:
-        essence = media_type.partition(";")[0].strip().lower()
-        if essence not in MEDIA_TYPES:
-            raise UnsupportedMedia(f"{essence!r} is not one of {', '.join(MEDIA_TYPES)}", accepted=MEDIA_TYPES)
-        return image_payload(body, essence)
+        return image_body(body, media_type)
 
     def codec(self, spec: ModelSpec) -> Codec:
         from forebay.tasks.image_codec import ImageCodec

@@ -19,7 +19,7 @@ from forebay.core.model import ModelSpec, TensorSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Codec
 from forebay.tasks.image_geometry import Preprocessing, read_preprocessing
-from forebay.tasks.image_input import MEDIA_TYPES
+from forebay.tasks.image_input import MEDIA_TYPES, sniff
 from forebay.tasks.ranking import IMAGE_TOP_K, top_k_of
 from forebay.tasks.scores import Ranking
 
@@ -28,6 +28,8 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 """What Pillow's decoders raise for bytes that are no proper image. MemoryError is not among them."""
+
+CUT_OFF = "the image is cut off or damaged"
 
 DTYPES = {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}
 
@@ -87,9 +89,10 @@ class ImageCodec(Codec):
                 self._check_size(*image.size)  # from the header alone, so that a decompression bomb costs nothing
                 pixels = np.asarray(self._fit(image))
         except UnidentifiedImageError:
-            raise InvalidRequest("the bytes are not a JPEG, PNG or WebP image", code="bad_image") from None
+            said = "the bytes are not a JPEG, PNG or WebP image" if sniff(data) is None else CUT_OFF
+            raise InvalidRequest(said, code="bad_image") from None
         except DAMAGED as error:
-            raise InvalidRequest(f"the image is damaged ({type(error).__name__})", code="bad_image") from error
+            raise InvalidRequest(CUT_OFF, code="bad_image") from error
         # Here and not in `collate`, which the model waits for: the arithmetic there is twice as fast on whole planes.
         return DecodedImage(pixels if self._channels_last else np.ascontiguousarray(pixels.transpose(2, 0, 1)), top_k)
 

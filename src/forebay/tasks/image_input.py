@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import binascii
 
-from forebay.core.errors import InvalidRequest
+from forebay.core.errors import InvalidRequest, UnsupportedMedia
 from forebay.core.payload import Payload
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
+_LIKELY = frozenset([*MEDIA_TYPES, "image/jpg", "application/octet-stream"])
 
 
 def sniff(data: bytes) -> str | None:
@@ -21,13 +22,22 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def image_payload(data: bytes, claimed: str | None) -> Payload:
+def image_payload(data: bytes) -> Payload:
     found = sniff(data)
     if found is None:
         raise InvalidRequest("the bytes are not a JPEG, PNG or WebP file", code="bad_image")
-    if claimed is not None and found != claimed:
-        raise InvalidRequest(f"the bytes are {found}, not {claimed}", code="bad_image")
     return Payload(media_type=found, data=data)
+
+
+def image_body(body: bytes, media_type: str) -> Payload:
+    """Of what is said to be an image, or nothing in particular, the bytes decide which format it is."""
+    essence = media_type.partition(";")[0].strip().lower()
+    fits = essence in _LIKELY or (essence.startswith("image/") and (not body or sniff(body) is not None))
+    if not fits:
+        raise UnsupportedMedia(f"{essence!r} is not one of {', '.join(MEDIA_TYPES)}", accepted=MEDIA_TYPES)
+    if not body:
+        raise InvalidRequest("the body is empty", code="bad_image")
+    return image_payload(body)
 
 
 def decode_base64(text: str) -> bytes:

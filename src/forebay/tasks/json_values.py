@@ -90,6 +90,8 @@ def read_json_value(data: bytes, media_type: str) -> Any:
     essence = media_type.partition(";")[0].strip().lower()
     if essence not in MEDIA_TYPES:
         raise UnsupportedMedia(f"{essence!r} is not one of {', '.join(MEDIA_TYPES)}", accepted=MEDIA_TYPES)
+    if not data and essence == JSON:
+        raise InvalidRequest("the body is empty", code="bad_json")
     try:
         value = data.decode() if essence == TEXT else json.loads(data, parse_constant=_no_constant)
     except UnicodeDecodeError:

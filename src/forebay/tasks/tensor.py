@@ -75,6 +75,8 @@ class Tensor(Task):
         essence = media_type.partition(";")[0].strip().lower()
         if essence != JSON:
             raise UnsupportedMedia(f"{essence!r} is not {JSON}", accepted=MEDIA_TYPES)
+        if not body:
+            raise InvalidRequest("the body is empty", code="bad_json")
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):

@@ -16,8 +16,9 @@ from forebay.tasks.ranking import SCHEMA
 MEDIA_TYPES = (TEXT,)
 
 CHARSETS = frozenset(
-    ["utf-8", "utf8", "us-ascii", "ascii", "utf-16", "utf-16le", "utf-16be", "latin1", "koi8-r", "koi8-u"]
+    ["utf-8", "utf8", "us-ascii", "ascii", "utf-16", "utf-16le", "utf-16be", "koi8-r", "koi8-u"]
     + ["big5", "euc-jp", "euc-kr", "gb18030", "gbk", "shift_jis", "iso-2022-jp"]
+    + ["latin1", "latin-1"]  # as Python and many programs call iso-8859-1
     + [f"iso-8859-{part}" for part in range(1, 17) if part != 12]
     + [f"windows-{page}" for page in range(1250, 1259)]
 )
@@ -111,7 +112,8 @@ def _charset(parameters: str) -> str:
         if key.strip().lower() == "charset":
             name = value.strip().strip('"').lower()
             if name not in CHARSETS:
-                raise InvalidRequest("the charset is not one that this service knows; send UTF-8", code="bad_text")
+                shown = repr(name[:40])
+                raise InvalidRequest(f"the charset {shown} is not known here; send UTF-8", code="bad_text")
             return name
     return "utf-8"
 

@@ -163,9 +163,10 @@ def test_an_image_that_scaling_would_blow_up_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_file_that_is_cut_off_is_a_bad_image(raw: Served, kind: str) -> None:
     data = encoded(GRADIENT.resize((200, 200)), kind)
-    with pytest.raises(InvalidRequest) as refused:
-        raw.codec.decode(data[: len(data) // 2], f"image/{kind.lower()}", {})
-    assert refused.value.code == "bad_image"
+    for length in (len(data) // 2, 20):
+        with pytest.raises(InvalidRequest) as refused:
+            raw.codec.decode(data[:length], f"image/{kind.lower()}", {})
+        assert (refused.value.code, refused.value.message) == ("bad_image", "the image is cut off or damaged")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
@@ -230,12 +231,27 @@ def test_the_media_type_comes_from_the_bytes(raw: Served) -> None:
         assert payload.media_type == f"image/{kind.lower()}"
 
 
-def test_a_raw_body_must_be_what_its_media_type_says(raw: Served) -> None:
+@pytest.mark.parametrize("said", ["image/png", "image/jpeg", "image/jpg", "image/gif", "application/octet-stream"])
+def test_of_a_raw_body_that_may_be_an_image_the_bytes_decide(raw: Served, said: str) -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert raw.task.parse_body(encoded(GRADIENT, kind), said, raw.spec).media_type == f"image/{kind.lower()}"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [(b"GIF89a", "image/gif"), (b"<svg/>", "image/svg+xml"), (encoded(GRADIENT, "PNG"), "text/plain"), (b"", "")],
+)
+def test_a_raw_body_that_is_no_image_is_refused(raw: Served, body: bytes, said: str) -> None:
     with pytest.raises(UnsupportedMedia) as unsupported:
-        raw.task.parse_body(b"GIF89a", "image/gif", raw.spec)
+        raw.task.parse_body(body, said, raw.spec)
     assert unsupported.value.accepted == ("image/jpeg", "image/png", "image/webp")
-    with pytest.raises(InvalidRequest, match="the bytes are image/png, not image/jpeg"):
-        raw.task.parse_body(encoded(GRADIENT, "PNG"), "image/jpeg", raw.spec)
+
+
+def test_an_empty_body_is_said_to_be_empty(raw: Served) -> None:
+    for said in ("image/jpeg", "image/jpg", "image/heic", "application/octet-stream"):
+        with pytest.raises(InvalidRequest, match="the body is empty") as refused:
+            raw.task.parse_body(b"", said, raw.spec)
+        assert refused.value.code == "bad_image"
 
 
 @pytest.mark.parametrize("top_k", [0, -1, True, "3", 1.5, None])

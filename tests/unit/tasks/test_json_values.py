@@ -69,6 +69,9 @@ def test_a_body_is_json_or_plain_text() -> None:
             TASK.parse_body(body, JSON, SPEC)
     with pytest.raises(UnsupportedMedia):
         TASK.parse_body(b"a", "image/png", SPEC)
+    with pytest.raises(InvalidRequest, match="the body is empty"):
+        TASK.parse_body(b"", JSON, SPEC)
+    assert TASK.parse_body(b"", TEXT, SPEC) == Payload(media_type=TEXT, data=b"")
 
 
 def test_arrays_of_numpy_become_lists() -> None:

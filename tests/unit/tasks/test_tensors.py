@@ -191,6 +191,8 @@ def test_a_body_is_json(doubling: Served) -> None:
         doubling.task.parse_body(body, "text/plain", doubling.spec)
     with pytest.raises(InvalidRequest, match="not JSON"):
         doubling.task.parse_body(b"[" * 100_000, JSON, doubling.spec)
+    with pytest.raises(InvalidRequest, match="the body is empty"):
+        doubling.task.parse_body(b"", JSON, doubling.spec)
 
 
 def test_the_schema_names_the_models_own_tensors(doubling: Served) -> None:

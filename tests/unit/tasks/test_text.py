@@ -59,12 +59,19 @@ def test_what_is_no_text_is_refused(sentences: Served, value: Any, code: str, po
     assert (refused.value.code, refused.value.pointer) == (code, pointer)
 
 
+@pytest.mark.parametrize("charset", ["latin1", "latin-1", "Latin-1", "iso-8859-1"])
+def test_latin_1_goes_by_all_of_its_names(sentences: Served, charset: str) -> None:
+    payload = sentences.task.parse_body(b"caf\xe9", f"text/plain; charset={charset}", sentences.spec)
+    assert payload.data == "café".encode()
+
+
 def test_a_body_in_an_encoding_that_nobody_knows_is_refused(sentences: Served) -> None:
     parse = sentences.task.parse_body
     for body, media_type in ((b"\xff", TEXT), (b"a", "text/plain; charset=klingon"), (b"a", "text/plain; charset=zip")):
         with pytest.raises(InvalidRequest) as refused:
             parse(body, media_type, sentences.spec)
         assert refused.value.code == "bad_text"
+    assert "the charset 'zip' is not known here; send UTF-8" in refused.value.message
     with pytest.raises(UnsupportedMedia):
         parse(b"<p>a", "text/html", sentences.spec)
 
