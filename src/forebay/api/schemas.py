@@ -31,7 +31,7 @@ class JobSubmission(Body):
 
     model: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
     input: Any = Field(description="What the model's `input_schema` says.")
-    version: str = Field("", description="Version of the model; its default version if left out.")
+    version: str = Field("", description="One of the model's `versions`; its default version if left out.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="What the model's `parameters_schema` says.")
     lane: Annotated[Lane, Field(strict=False)] = Field(
         Lane.NORMAL, description="Of 12 turns high gets 8, normal 3, low 1, when all have work."
@@ -126,7 +126,7 @@ class JobsDocument(Document):
 class ModelDocument(Document):
     name: str
     version: str | None = Field(None, description="The default version.")
-    versions: list[str] = Field(description="Those that can be asked for.")
+    versions: list[str] = Field(description="Those that can be asked for: the default version only, for now.")
     status: ModelStatus
     reason: str | None = Field(None, description="Why it is not ready.")
     task: str | None = None

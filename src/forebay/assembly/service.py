@@ -115,7 +115,7 @@ class _Service:
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
         if api_socket is not None:
             app = build_app(
-                catalog=catalog,
+                catalog=catalog.served(),
                 mint=mint,
                 queue=backends.queue,
                 store=backends.store,

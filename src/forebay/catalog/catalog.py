@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from forebay.catalog.names import natural_key
 from forebay.core.errors import NotFound
@@ -37,9 +37,15 @@ class Catalog(Struct, frozen=True, kw_only=True):
             return versions[self.default_version(name)]
         if version not in versions:
             known = sorted(versions, key=natural_key)
-            message = f"model {name!r} has no version {version!r}; it has {', '.join(known)}"
+            message = f"model {name!r} is not served in version {version!r}, only in {', '.join(known)}"
             raise NotFound(message, known=known, code="unknown_version")
         return versions[version]
+
+    def served(self) -> Catalog:
+        """The same with the default version of each model only, which is what workers serve."""
+        defaults = [self.resolve(name) for name in self.specs]
+        specs = {spec.name: {spec.version: spec} for spec in defaults}
+        return structs.replace(self, specs=specs)
 
     def _versions(self, name: str) -> Mapping[str, ModelSpec]:
         if name in self.specs:

@@ -94,6 +94,14 @@ def test_the_default_version_is_the_highest_number(write: Write, tensor_file: by
     assert catalog.resolve("twice", "2").version == "2"
 
 
+def test_only_the_default_version_of_a_model_is_served(write: Write, tensor_file: bytes) -> None:
+    files = {f"{name}/{version}/model.onnx": tensor_file for name in "ab" for version in (2, 10)}
+    catalog = read_models(write(files | {"c/1/readme": "no model"}))
+    served = catalog.served()
+    assert {name: list(versions) for name, versions in served.specs.items()} == {"a": ["10"], "b": ["10"]}
+    assert served.problems == catalog.problems
+
+
 def test_resolving_what_is_not_there_tells_what_is(write: Write, tensor_file: bytes) -> None:
     catalog = read_models(
         write({"b/1/model.onnx": tensor_file, "a/1/model.onnx": tensor_file, "c/1/readme": "no model"})
@@ -101,7 +109,7 @@ def test_resolving_what_is_not_there_tells_what_is(write: Write, tensor_file: by
     with pytest.raises(NotFound, match="the models are a, b") as unknown:
         catalog.resolve("nope")
     assert (unknown.value.code, unknown.value.known) == ("unknown_model", ("a", "b"))
-    with pytest.raises(NotFound, match="it has 1") as version:
+    with pytest.raises(NotFound, match="not served in version '7', only in 1") as version:
         catalog.resolve("a", "7")
     assert (version.value.code, version.value.known) == ("unknown_version", ("1",))
     with pytest.raises(NotFound, match="'c' cannot be served: c/1: holds no model; put ") as misdescribed:
