@@ -21,6 +21,9 @@ from forebay.core.errors import Misconfigured
 from forebay.core.ids import SECRET_MIN_BYTES
 from forebay.settings import Settings
 
+LAST_ANSWERS_S = 3
+"""Requests under way when the API stops; those who wait for a job were answered within a second before."""
+
 
 def id_secrets(settings: Settings, *, make: bool) -> Sequence[bytes]:
     """Those of the settings; else this data folder's own, which is made at the first start if this process may `make`
@@ -122,7 +125,7 @@ def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             date_header=False,
-            timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            timeout_graceful_shutdown=LAST_ANSWERS_S,
         )
     )
 

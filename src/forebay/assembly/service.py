@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +18,7 @@ from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
 from forebay.assembly.unserved import log_unserved
+from forebay.assembly.workers import KeptWorker
 from forebay.catalog import Catalog, read_models
 from forebay.core.errors import Misconfigured
 from forebay.core.ids import IdMint
@@ -30,15 +30,8 @@ from forebay.ports.queue import Queue
 from forebay.projector import Projector
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
-from forebay.worker.intake import Intake
-from forebay.worker.outcomes import WorkerPlan
-from forebay.worker.runners import RunnerPlan, Runners
-from forebay.worker.worker import Worker
 
 ROLES = ("api", "worker", "projector")
-
-RUNNER_CLOSE_GRACE_S = 2.0
-"""A runner closed at a stop has nothing in hand; a model's own clean-up gets this long."""
 
 log = structlog.get_logger()
 
@@ -111,7 +104,7 @@ class _Service:
         self._backends = backends
         self._stopping = asyncio.Event()
         self._projector = Projector(backends.events, backends.store, metrics) if "projector" in roles else None
-        self._workers = [_worker(settings, spec, backends, metrics) for spec in specs] if "worker" in roles else []
+        self._workers = [KeptWorker(settings, spec, backends, metrics) for spec in specs] if "worker" in roles else []
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
         if api_socket is not None:
             app = build_app(
@@ -144,17 +137,19 @@ class _Service:
                 if not self._stopping.is_set():
                     on_ready(await self._addresses())
                 await self._stopping.wait()
-                # Stop along the path of a job, so that what a role still hands on finds the next one there: no new
-                # requests, nothing new from the queue, what is in hand ends, its events become visible.
-                for server, _ in self._servers:
-                    server.should_exit = True
+                # Stop along the path of a job, so that what a role still hands on finds the next one there: nothing new
+                # from the queue, what is in hand ends, its events become visible. The API answers until the workers are
+                # done, so that whoever waits for a running job still gets its result; what it accepts meanwhile is
+                # kept.
                 for worker in self._workers:
                     worker.stop()
                 await _all_done(working)
+                for server, _ in self._servers:
+                    server.should_exit = True
+                await _all_done(serving)
                 if self._projector is not None:
                     self._projector.stop()
                 await _all_done(projecting)
-                await _all_done(serving)
                 self._admin[0].should_exit = True
 
     async def _until_ready(self) -> None:
@@ -180,29 +175,6 @@ class _Service:
 async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:
     if tasks:
         await asyncio.wait(tasks)
-
-
-def _worker(settings: Settings, spec: ModelSpec, backends: Backends, metrics: Metrics) -> Worker:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    plan = RunnerPlan(
-        worker_id=settings.worker_id,
-        decode_threads=max(1, cores // spec.replicas),
-        load_timeout_s=settings.load_timeout_s,
-        close_grace_s=RUNNER_CLOSE_GRACE_S,
-    )
-    return Worker(
-        spec,
-        WorkerPlan(
-            worker_id=settings.worker_id,
-            inline_limit_bytes=settings.inline_limit_bytes,
-            stop_grace_s=settings.shutdown_grace_s,
-        ),
-        intake=Intake({lane: backends.queue.consumer(Channel(spec.name, lane)) for lane in Lane}),
-        events=backends.events,
-        blobs=backends.blobs,
-        runners=Runners(spec, plan, fleet=backends.fleet, metrics=metrics),
-        metrics=metrics,
-    )
 
 
 def _served(catalog: Catalog, wanted: Collection[str]) -> list[ModelSpec]:

@@ -87,6 +87,12 @@ class Worker:
         self._changed.set()
 
     async def run(self) -> None:
+        try:
+            await self._work()
+        finally:
+            await self._intake.close()
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             keeper = tasks.create_task(self._runners.run(self._changed), name="runners")
             receiver = tasks.create_task(self._receive(), name="receive")
@@ -100,7 +106,6 @@ class Worker:
             self._runners.stop()
             await keeper
             await self._cut_off()
-        await self._intake.close()
 
     async def _cut_off(self) -> None:
         """End what waits for a backend that is away. Its jobs are not acknowledged, so they run again; batches that
