@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,37 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, start: Start, client
     _until(lambda: "a second Ctrl-C kills" in service.log_tail(), "the first interrupt is seen")
     os.kill(service.pid, signal.SIGINT)
     _until(lambda: service.gone, "it ended", timeout_s=5)
+
+
+def test_a_second_interrupt_says_that_nothing_is_lost(tmp_path: Path, start: Start, client_of: ClientOf) -> None:
+    service = start("oracle")
+    client = client_of(service)
+    job_id = client.submit("oracle", {"text": "a", "ledger": str(tmp_path / "ledger"), "run_s": 60})
+    _until(lambda: client.job(job_id)["status"] == "running", "the job runs")
+    os.kill(service.pid, signal.SIGINT)
+    _until(lambda: "for at most 25 s (shutdown_grace_s)" in service.log_tail(), "the first interrupt is seen")
+    os.kill(service.pid, signal.SIGINT)
+    _until(lambda: service.gone, "it ended", timeout_s=5)
+    assert "killed by a second signal: nothing accepted is lost" in service.log_tail()
+
+
+def test_a_command_finds_the_service_of_its_data_folder_while_it_runs(tmp_path: Path, start: Start) -> None:
+    service = start("echo")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+    environ |= {"FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_PORT": "0"}
+
+    def list_models() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "forebay", "models", "ls", "--json"]
+        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+
+    assert '"name": "echo"' in list_models().stdout
+    service.kill()
+    assert (tmp_path / "address.json").exists()
+    assert "no service runs on" in list_models().stderr
+    service.start()
+    assert '"name": "echo"' in list_models().stdout
+    assert service.stop() == 0
+    assert not (tmp_path / "address.json").exists()
 
 
 def test_a_port_in_use_is_said_with_the_setting_to_change(tmp_path: Path, start: Start) -> None:
