@@ -9,15 +9,18 @@ from typing import Any
 
 import apsw
 import msgspec
+import structlog
 
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.failures import CommitUnclear
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
-from forebay.core.errors import OutcomeUnknown
+from forebay.core.errors import InvalidRequest, OutcomeUnknown
 from forebay.core.message import Channel, Message, ReceivedMessage
 from forebay.ports.queue import Consumer, Queue, QueueFeatures
+
+log = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -101,7 +104,11 @@ class SqliteConsumer(Consumer):
         value: bytes,
     ) -> ReceivedMessage:
         self._hand[seq] = (self._channel.model, self._channel.lane, due_at_us, seq)
-        message = from_log(tenant, job_id, headers, value)
+        try:
+            message = from_log(tenant, job_id, headers, value)
+        except InvalidRequest as exc:  # handed out all the same, for the worker to end the job
+            log.error("queue.malformed", seq=seq, job=job_id, reason=exc.message)
+            message = Message(tenant=tenant, job_id=job_id, headers={}, value=value)
         return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interruptions=interruptions)
 
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.core.errors import InvalidRequest
 from forebay.core.event import JobError, JobMetrics
 from forebay.core.job import Job, JobStatus
 from forebay.core.message import Message
@@ -31,7 +32,11 @@ def to_log(message: Message) -> LogRow:
 
 
 def from_log(tenant: str, job_id: str, headers: bytes, value: bytes) -> Message:
-    return Message(tenant=tenant, job_id=job_id, headers=_headers(headers), value=value)
+    """Raises InvalidRequest for headers that are no JSON object of strings."""
+    try:
+        return Message(tenant=tenant, job_id=job_id, headers=_headers(headers), value=value)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"the headers are no JSON object of strings: {exc}") from exc
 
 
 def to_job_row(job: Job) -> tuple[Any, ...]:
