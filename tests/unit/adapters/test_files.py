@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from forebay.adapters.files import FilesBlobs
+from forebay.core import crash
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.payload import BlobRef
 
@@ -88,6 +89,20 @@ async def test_a_disk_that_fails_is_unavailable_and_leaves_nothing(
     with pytest.raises(Unavailable, match=r"5 bytes.*No space left.*bytes free of"):
         await blobs.put("tenant", "job", b"after")
     assert files(tmp_path) == before
+
+
+async def test_a_test_can_kill_before_and_after_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[str] = []
+    monkeypatch.setattr(crash, "_armed", reached.append)
+    blobs = FilesBlobs(tmp_path)
+    await blobs.get(await blobs.put("tenant", "job", b"data"))
+    assert reached == [
+        "files.before_write",
+        "files.before_rename",
+        "files.after_rename",
+        "files.before_read",
+        "files.after_read",
+    ]
 
 
 @pytest.mark.parametrize(("fsync", "expected"), [(True, [5, 7]), (False, [0, 0])])

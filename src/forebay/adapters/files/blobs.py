@@ -64,6 +64,7 @@ class FilesBlobs(BlobStore):
 
     def _write_once(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{uuid.uuid4().hex}")
+        crash.reach("files.before_write")
         try:
             with temporary.open("xb") as file:
                 file.write(data)
@@ -96,12 +97,14 @@ class FilesBlobs(BlobStore):
             os.close(fd)
 
     def _get(self, ref: BlobRef) -> bytes:
+        crash.reach("files.before_read")
         try:
             data = self._path(ref).read_bytes()
         except FileNotFoundError as exc:
             raise BlobDamaged(f"the blob {ref.name} is missing") from exc
         except OSError as exc:
             raise self._unavailable("read", ref, exc) from exc
+        crash.reach("files.after_read")
         if sha256(data).hexdigest() != ref.sha256:
             raise BlobDamaged(
                 f"the blob {ref.name} does not match its digest ({len(data)} bytes, {ref.size_bytes} expected)"
