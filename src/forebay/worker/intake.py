@@ -57,7 +57,8 @@ class Intake:
         """Until any lane has something."""
 
         async def arrive(lane: Lane, consumer: Consumer) -> None:
-            self._arrived += [(lane, one) for one in await consumer.receive(max_messages, wait_s)]
+            received = await consumer.receive(max_messages, wait_s)
+            self._arrived += [(lane, one) for one in received]
 
         tasks = [asyncio.create_task(arrive(lane, consumer)) for lane, consumer in self._consumers.items()]
         try:
