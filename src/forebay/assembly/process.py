@@ -42,8 +42,9 @@ def id_secrets(settings: Settings, *, make: bool) -> Sequence[bytes]:
             _make_secret(path)
         secret = path.read_text().strip().encode()
     except OSError as error:
+        why = "a file is in its place" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
         raise Misconfigured(
-            f"the data folder {settings.data_dir} cannot be used: {error.strerror}; let this user write to it, or name "
+            f"the data folder {settings.data_dir} cannot be used: {why}; let this user write to it, or name "
             "another folder with data_dir (FOREBAY_DATA_DIR, --data-dir)"
         ) from error
     if len(secret) < SECRET_MIN_BYTES:

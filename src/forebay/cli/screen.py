@@ -16,6 +16,8 @@ from rich.text import Text
 WIDTH = 4096
 """No line is broken and no cell is cut: a terminal does that itself, and an id cut short can be copied by nobody."""
 
+COLUMN_GAP = 2
+
 STYLES = {
     "succeeded": "green",
     "ready": "green",
@@ -53,7 +55,7 @@ def columns_that_fit(needed: Sequence[str], rows: Sequence[Mapping[str, str]], w
         return list(needed)
     taken, left = [needed[0]], width - _widest(needed[0], rows)
     for column in needed[1:]:
-        left -= 1 + _widest(column, rows)
+        left -= COLUMN_GAP + _widest(column, rows)
         if left < 0:
             break
         taken.append(column)
@@ -65,7 +67,9 @@ def _widest(column: str, rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold", show_edge=False)
+    made = Table(
+        *columns, box=None, padding=(0, COLUMN_GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False
+    )
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
     return made

@@ -47,6 +47,8 @@ def test_no_jobs_are_no_error(fake: FakeService, forebay: Forebay) -> None:
     ("width", "columns"),
     [
         (40, ["id"]),
+        (74, ["id", "status"]),
+        (75, ["id", "model", "status"]),
         (80, ["id", "model", "status"]),
         (100, ["id", "model", "status", "created"]),
         (200, ["id", "model", "status", "attempts", "created", "took"]),

@@ -26,8 +26,9 @@ class FolderLock:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as exc:
+            why = "a file is in its place" if isinstance(exc, FileExistsError | NotADirectoryError) else exc.strerror
             raise Misconfigured(
-                f"the data folder {self._path.parent} cannot be used: {exc.strerror}; let this user write to it, or "
+                f"the data folder {self._path.parent} cannot be used: {why}; let this user write to it, or "
                 "name another folder with data_dir (FOREBAY_DATA_DIR, --data-dir)"
             ) from exc
         try:
