@@ -34,7 +34,12 @@ specs = st.builds(
     task_options=objects,
 )
 items = st.builds(
-    frames.Item, job_id=texts, attempt=counts, media_type=texts, data=st.binary(max_size=50), parameters=objects
+    frames.Item,
+    job_id=texts,
+    attempt=counts,
+    media_type=texts,
+    data=st.binary(max_size=50),
+    parameters=st.binary(max_size=50),
 )
 errors = st.builds(JobError, code=texts, message=texts, retryable=st.booleans())
 outcomes = st.builds(frames.Outcome, media_type=texts, data=st.binary(max_size=50), error=st.none() | errors)
@@ -49,7 +54,7 @@ from_runner = (
     | st.builds(
         frames.Done, number=counts, outcomes=st.lists(outcomes, max_size=3), decode_s=seconds, predict_s=seconds
     )
-    | st.builds(frames.Raised, number=counts, error=errors)
+    | st.builds(frames.Raised, number=counts, error=errors, last=st.booleans())
 )
 
 
