@@ -80,6 +80,7 @@ def build_app(
         task_of=task_of,
         mint=mint,
         clock=clock,
+        monotonic=monotonic,
         inline_limit_bytes=inline_limit_bytes,
     )
     reader = JobReader(
@@ -93,7 +94,15 @@ def build_app(
     )
     jobs = JobRoutes(submitter=submitter, reader=reader, writer=JobWriter(durability), metrics=metrics)
     about = {"version": forebay.__version__, "durability": durability, **kinds}
-    models = ModelRoutes(catalog=catalog, task_of=task_of, fleet=fleet, queue=queue, draining=draining, about=about)
+    models = ModelRoutes(
+        catalog=catalog,
+        task_of=task_of,
+        fleet=fleet,
+        queue=queue,
+        closed_s=submitter.closed_s,
+        draining=draining,
+        about=about,
+    )
 
     app = FastAPI(
         title="Forebay",
@@ -110,6 +119,7 @@ def build_app(
     app.router.routes.extend(Route(**arguments) for arguments in openapi.operations(jobs, models))
     app.router.routes.append(Route("/openapi.json", openapi.serve_document, include_in_schema=False))
     app.router.routes.append(Route("/docs", openapi.serve_page, include_in_schema=False))
+    app.router.routes.append(Route("/", openapi.lead_to_page, include_in_schema=False))
     app.add_exception_handler(ForebayError, _on_forebay_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(

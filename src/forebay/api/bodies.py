@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,16 +16,28 @@ from forebay.core.payload import JSON
 MAX_DEPTH = 100
 """Arrays and objects within each other. Tensors need 8 or so; what walks a value recursively is safe below this."""
 
+FORM = "application/x-www-form-urlencoded"
+FILE = "--data-binary @FILE"
 _decode = msgspec.json.Decoder().decode
 
 
 async def read_json(request: Request) -> Any:
     """The body as JSON. Raises UnsupportedMedia, PayloadTooLarge, or InvalidRequest with the code `malformed_json`."""
-    media_type = media_type_of(request)
-    if media_type != JSON and not (media_type.startswith("application/") and media_type.endswith("+json")):
-        said = f"the body is said to be {media_type!r}" if media_type else "the body has no content-type"
-        raise UnsupportedMedia(f"{said}; send JSON with content-type: {JSON}", accepted=(JSON,))
+    media_type = essence_of(request.headers.get("content-type", ""))
+    if not _is_json(media_type):
+        advice = _advice(media_type, JSON)
+        if media_type not in ("", FORM):
+            advice = f"send JSON, or the input itself to POST /v1/models/MODEL/jobs: {FILE}"
+        raise UnsupportedMedia(f"{_said(media_type)}; {advice}", accepted=(JSON,))
     return parse_json(await request.body())
+
+
+def refusal_of_input(media_type: str, accepted: Sequence[str]) -> UnsupportedMedia:
+    """What to say of a raw body of a type that its model does not take; `accepted` are those that it does, best
+    first."""
+    media_type = essence_of(media_type)
+    said = f"{_said(media_type)}, and the model takes {', '.join(accepted)}"
+    return UnsupportedMedia(f"{said}; {_advice(media_type, accepted[0])}", accepted=accepted)
 
 
 def parse_json(body: bytes) -> Any:
@@ -33,6 +46,8 @@ def parse_json(body: bytes) -> Any:
     Of a repeated name the last counts, as in most parsers (RFC 8259 section 4 leaves it open); nobody downstream parses
     the same text again, so nobody can read it otherwise.
     """
+    if not body:
+        raise InvalidRequest("the body is empty", code=MALFORMED)
     try:
         value = _decode(body)
     except RecursionError:
@@ -45,9 +60,28 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-def media_type_of(request: Request) -> str:
-    """The media type in lower case without its parameters, "" if none was sent."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def essence_of(media_type: str) -> str:
+    """In lower case and without its parameters."""
+    return media_type.partition(";")[0].strip().lower()
+
+
+def _is_json(media_type: str) -> bool:
+    return media_type == JSON or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+def _said(media_type: str) -> str:
+    if media_type == FORM:
+        return f"the body is said to be {FORM}, curl's default"
+    return f"the body is said to be {media_type!r}" if media_type else "the body has no content-type"
+
+
+def _advice(media_type: str, best: str) -> str:
+    """What to type instead, for those who use curl."""
+    if media_type.startswith("multipart/"):
+        return f"send the file itself: {FILE} -H 'content-type: {best}'"
+    if _is_json(media_type):
+        return "JSON goes to POST /v1/jobs"
+    return f"add -H 'content-type: {best}'"
 
 
 def _too_deep() -> InvalidRequest:

@@ -10,8 +10,9 @@ import jsonschema_rs
 import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from forebay.api.problems import InvalidFields, pointer_to
-from forebay.core.errors import InvalidRequest
+from forebay.api.bodies import refusal_of_input
+from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
+from forebay.core.errors import InvalidRequest, UnsupportedMedia
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Task
@@ -35,7 +36,9 @@ class Door:
         self._task = task
         self._parameters_schema = task.parameters_schema(spec)
         # offline: a schema never fetches another.
-        self._input = jsonschema_rs.validator_for(dict(task.input_schema(spec)), mask=MASK, offline=True)
+        input_schema = dict(task.input_schema(spec))
+        self._title = str(input_schema.get("title", "input")).lower()
+        self._input = jsonschema_rs.validator_for(input_schema, mask=MASK, offline=True)
         self._parameters = jsonschema_rs.validator_for(dict(self._parameters_schema), mask=MASK, offline=True)
 
     def take_value(self, value: Any, parameters: Mapping[str, Any], input_name: str) -> Payload:
@@ -45,7 +48,7 @@ class Door:
         """
         parameters_fit = self._parameters.is_valid(parameters)
         if not (parameters_fit and self._input.is_valid(value)):
-            _refuse(_faults(self._input, value, input_name) + _faults(self._parameters, parameters, "parameters"))
+            _refuse(self._input_faults(value, input_name) + _faults(self._parameters, parameters, "parameters"))
         try:
             return self._task.parse_input(value, self.spec)
         except InvalidRequest as error:
@@ -56,13 +59,32 @@ class Door:
         """The payload of an input that is the whole body. Raises UnsupportedMedia or InvalidRequest."""
         if not self._parameters.is_valid(parameters):
             _refuse(_faults(self._parameters, parameters, "parameters"))
-        return self._task.parse_body(body, media_type, self.spec)
+        try:
+            return self._task.parse_body(body, media_type, self.spec)
+        except UnsupportedMedia as error:
+            raise refusal_of_input(media_type, error.accepted) from error
+
+    def _input_faults(self, value: Any, name: str) -> list[tuple[str, str]]:
+        if isinstance(value, list) and value and isinstance(value[0], str) and self._input.is_valid(value[0]):
+            return [(pointer_to([name]), f"one {self._title} per job: submit each by itself")]
+        return _faults(self._input, value, name)
 
     def parameters_of(self, query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Parameters from a query string, typed as the schema says; a text that is not of its type stays one, for the
-        schema to refuse. A parameter that is an array takes repeated names, or JSON like every other."""
+        schema to refuse. A parameter that is an array takes repeated names, or JSON like every other.
+
+        Raises InvalidQuery for a name that the model does not know.
+        """
         properties = self._parameters_schema.get("properties", {})
+        if self._parameters_schema.get("additionalProperties", True) is False:
+            for name in query:
+                if name not in properties:
+                    raise InvalidQuery(name, f"no parameter of this model{_listed(properties)}")
         return {name: _typed(texts, properties.get(name, {})) for name, texts in query.items()}
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return f"; it has {', '.join(names)}" if names else ""
 
 
 def _typed(texts: Sequence[str], schema: Mapping[str, Any]) -> Any:

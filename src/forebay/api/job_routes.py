@@ -60,6 +60,7 @@ class JobRoutes:
     async def submit_job(self, request: Request) -> Answer:
         """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
         with self._refusals:
+            _refuse_query(request)
             body = check(JobSubmission, await read_json(request))
             order = Order(
                 tenant=tenant_of(request),
@@ -77,6 +78,7 @@ class JobRoutes:
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
         with self._refusals:
+            _refuse_query(request)
             body = check(SimpleSubmission, await read_json(request))
             order = Order(tenant=tenant_of(request), model=body.model_name)
             accepted = await self._submitter.submit_value(order, body.data, input_name="data")
@@ -89,6 +91,8 @@ class JobRoutes:
             query: dict[str, list[str]] = {}
             for name, text in request.query_params.multi_items():
                 query.setdefault(name, []).append(text)
+            if "wait" in query:
+                raise _wait_in_query(query["wait"][-1])
             ours = {name: query.pop(name)[-1] for name in RawSubmission.model_fields if name in query}
             said = check_query(RawSubmission, ours)
             order = Order(
@@ -183,6 +187,18 @@ class JobRoutes:
     async def _written(self, job: Job, *, simple: bool = False) -> bytes:
         is_json = job.output is not None and job.output.media_type == JSON
         return self._writer.job(job, await self._reader.output(job) if is_json else None, simple=simple)
+
+
+def _refuse_query(request: Request) -> None:
+    """What is asked for where nobody looks would be ignored in silence."""
+    if request.scope["query_string"]:
+        for name, text in request.query_params.items():
+            raise _wait_in_query(text) if name == "wait" else InvalidQuery(name, "this takes nothing in its query")
+
+
+def _wait_in_query(text: str) -> InvalidQuery:
+    seconds = text if text.isascii() and text.isdigit() and len(text) < 3 else WAIT_MAX_S
+    return InvalidQuery("wait", f"use the header prefer: wait={seconds}")
 
 
 def _known_query(request: Request, *names: str) -> Mapping[str, str]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
-from forebay.api.problems import problem, retry_after
+from forebay.api.problems import problem, retry_after, without_folders
 from forebay.api.submission import ModelCatalog
 from forebay.core.errors import Unavailable
 from forebay.core.lanes import Lane
@@ -19,6 +20,8 @@ from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import Fleet, ModelReport
 from forebay.ports.queue import Queue
 from forebay.ports.task import Task
+
+log = structlog.get_logger()
 
 PROBE_S = 2.0
 """A queue that does not tell its depth within this is away: under the usual three seconds of a readiness probe."""
@@ -34,6 +37,7 @@ class ModelRoutes:
         task_of: Callable[[str], Task],
         fleet: Fleet,
         queue: Queue,
+        closed_s: Callable[[], float],
         draining: asyncio.Event,
         about: Mapping[str, str],
     ) -> None:
@@ -41,6 +45,7 @@ class ModelRoutes:
         self._task_of = task_of
         self._fleet = fleet
         self._queue = queue
+        self._closed_s = closed_s
         self._draining = draining
         self._about = about
 
@@ -63,7 +68,8 @@ class ModelRoutes:
         return Answer(200, _OK, (JSON_TYPE, NO_STORE))
 
     async def readyz(self, request: Request) -> Answer:
-        """200 if a job could be accepted now, whether or not its model is loaded: it would wait."""
+        """200 if a job could be accepted now, whether or not its model is loaded: it would wait. 503 also for a while
+        after a job that could not be written."""
         models = await self._states()
         reason, wait_s = await self._reason_to_refuse()
         if not reason:
@@ -87,8 +93,12 @@ class ModelRoutes:
         except TimeoutError:
             return f"the queue did not answer within {PROBE_S:g} s", 1.0
         except Unavailable as error:
-            return error.message, error.retry_after_s
-        return "", 0.0
+            log.warning("readiness.lost", code=error.code, error=error.message)
+            return "the queue is away; the service's log has the reason", error.retry_after_s
+        closed_s = self._closed_s()
+        return (
+            ("the last job could not be stored; the service's log has the reason", closed_s) if closed_s else ("", 0.0)
+        )
 
     async def _states(self) -> list[dict[str, Any]]:
         reports = await self._fleet.reports()
@@ -100,7 +110,7 @@ class ModelRoutes:
         return sorted({*self._catalog.specs, *self._catalog.problems})
 
     def _summary(self, name: str, reports: Sequence[ModelReport]) -> dict[str, Any]:
-        mistakes = "; ".join(self._catalog.problems.get(name, ()))
+        mistakes = "; ".join(without_folders(problem) for problem in self._catalog.problems.get(name, ()))
         if name not in self._catalog.specs:
             return {"name": name, "versions": [], "status": ModelStatus.UNAVAILABLE, "reason": mistakes}
         spec = self._catalog.resolve(name)

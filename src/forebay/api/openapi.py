@@ -71,6 +71,9 @@ class OpenApi:
         self._page = self._page or docs_page(self.document())
         return Answer(200, self._page, ((b"content-type", b"text/html; charset=utf-8"),))
 
+    async def lead_to_page(self, request: Request) -> Answer:
+        return Answer(307, b"/docs", ((b"content-type", b"text/plain"), (b"location", b"/docs")))
+
     def operations(self, jobs: JobRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
         """The arguments of `app.Route` for every operation."""
         # In the order in which the router tries them: the busiest first.

@@ -7,6 +7,7 @@ program reads is `code`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -34,6 +35,9 @@ log = structlog.get_logger()
 
 MALFORMED = "malformed_json"
 BAD_REQUEST = "bad_request"
+_AWAY = "Jobs can be neither stored nor read just now; the service's log has the reason under this request id."
+_NO_METRICS = "Metrics are on the admin port (FOREBAY_ADMIN_PORT, loopback by default), not on this one."
+_UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, before the same is submitted again."
 REQUEST_ID = "forebay.request_id"
 """Key of the request's id in an ASGI scope; `edge.py` sets it."""
 
@@ -47,6 +51,7 @@ _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     Conflict: 409,
     Unavailable: 503,
 }
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
 _CODES_OF_ROUTER = {404: "route_not_found", 405: "method_not_allowed"}
 _encode = msgspec.json.Encoder().encode
 
@@ -89,13 +94,15 @@ def problem(
 
 
 def problem_of(scope: Scope, error: ForebayError) -> Answer:
-    """The answer to an error that Forebay raised on purpose. What the operator must mend is logged, not told."""
+    """The answer to an error that Forebay raised on purpose. What the operator must mend is logged, not told; so is
+    what is away, whose names and numbers are the machine's."""
     status = status_of(error)
     if status == 500:
         log.error("request.failed", request_id=scope.get(REQUEST_ID), code=error.code, exc_info=error)
         return problem(scope, 500, error.code, "The service is at fault; its log has the reason.")
     headers: tuple[Header, ...] = ()
     members: dict[str, Any] = {}
+    detail = error.message
     if isinstance(error, PayloadTooLarge):
         # The rest of the body is not read: without closing, the server would have to swallow all of it.
         headers = ((b"connection", b"close"),)
@@ -111,10 +118,12 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
     elif isinstance(error, NotFound):
         members["known"] = error.known or None
     elif isinstance(error, Unavailable):
+        log.warning("request.unavailable", request_id=scope.get(REQUEST_ID), code=error.code, error=error.message)
+        detail = _UNKNOWN if isinstance(error, OutcomeUnknown) else _AWAY
         members["retry_after_s"] = error.retry_after_s
         members["job_id"] = error.job_id if isinstance(error, OutcomeUnknown) else None
         headers = (retry_after(error.retry_after_s),)
-    return problem(scope, status, error.code, error.message, headers=headers, **members)
+    return problem(scope, status, error.code, detail, headers=headers, **members)
 
 
 def problem_of_status(scope: Scope, status: int, headers: Mapping[str, str]) -> Answer:
@@ -122,7 +131,7 @@ def problem_of_status(scope: Scope, status: int, headers: Mapping[str, str]) -> 
     code = _CODES_OF_ROUTER.get(status, "internal" if status >= 500 else BAD_REQUEST)
     method, path = scope.get("method", ""), scope.get("path", "")
     detail = {
-        404: f"Nothing is at {path}; /docs lists what there is.",
+        404: _NO_METRICS if path == "/metrics" else f"Nothing is at {path}; /docs lists what there is.",
         405: f"{method} is not possible at {path}.",
     }.get(status, HTTPStatus(status).phrase)
     return problem(
@@ -151,6 +160,11 @@ def fragment(pointer: str) -> str:
 def pointer_to(path: Sequence[str | int]) -> str:
     """`["input", "a/b", 0]` -> `/input/a~1b/0` (RFC 6901 section 3)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def without_folders(text: str) -> str:
+    """`text` with the last parts only of absolute paths in it: the machine's folders are nobody's business."""
+    return _FOLDERS.sub("", text)
 
 
 def retry_after(seconds: float) -> Header:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from forebay.api.door import Door
+from forebay.api.problems import without_folders
 from forebay.core import crash
-from forebay.core.errors import InvalidRequest
+from forebay.core.errors import InvalidRequest, NotFound, Unavailable
 from forebay.core.event import JobRequest
 from forebay.core.ids import IdMint
 from forebay.core.message import Channel
@@ -23,6 +25,9 @@ from forebay.ports.task import Task
 
 METADATA_MAX_BYTES = 16 * 1024
 """Metadata travels in a record's header and stands in every job row: it is for labels, not for data."""
+
+CLOSED_S = 30.0
+"""After a job that could not be written, for three of the usual probes, none should be sent here; then one may try."""
 
 
 class ModelCatalog(Protocol):
@@ -67,6 +72,7 @@ class Submitter:
         task_of: Callable[[str], Task],
         mint: IdMint,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         inline_limit_bytes: int,
     ) -> None:
         self._queue = queue
@@ -75,8 +81,18 @@ class Submitter:
         self._task_of = task_of
         self._mint = mint
         self._clock = clock
+        self._monotonic = monotonic
         self._inline_limit_bytes = inline_limit_bytes
         self._doors: dict[tuple[str, str], Door] = {}
+        self._closed_until = 0.0
+
+    def closed_s(self) -> float:
+        """Seconds for which no job should be sent, since the last one could not be written; 0.0 if it could.
+
+        The first that can be written ends them. They end by themselves too: where nothing is sent because of them,
+        nothing could show that writing works again.
+        """
+        return max(0.0, self._closed_until - self._monotonic()) if self._closed_until else 0.0
 
     async def submit_value(self, order: Order, value: Any, *, input_name: str = "input") -> JobRequest:
         """Accept a job whose input is the JSON in the member `input_name` of the request's body."""
@@ -94,7 +110,7 @@ class Submitter:
     def _door(self, order: Order) -> Door:
         door = self._doors.get((order.model, order.version))
         if door is None:
-            spec = self._catalog.resolve(order.model, order.version)
+            spec = self._resolve(order.model, order.version)
             door = self._doors[order.model, order.version] = Door(spec, self._task_of(spec.task))
         limit_s = door.spec.limits.run_timeout_s
         if order.run_timeout_s is not None and order.run_timeout_s > limit_s:
@@ -106,28 +122,41 @@ class Submitter:
             raise InvalidRequest(f"metadata is more than {METADATA_MAX_BYTES} bytes of JSON", pointer="/metadata")
         return door
 
+    def _resolve(self, model: str, version: str) -> ModelSpec:
+        try:
+            return self._catalog.resolve(model, version)
+        except NotFound as error:
+            if model in self._catalog.problems:
+                error.message = f"{without_folders(error.message)}; see GET /v1/models/{quote(model)}"
+            raise
+
     async def _accept(self, order: Order, payload: Payload) -> JobRequest:
         now = self._clock()
         job_id = self._mint.issue(order.tenant, now)
-        if payload.data is not None and len(payload.data) > self._inline_limit_bytes:
-            ref = await self._blobs.put(order.tenant, job_id, payload.data)
-            payload = Payload(media_type=payload.media_type, blob=ref)
-        request = JobRequest(
-            tenant=order.tenant,
-            job_id=job_id,
-            model=order.model,
-            # To the millisecond, as the id says it: an answer made from the id alone then says the same.
-            accepted_at=int(now * 1000) / 1000,
-            input=payload,
-            version=order.version,
-            lane=order.lane,
-            parameters=order.parameters,
-            metadata=order.metadata,
-            start_within_s=order.start_within_s,
-            run_timeout_s=order.run_timeout_s,
-        )
-        message = encode_request(request)
-        crash.reach("api.before_publish")
-        await self._queue.publish(Channel(order.model, order.lane), [message])
-        crash.reach("api.after_publish")
+        try:
+            if payload.data is not None and len(payload.data) > self._inline_limit_bytes:
+                ref = await self._blobs.put(order.tenant, job_id, payload.data)
+                payload = Payload(media_type=payload.media_type, blob=ref)
+            request = JobRequest(
+                tenant=order.tenant,
+                job_id=job_id,
+                model=order.model,
+                # To the millisecond, as the id says it: an answer made from the id alone then says the same.
+                accepted_at=int(now * 1000) / 1000,
+                input=payload,
+                version=order.version,
+                lane=order.lane,
+                parameters=order.parameters,
+                metadata=order.metadata,
+                start_within_s=order.start_within_s,
+                run_timeout_s=order.run_timeout_s,
+            )
+            message = encode_request(request)
+            crash.reach("api.before_publish")
+            await self._queue.publish(Channel(order.model, order.lane), [message])
+            crash.reach("api.after_publish")
+        except Unavailable as error:
+            self._closed_until = self._monotonic() + max(CLOSED_S, error.retry_after_s)
+            raise
+        self._closed_until = 0.0
         return request

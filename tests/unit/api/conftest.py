@@ -43,7 +43,12 @@ CATALOG = Catalog(
             "2": spec("echo", "json", "python", "2", limits=ModelLimits(run_timeout_s=30.0)),
         },
     },
-    problems={"broken": ("models/broken/model.toml: task: there is no task 'x'",)},
+    problems={
+        "broken": ("models/broken/model.toml: task: there is no task 'x'",),
+        "handler": ("handler/1: untrusted_model: start with FOREBAY_TRUSTED_MODELS=handler",),
+        "outside": ("outside/1/model.onnx: takes weights from '/srv/secret/weights.bin', outside its folder",),
+    },
+    untrusted=frozenset({"handler"}),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.api.conftest import Api
 
 from forebay import __version__
-from forebay.adapters.memory import MemoryLog, MemoryQueue
+from forebay.adapters.memory import MemoryBlobs, MemoryLog, MemoryQueue
 from forebay.core.errors import Unavailable
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import ModelReport
@@ -28,7 +28,7 @@ async def state(api: Api, model: str = "sentiment") -> tuple[str, str | None]:
 
 async def test_models_are_listed_with_what_they_are(api: Api) -> None:
     models = (await api.http.get("/v1/models")).json()["models"]
-    assert [model["name"] for model in models] == ["broken", "echo", "photo", "sentiment"]
+    assert [model["name"] for model in models] == ["broken", "echo", "handler", "outside", "photo", "sentiment"]
     assert models[1] == {
         "name": "echo",
         "version": "2",
@@ -68,6 +68,13 @@ async def test_a_misdescribed_model_is_unavailable_and_says_why(api: Api) -> Non
     answer = await api.http.get("/v1/models/broken")
     assert answer.status_code == 200
     assert answer.json() == {"name": "broken", "versions": [], "status": "unavailable", "reason": reason}
+
+
+async def test_a_reason_shows_no_folder_of_the_machine(api: Api) -> None:
+    assert await state(api, "outside") == (
+        "unavailable",
+        "outside/1/model.onnx: takes weights from 'weights.bin', outside its folder",
+    )
 
 
 async def test_a_model_is_shown_with_its_schemas(api: Api) -> None:
@@ -117,7 +124,7 @@ class Away(MemoryQueue):
 @pytest.mark.parametrize(
     ("error", "words", "after"),
     [
-        (Unavailable("the disk is full", retry_after_s=4.2), "the disk is full", "5"),
+        (Unavailable("/srv/forebay.db: the disk is full", retry_after_s=4.2), "the queue is away", "5"),
         (TimeoutError(), "the queue did not answer within 2 s", "1"),
     ],
 )
@@ -128,7 +135,73 @@ async def test_readyz_is_503_when_the_queue_is_away(make_api: Any, error: Except
     assert answer.headers["retry-after"] == after
     assert answer.json()["code"] == "not_ready"
     assert words in answer.json()["detail"]
-    assert [model["name"] for model in answer.json()["models"]] == ["broken", "echo", "photo", "sentiment"]
+    assert "/srv" not in answer.json()["detail"]
+    assert [model["name"] for model in answer.json()["models"]] == [
+        "broken",
+        "echo",
+        "handler",
+        "outside",
+        "photo",
+        "sentiment",
+    ]
+
+
+class Full(MemoryQueue):
+    """Answers every question, and takes messages only while there is room."""
+
+    room = False
+
+    def __init__(self) -> None:
+        super().__init__(MemoryLog())
+
+    async def publish(self, channel: Any, messages: Any) -> None:
+        if not self.room:
+            raise Unavailable("/srv/data/forebay.db cannot be written: disk is full (0 free of 9)", retry_after_s=5.0)
+        await super().publish(channel, messages)
+
+
+async def submitted(api: Api, value: str = "good") -> int:
+    return (await api.http.post("/v1/jobs", json={"model": "sentiment", "input": value})).status_code
+
+
+async def ready(api: Api) -> int:
+    return (await api.http.get("/readyz")).status_code
+
+
+async def test_readyz_is_503_after_a_job_that_could_not_be_written_until_one_could(make_api: Any) -> None:
+    queue = Full()
+    api: Api = make_api(queue=queue)
+    assert await ready(api) == 200
+    assert await submitted(api) == 503
+    answer = await api.http.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+    assert answer.json()["detail"] == "the last job could not be stored; the service's log has the reason"
+    queue.room = True
+    assert await submitted(api) == 202
+    assert await ready(api) == 200
+
+
+async def test_a_blob_that_could_not_be_written_counts_too(make_api: Any) -> None:
+    class FullBlobs(MemoryBlobs):
+        async def put(self, tenant: str, job_id: str, data: bytes) -> Any:
+            raise Unavailable("no space left")
+
+    api: Api = make_api(blobs=FullBlobs())
+    assert await submitted(api, "x" * 5000) == 503
+    assert await ready(api) == 503
+    assert await submitted(api) == 202
+    assert await ready(api) == 200
+
+
+async def test_where_readyz_keeps_jobs_away_one_may_try_after_a_while(make_api: Any) -> None:
+    api: Api = make_api(queue=Full())
+    assert await submitted(api) == 503
+    api.clock.now += 29.9
+    assert await ready(api) == 503
+    api.clock.now += 0.2
+    assert await ready(api) == 200
+    assert await submitted(api) == 503
+    assert await ready(api) == 503
 
 
 async def test_readyz_is_503_once_the_service_stops(make_api: Any) -> None:
@@ -151,3 +224,14 @@ async def test_health_says_what_the_service_is_made_of(api: Api) -> None:
         "store": "memory",
         "blobs": "memory",
     }
+
+
+async def test_the_address_alone_leads_to_the_page(api: Api) -> None:
+    answer = await api.http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+async def test_whoever_looks_for_metrics_is_told_where_they_are(api: Api) -> None:
+    answer = await api.http.get("/metrics")
+    assert (answer.status_code, answer.json()["code"]) == (404, "route_not_found")
+    assert "admin port (FOREBAY_ADMIN_PORT" in answer.json()["detail"]

@@ -52,6 +52,8 @@ def deep(levels: int) -> bytes:
         (job(parameters={"nope": 1}), ["#/parameters"], "'nope' was unexpected"),
         (job(input=3, parameters={"top_k": "x"}), ["#/input", "#/parameters/top_k"], "and 1 more"),
         (job(model="photo", input="%%%"), ["#/input"], "base64"),
+        (job(input=["good", "bad"]), ["#/input"], "one text per job: submit each by itself"),
+        (job(model="photo", input=["AAAA"]), ["#/input"], "one image per job: submit each by itself"),
     ],
 )
 async def test_what_can_never_work_is_422_with_its_place(api: Api, body: Any, pointers: list[str], words: str) -> None:
@@ -85,7 +87,8 @@ async def test_the_simple_door_names_places_in_its_own_words(api: Api, body: Any
     [
         ("top_k=zero", "#/parameters/top_k", None),
         ("top_k=1.5", "#/parameters/top_k", None),
-        ("nope=1", "#/parameters", None),
+        ("nope=1", None, "nope"),
+        ("wait=5", None, "wait"),
         ("lane=urgent", None, "lane"),
         ("start_within_s=soon", None, "start_within_s"),
         ("run_timeout_s=600", "#/run_timeout_s", None),
@@ -99,6 +102,41 @@ async def test_a_wrong_query_of_a_raw_body_is_422(
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert (error.get("pointer"), error.get("parameter")) == (pointer, parameter)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/jobs", JSON_HEADERS),
+        ("/inference", JSON_HEADERS),
+        ("/v1/models/echo/jobs", {"content-type": "text/plain"}),
+    ],
+)
+async def test_a_wait_in_the_query_of_a_submission_is_refused_with_the_way_to_say_it(
+    api: Api, path: str, headers: dict[str, str]
+) -> None:
+    body = b'{"model":"echo","input":1}' if path == "/v1/jobs" else b'{"model_name":"echo","data":1}'
+    for said, shown in (("5", 5), ("soon", 60)):
+        answer = await api.http.post(f"{path}?wait={said}", content=body, headers=headers)
+        assert answer.status_code == 422
+        assert answer.json()["errors"] == [
+            {"parameter": "wait", "detail": f"wait: use the header prefer: wait={shown}"}
+        ]
+    assert api.published == []
+    assert api.counted("forebay_jobs_rejected_total", code="invalid_request") == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/inference"])
+async def test_an_unknown_query_of_a_submission_is_refused(api: Api, path: str) -> None:
+    answer = await api.http.post(f"{path}?lane=high", json={})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == "lane"
+
+
+async def test_a_wait_that_makes_no_sense_is_ignored_in_the_header(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json=job(), headers={"prefer": "wait=abc"})
+    assert answer.status_code == 202
+    assert "preference-applied" not in answer.headers
 
 
 async def test_an_input_is_not_repeated_in_the_message_about_it(api: Api) -> None:
@@ -133,6 +171,20 @@ async def test_malformed_json_is_400(api: Api, body: bytes) -> None:
     assert api.counted("forebay_jobs_rejected_total", code="malformed_json") == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "media_type"),
+    [
+        ("/v1/jobs", 400, "application/json"),
+        ("/inference", 400, "application/json"),
+        ("/v1/models/echo/jobs", 422, "application/json"),
+        ("/v1/models/photo/jobs", 422, "image/jpeg"),
+    ],
+)
+async def test_an_empty_body_is_said_to_be_empty(api: Api, path: str, status: int, media_type: str) -> None:
+    answer = await api.http.post(path, content=b"", headers={"content-type": media_type})
+    assert (answer.status_code, answer.json()["detail"]) == (status, "the body is empty")
+
+
 async def test_of_a_repeated_name_the_last_counts(api: Api) -> None:
     body = b'{"model":"nope","model":"echo","input":1,"input":2}'
     answer = await api.http.post("/v1/jobs", content=body, headers=JSON_HEADERS)
@@ -163,6 +215,35 @@ async def test_a_media_type_that_the_model_does_not_take_is_415_with_those_it_do
     answer = await api.http.post("/v1/models/photo/jobs", content=b"GIF89a", headers={"content-type": "image/gif"})
     assert answer.status_code == 415
     assert "image/png" in answer.json()["accepted"]
+
+
+FORM = "application/x-www-form-urlencoded"
+FORM_DATA = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "advice"),
+    [
+        ("/v1/jobs", FORM, "add -H 'content-type: application/json'"),
+        ("/v1/jobs", "", "the body has no content-type; add -H 'content-type: application/json'"),
+        ("/v1/jobs", FORM_DATA, "the input itself to POST /v1/models/MODEL/jobs: --data-binary @FILE"),
+        ("/inference", "image/jpeg", "the input itself to POST /v1/models/MODEL/jobs: --data-binary @FILE"),
+        ("/v1/models/sentiment/jobs", FORM, "add -H 'content-type: text/plain'"),
+        ("/v1/models/photo/jobs", FORM, "add -H 'content-type: image/jpeg'"),
+        ("/v1/models/echo/jobs", FORM, "add -H 'content-type: application/json'"),
+        ("/v1/models/sentiment/jobs", "", "the body has no content-type"),
+        ("/v1/models/sentiment/jobs", "", "add -H 'content-type: text/plain'"),
+        ("/v1/models/photo/jobs", FORM_DATA, "send the file itself: --data-binary @FILE -H 'content-type: image/jpeg'"),
+        ("/v1/models/sentiment/jobs", "application/json", "JSON goes to POST /v1/jobs"),
+        ("/v1/models/photo/jobs", "application/json; charset=utf-8", "JSON goes to POST /v1/jobs"),
+        ("/v1/models/photo/jobs", "image/gif", "the model takes image/jpeg, image/png, image/webp"),
+    ],
+)
+async def test_a_415_says_what_to_type(api: Api, path: str, media_type: str, advice: str) -> None:
+    headers = {"content-type": media_type} if media_type else {}
+    answer = await api.http.post(path, content=b"{}", headers=headers)
+    assert answer.status_code == 415
+    assert advice in answer.json()["detail"]
 
 
 async def test_bytes_that_are_not_of_their_type_are_422(api: Api) -> None:
@@ -197,6 +278,20 @@ async def test_a_misdescribed_model_takes_no_jobs(api: Api) -> None:
     answer = await api.http.post("/v1/jobs", json={"model": "broken", "input": 1})
     assert answer.status_code == 404
     assert answer.json()["code"] == "model_misdescribed"
+    assert "there is no task 'x'; see GET /v1/models/broken" in answer.json()["detail"]
+
+
+async def test_an_untrusted_model_takes_no_jobs_and_says_what_to_do(api: Api) -> None:
+    answer = await api.http.post("/v1/models/handler/jobs", content=b"x", headers={"content-type": "text/plain"})
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "model_untrusted"
+    assert answer.json()["detail"].endswith("FOREBAY_TRUSTED_MODELS=handler; see GET /v1/models/handler")
+
+
+async def test_a_refusal_shows_no_folder_of_the_machine(api: Api) -> None:
+    detail = (await api.http.post("/inference", json={"model_name": "outside", "data": 1})).json()["detail"]
+    assert "/srv" not in detail
+    assert "weights from 'weights.bin', outside" in detail
 
 
 class Failing(MemoryQueue):
@@ -210,14 +305,20 @@ class Failing(MemoryQueue):
         raise self._error
 
 
-async def test_a_queue_that_is_away_is_503_with_retry_after(make_api: Any) -> None:
-    api: Api = make_api(queue=Failing(Unavailable("the queue is away", retry_after_s=2.5)))
+async def test_a_queue_that_is_away_is_503_and_why_is_for_the_log(make_api: Any, logged: list[Any]) -> None:
+    secret = "/srv/data/forebay.db cannot be written: disk is full (7 free of 99)"
+    api: Api = make_api(queue=Failing(Unavailable(secret, retry_after_s=2.5)))
     answer = await api.http.post("/v1/jobs", json=job())
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "3"
     assert answer.json()["code"] == "unavailable"
     assert answer.json()["retry_after_s"] == 2.5
     assert "job_id" not in answer.json()
+    assert "/srv" not in answer.json()["detail"]
+    assert "99" not in answer.json()["detail"]
+    (entry,) = logged
+    assert (entry["event"], entry["error"]) == ("request.unavailable", secret)
+    assert entry["request_id"] == answer.json()["request_id"]
 
 
 async def test_an_unknown_outcome_is_503_with_the_job_that_may_exist(make_api: Any) -> None:
