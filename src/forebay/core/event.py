@@ -61,6 +61,7 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it was accepted: what travels on the `requests` channel and what every later fact refers to.
 
     `version` is "" for the model's default version. `start_within_s` and `run_timeout_s` are None for the model's own.
+    `durability` is the class of the queue that took it, "" if whoever sent it did not say.
     """
 
     tenant: str
@@ -74,3 +75,4 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Mapping[str, Any] = {}
     start_within_s: float | None = None
     run_timeout_s: float | None = None
+    durability: str = ""

@@ -71,6 +71,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: Payload | None = None
     error: JobError | None = None
     metadata: Mapping[str, Any] = {}
+    durability: str = ""
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -117,6 +118,7 @@ def _accept(job: Job, request: JobRequest) -> Job:
         lane=request.lane,
         created_at=request.accepted_at,
         metadata=request.metadata,
+        durability=request.durability,
     )
 
 

@@ -53,6 +53,8 @@ def encode_request(request: JobRequest) -> Message:
         headers["forebay-start-within-s"] = repr(request.start_within_s)
     if request.run_timeout_s is not None:
         headers["forebay-run-timeout-s"] = repr(request.run_timeout_s)
+    if request.durability:
+        headers["forebay-durability"] = request.durability
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
@@ -74,6 +76,7 @@ def decode_request(message: Message) -> JobRequest:
             metadata=_object(headers.get("forebay-metadata", "{}")),
             start_within_s=_seconds(headers.get("forebay-start-within-s")),
             run_timeout_s=_seconds(headers.get("forebay-run-timeout-s")),
+            durability=headers.get("forebay-durability", ""),
         )
 
 

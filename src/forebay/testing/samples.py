@@ -35,6 +35,7 @@ def request(
         accepted_at=ACCEPTED_AT + number,
         input=Payload(media_type=JSON, data=data),
         metadata=metadata or {},
+        durability="process",
     )
 
 

@@ -52,6 +52,7 @@ COPY = JOB_COLUMNS.replace("status", "'failed'")
         f"UPDATE jobs SET lane = 'low' WHERE {ONE}",
         f"UPDATE jobs SET created_at = 0 WHERE {ONE}",
         f"UPDATE jobs SET metadata = x'7b7d' WHERE {ONE}",
+        f"UPDATE jobs SET durability = 'flushed' WHERE {ONE}",
         f"UPDATE jobs SET id = 'another' WHERE {ONE}",
         f"UPDATE jobs SET tenant = 'another' WHERE {ONE}",
         f"INSERT OR REPLACE INTO jobs SELECT {COPY} FROM jobs WHERE {ONE}",

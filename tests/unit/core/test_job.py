@@ -30,6 +30,7 @@ def request(number: int = 0, version: str = "") -> JobRequest:
         accepted_at=100.0 + number,
         input=Payload(media_type=JSON, data=b"1"),
         metadata={"n": number},
+        durability=f"class {number}",
     )
 
 
@@ -110,6 +111,7 @@ class Telling:
             output=decided.output if decided else None,
             error=deciding.error if deciding else None,
             metadata=first.metadata if first else {},
+            durability=first.durability if first else "",
         )
 
 

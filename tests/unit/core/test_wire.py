@@ -44,6 +44,14 @@ RELEASED: dict[str, JobRequest | JobEvent] = {
         start_within_s=30.0,
         run_timeout_s=1.5,
     ),
+    "request-durable.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        durability="flushed",
+    ),
     "request-blob.v1": JobRequest(
         tenant="acme",
         job_id=JOB,
@@ -155,6 +163,7 @@ requests = st.builds(
     input=payloads,
     parameters=objects,
     metadata=objects,
+    durability=st.sampled_from(["", "process", "flushed"]),
     start_within_s=st.none() | seconds,
     run_timeout_s=st.none() | seconds,
 )

@@ -23,7 +23,7 @@ from forebay.ports.event_log import START, LogBatch
 Key = tuple[str, str]
 
 _OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
-_OF_REQUEST = ("model", "lane", "created_at", "metadata")
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"

@@ -20,7 +20,8 @@ _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 LOG_COLUMNS = "tenant, job_id, headers, value"
 JOB_COLUMNS = (
-    "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, metadata"
+    "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
+    "metadata, durability"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 
@@ -54,12 +55,14 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         None if job.metrics is None else _encode(job.metrics),
         None if job.error is None else _encode(job.error),
         _encode(job.metadata) if job.metadata else None,
+        job.durability,
     )
 
 
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
-    tenant, job_id, status, model, version, lane, attempts, created, started, finished, metrics, error, metadata = row
+    tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
+    metrics, error, metadata, durability = rest
     return Job(
         tenant=tenant,
         id=job_id,
@@ -74,6 +77,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         metrics=None if metrics is None else _metrics(metrics),
         error=None if error is None else _error(error),
         metadata={} if metadata is None else _metadata(metadata),
+        durability=durability,
         output=output,
     )
 

@@ -61,6 +61,7 @@ CREATE TABLE jobs (
     metrics     BLOB,  -- JSON, as are error and metadata
     error       BLOB,
     metadata    BLOB,
+    durability  TEXT NOT NULL,  -- '' if the request did not say
     PRIMARY KEY (tenant, id),
     CHECK ((finished_at IS NOT NULL) = (status IN {_FINAL}))
 ) STRICT, WITHOUT ROWID
@@ -93,6 +94,7 @@ CREATE TRIGGER final_is_final BEFORE UPDATE ON jobs WHEN OLD.status IN {_FINAL} 
     OR (OLD.model <> '' AND (
         NEW.model <> OLD.model OR NEW.version <> OLD.version OR NEW.lane <> OLD.lane
         OR NEW.created_at <> OLD.created_at OR NEW.metadata IS NOT OLD.metadata
+        OR NEW.durability <> OLD.durability
     ))
 ) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
 """
