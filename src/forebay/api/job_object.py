@@ -46,7 +46,8 @@ class JobObject(Struct, frozen=True, kw_only=True):
 
 
 class JobWriter:
-    """Writes job objects. `durability` is the class of the queue that accepted them."""
+    """Writes job objects. `durability` is the queue's class now, for a job of which nothing but the id is known yet;
+    every other carries the class of its own acceptance."""
 
     def __init__(self, durability: str) -> None:
         self._durability = durability
@@ -63,7 +64,7 @@ class JobWriter:
                 lane=request.lane,
                 created_at=to_rfc3339(request.accepted_at),
                 metadata=request.metadata or UNSET,
-                durability=self._durability,
+                durability=request.durability or self._durability,
                 urls=_urls(request.job_id),
             )
         )
@@ -91,7 +92,7 @@ class JobWriter:
             output=Raw(output) if output else UNSET,
             error=UNSET if job.error is None else job.error,
             metadata=job.metadata or UNSET,
-            durability=self._durability,
+            durability=job.durability or self._durability,
             urls=_urls(job.id),
         )
 

@@ -76,6 +76,7 @@ class Submitter:
         inline_limit_bytes: int,
     ) -> None:
         self._queue = queue
+        self._durability = queue.features.durability.value
         self._blobs = blobs
         self._catalog = catalog
         self._task_of = task_of
@@ -150,6 +151,7 @@ class Submitter:
                 metadata=order.metadata,
                 start_within_s=order.start_within_s,
                 run_timeout_s=order.run_timeout_s,
+                durability=self._durability,
             )
             message = encode_request(request)
             crash.reach("api.before_publish")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.api.conftest import INLINE_LIMIT_BYTES, NOW, Api
 
 from forebay.adapters.memory import MemoryBlobs, MemoryLog, MemoryQueue
 from forebay.core import crash
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, TEXT, Payload
+from forebay.core.wire import decode_request
 from forebay.ports.queue import Durability, QueueFeatures
 
 PNG = base64.b64decode(
@@ -211,3 +214,19 @@ async def test_a_queue_of_another_class_is_told_in_the_job(make_api: Any) -> Non
     api: Api = make_api(queue=Flushed(MemoryLog()))
     answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1})
     assert answer.json()["durability"] == "flushed"
+
+
+async def test_a_job_keeps_the_class_of_the_queue_that_took_it(make_api: Callable[..., Api]) -> None:
+    """As after a start with another `synchronous`."""
+    api = make_api()
+    job_id = await api.submit()
+    (message,) = api.published
+    await api.project(replace(decode_request(message), durability="flushed"))
+    await api.succeed(job_id)
+    assert (await api.http.get(f"/v1/jobs/{job_id}")).json()["durability"] == "flushed"
+    assert (await api.http.get("/v1/jobs")).json()["jobs"][0]["durability"] == "flushed"
+
+
+async def test_a_request_carries_the_class_of_its_queue(api: Api) -> None:
+    await api.submit()
+    assert api.accepted().durability == "memory"
