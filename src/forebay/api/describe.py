@@ -84,8 +84,13 @@ def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": content}}
 
 
-def raw_body(media_types: list[str]) -> dict[str, Any]:
-    return {"required": True, "content": {media_type: {"schema": {}} for media_type in media_types or ["*/*"]}}
+def raw_body(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`examples` of each media type, by model."""
+    content = {
+        media_type: {"schema": {}, **({"examples": dict(found)} if found else {})}
+        for media_type, found in sorted(examples.items())
+    }
+    return {"required": True, "content": content or {"*/*": {"schema": {}}}}
 
 
 def path_parameter(name: str, description: str) -> dict[str, Any]:

@@ -26,10 +26,12 @@ from forebay.api.describe import (
 from forebay.api.docs_page import docs_page
 from forebay.api.job_routes import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, JobRoutes
 from forebay.api.model_routes import ModelRoutes
+from forebay.api.schemas import MAX_LIFE_S, JobSubmission
 from forebay.api.submission import ModelCatalog
 from forebay.core.job import JobStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelSpec
+from forebay.core.payload import JSON, TEXT
 from forebay.ports.task import Task
 
 EXAMPLE_MAX_BYTES = 8192
@@ -121,10 +123,10 @@ class OpenApi:
         job_id = path_parameter("job_id", "As the submission answered it.")
         model = path_parameter("model", "Name of a model.")
         body = json_body("JobSubmission", {name: {"model": name, "input": value} for name, value in self._inputs()})
-        media_types = sorted({kind for spec, task_of in self._models for kind in task_of(spec.task).media_types(spec)})
         read = {**problems(404, 422, 503), 200: answers("The job.", "JobDocument")}
         output = {"description": "The output alone, with its media type.", "content": {"*/*": {"schema": {}}}}
         pending = answers("Not final yet.", "JobDocument", "Retry-After")
+        seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
         return [
             operation(
                 "POST",
@@ -146,12 +148,12 @@ class OpenApi:
                 parameters=(
                     model,
                     PREFER,
-                    query_parameter("version", "Version of the model."),
-                    query_parameter("lane", "Lane.", type="string", enum=list(Lane), default="normal"),
-                    query_parameter("start_within_s", "Seconds.", type="number", exclusiveMinimum=0),
-                    query_parameter("run_timeout_s", "Seconds.", type="number", exclusiveMinimum=0),
+                    query_parameter("version", _means("version")),
+                    query_parameter("lane", _means("lane"), type="string", enum=list(Lane), default="normal"),
+                    query_parameter("start_within_s", _means("start_within_s"), **seconds),
+                    query_parameter("run_timeout_s", _means("run_timeout_s"), **seconds),
                 ),
-                body=raw_body(media_types),
+                body=raw_body(self._bodies()),
             ),
             operation(
                 "GET",
@@ -193,6 +195,26 @@ class OpenApi:
             for example in _examples(spec, task_of(spec.task)):
                 yield spec.name, example
                 break
+
+    def _bodies(self) -> dict[str, dict[str, Any]]:
+        """By media type and model, a body that works; a file has no value that could be shown."""
+        found: dict[str, dict[str, Any]] = {}
+        inputs = dict(self._inputs())
+        for spec, task_of in self._models:
+            media_types = task_of(spec.task).media_types(spec)
+            for media_type in media_types:
+                found.setdefault(media_type, {})
+            best = media_types[0]
+            if best not in (JSON, TEXT):
+                found[best][spec.name] = {"summary": "The file as it is."}
+            elif spec.name in inputs:
+                found[best][spec.name] = {"value": inputs[spec.name]}
+        return found
+
+
+def _means(name: str) -> str:
+    """What a field of a job means, in the query as in the body."""
+    return JobSubmission.model_fields[name].description or ""
 
 
 def _examples(spec: ModelSpec, task: Task) -> list[Any]:

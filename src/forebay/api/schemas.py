@@ -34,14 +34,16 @@ class JobSubmission(Body):
     version: str = Field("", description="One of the model's `versions`; its default version if left out.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="What the model's `parameters_schema` says.")
     lane: Annotated[Lane, Field(strict=False)] = Field(
-        Lane.NORMAL, description="Of 12 turns high gets 8, normal 3, low 1, when all have work."
+        Lane.NORMAL, description="Where it waits. Of 12 turns high gets 8, normal 3, low 1, when all have work."
     )
     metadata: dict[str, Any] = Field(
         default_factory=dict, description="Yours; given back with the job. At most 16 KiB as JSON."
     )
-    start_within_s: Seconds | None = Field(None, description="The job expires if it has not started by then.")
+    start_within_s: Seconds | None = Field(
+        None, description="Seconds; a job that has not started by then is `expired`."
+    )
     run_timeout_s: Seconds | None = Field(
-        None, description="Bounds one attempt, within the model's own limit; seconds."
+        None, description="Seconds for one attempt; the model's own limit if left out, and never more."
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import jsonschema_rs
 import pytest
 from tests.unit.api.conftest import Api, spec
+from tests.unit.api.test_submitting import PNG
 
 from forebay.catalog import Catalog
 
@@ -141,6 +143,64 @@ async def test_the_page_shows_every_operation_and_needs_nothing_from_elsewhere(a
     for method, path in ROUTES:
         assert f"{method.upper()}</span> <code>{path}</code>" in answer.text
     assert "Setup took two minutes and the picture is great." in answer.text
+
+
+def rows_of(page: str, path: str) -> dict[str, str]:
+    """The rows of an operation's tables, by name, as text."""
+    part = page.partition(f"<code>{path}</code>")[2].partition("</details>")[0]
+    found = re.findall(r"<tr><th>(.*?)(?=<tr>|</table>)", part)
+    cells = [re.sub(r"<small>.*?</small>|</?code>", "", row).split("<td>") for row in found]
+    return {name.strip(): unescape("; ".join(rest)) for name, *rest in cells}
+
+
+async def test_the_page_shows_the_fields_of_a_body_with_type_default_and_meaning(api: Api) -> None:
+    page = (await api.http.get("/docs")).text
+    fields = rows_of(page, "/v1/jobs")
+    assert fields["model"].startswith("string, required; Name of a model")
+    assert fields["input"].startswith("any JSON, required; What the model's input_schema says")
+    assert fields["lane"].startswith("high | normal | low, default normal; Where it waits")
+    assert fields["start_within_s"].startswith("number > 0 ≤ 86400; Seconds")
+    assert fields["run_timeout_s"].startswith("number > 0 ≤ 86400; Seconds")
+    assert fields["metadata"].startswith("object; Yours")
+    assert fields["version"].startswith("string; ")
+    assert fields["parameters"].startswith("object; ")
+    assert set(rows_of(page, "/inference")) >= {"model_name", "data"}
+    query = rows_of(page, "/v1/models/{model}/jobs")
+    assert query["model"].startswith("string, required")
+    assert all(query[name] == fields[name] for name in ("version", "lane", "start_within_s", "run_timeout_s"))
+
+
+async def test_the_lines_to_paste_hold_real_names_and_nothing_long(api: Api) -> None:
+    page = (await api.http.get("/docs")).text
+    lines = [unescape(line) for line in re.findall("<pre>(curl.*?)</pre>", page)]
+    raw = [line for line in lines if "/v1/models/" in line]
+    assert raw == [
+        "curl -X POST \"$FOREBAY/v1/models/echo/jobs\" -H 'content-type: application/json' "
+        '-d \'{"any":["JSON",1,true,null]}\'',
+        "curl -X POST \"$FOREBAY/v1/models/photo/jobs\" -H 'content-type: image/jpeg' --data-binary @cat.jpg",
+        "curl -X POST \"$FOREBAY/v1/models/sentiment/jobs\" -H 'content-type: text/plain' "
+        "-d 'Setup took two minutes and the picture is great.'",
+    ]
+    assert all("{model}" not in line and len(line) < 250 for line in lines)
+    assert sum("..." in line for line in lines) == 2
+    assert page.count("shortened at the dots") == 2
+
+
+async def test_the_page_of_a_service_without_models_has_no_braces_in_addresses(make_api: Any) -> None:
+    page = (await make_api(catalog=Catalog(specs={})).http.get("/docs")).text
+    assert "$FOREBAY/v1/models/MODEL/jobs" in page
+
+
+async def test_every_raw_example_works(api: Api, document: Any) -> None:
+    content = document["paths"]["/v1/models/{model}/jobs"]["post"]["requestBody"]["content"]
+    shown = {model: (kind, one) for kind, found in content.items() for model, one in found.get("examples", {}).items()}
+    assert set(shown) == {"echo", "photo", "sentiment"}
+    for model, (media_type, example) in shown.items():
+        value = example.get("value", "")
+        body = PNG if "value" not in example else value if isinstance(value, str) else json.dumps(value)
+        headers = {"content-type": media_type}
+        answer = await api.http.post(f"/v1/models/{model}/jobs", content=body, headers=headers)
+        assert answer.status_code == 202, answer.text
 
 
 async def test_the_page_escapes_what_models_say(make_api: Any) -> None:
