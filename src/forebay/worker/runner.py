@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +15,10 @@ from forebay.core.errors import ForebayError, Misconfigured
 from forebay.core.event import JobError
 from forebay.core.model import ModelSpec
 from forebay.worker import frames
+from forebay.worker.child import Child
 
 PIPELINE_DEPTH = 2
 """Batches in a runner at once: one is predicted while the next is decoded. A third would only wait."""
-
-KEPT_ENVIRONMENT = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH"})
-KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
 
 OUT_OF_MEMORY = "out_of_memory"
 
@@ -71,7 +64,7 @@ class Runner:
         self._spec = spec
         self._decode_threads = decode_threads
         self._load_timeout_s = load_timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
         self._flights: dict[int, _Flight] = {}
@@ -81,7 +74,6 @@ class Runner:
         self._handing_over = asyncio.Lock()
         self._retiring = False
         self._closing = False
-        self._gone = asyncio.Event()
         self.died = asyncio.Event()
         self.death = JobError(code="runner_died", message="the runner died")
 
@@ -102,7 +94,7 @@ class Runner:
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        return None if self._child is None else self._child.pid
 
     async def start(self) -> Mapping[str, Any]:
         """Spawn the child and wait until the model is loaded; returns what the runtime tells of it.
@@ -120,48 +112,22 @@ class Runner:
         return ready.facts
 
     async def _spawn(self) -> asyncio.StreamReader:
+        """Raises Misconfigured: too many processes or open files, no memory. The next try may do better."""
         try:
             ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    self._child = Child(theirs)
+                    reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+                except BaseException:
+                    ours.close()
+                    await self.kill()
+                    raise
         except OSError as error:
-            raise _no_process(error) from error
-        with theirs:
-            command = [sys.executable, "-P", "-m", "forebay.runner_main", str(theirs.fileno()), str(os.getpid())]
-            # A session of its own: Ctrl-C at a terminal is for the worker, which lets a running batch end.
-            # Blocking is right here: a spawn takes about a millisecond, and the child must be of this thread: Linux
-            # ends it with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
-            try:
-                self._process = subprocess.Popen(  # noqa: ASYNC220
-                    command,
-                    env=_scrubbed(os.environ),
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,  # what a model prints goes to our standard error
-                    start_new_session=True,
-                )
-            except OSError as error:  # too many processes, no memory: the next try may do better
-                ours.close()
-                raise _no_process(error) from error
-        threading.Thread(target=self._await_exit, args=(asyncio.get_running_loop(),), daemon=True).start()
-        try:
-            reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        except BaseException as error:
-            ours.close()
-            await self.kill()
-            if isinstance(error, OSError):
-                raise _no_process(error) from error
-            raise
+            raise Misconfigured(
+                f"no process can be started for it: {error.strerror or error}", code="model_load_failed"
+            ) from error
         return reader
-
-    def _await_exit(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A thread of its own: what the child forked may hold the link open after the child itself is gone."""
-        assert self._process is not None
-        self._process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(self._exited)
-
-    def _exited(self) -> None:
-        self._gone.set()
-        self._signal()  # the rest of its process group; then the link ends, after what was said on it
 
     async def _greet(self, reader: asyncio.StreamReader) -> frames.Ready:
         """Hand over the model and wait until it is loaded. Raises Misconfigured."""
@@ -232,7 +198,7 @@ class Runner:
         if flight.answer.done():
             return
         self.death = JobError(code="run_timeout", message=f"the run took more than {flight.timeout_s:g} s")
-        self._signal()  # the listener sees the link end and buries the child
+        self._end_child()  # the listener sees the link end and buries the child
 
     def _land(self, number: int) -> None:
         answer = self._flights.pop(number).answer
@@ -263,8 +229,8 @@ class Runner:
 
     async def _bury(self) -> None:
         if not self._closing:  # else it is ending by itself, and `close` sees to it that it does
-            self._signal()
-        await self._reap()
+            self._end_child()
+        await self._child_gone()
         if self.death.code == "runner_died":
             self.death = JobError(code="runner_died", message=f"the runner {self._how_it_ended()}")
         if self._writer is not None:
@@ -276,19 +242,25 @@ class Runner:
 
     async def kill(self) -> None:
         """SIGKILL the child and its process group; returns when it is gone. Harmless when it is gone already."""
-        self._signal()
+        self._end_child()
         if self._writer is not None:
             self._writer.close()
         if self._listener is not None:
             await self._listener
         else:
-            await self._reap()
+            await self._child_gone()
             self.died.set()
 
-    def _signal(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+    def _end_child(self) -> None:
+        if self._child is not None:
+            self._child.end()
+
+    async def _child_gone(self) -> None:
+        if self._child is not None:
+            await self._child.gone()
+
+    def _how_it_ended(self) -> str:
+        return "is gone" if self._child is None else self._child.how_it_ended()
 
     async def close(self, grace_s: float) -> None:
         """Let the child answer what it has, clean up and end by itself; kill it after `grace_s`."""
@@ -300,18 +272,6 @@ class Runner:
             except TimeoutError:
                 log.warning("runner.killed_at_stop", model=self._spec.name, pid=self.pid, grace_s=grace_s)
         await self.kill()
-
-    async def _reap(self) -> None:
-        if self._process is not None:
-            await self._gone.wait()
-
-    def _how_it_ended(self) -> str:
-        code = None if self._process is None else self._process.poll()
-        if code is None:
-            return "is gone"
-        if code >= 0:
-            return f"exited with status {code}"
-        return f"was killed by {signal.Signals(-code).name}"
 
     def _send(self, frame: frames.ToRunner) -> None:
         """Raises _LinkClosed; a write to a closed transport raises one thing on one event loop, nothing on another."""
@@ -349,16 +309,3 @@ async def _read(reader: asyncio.StreamReader) -> frames.FromRunner | None:
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     return frame
-
-
-def _no_process(error: OSError) -> Misconfigured:
-    """Too many processes or open files, no memory: the next try may do better."""
-    return Misconfigured(f"no process can be started for it: {error.strerror or error}", code="model_load_failed")
-
-
-def _scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a model may see of our environment: an allow-list, so that no setting or credential passes."""
-    kept = {
-        name: value for name, value in environ.items() if name in KEPT_ENVIRONMENT or name.startswith(KEPT_PREFIXES)
-    }
-    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
