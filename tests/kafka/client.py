@@ -1,0 +1,63 @@
+"""The few things that tests do with a broker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic  # admin hands it on without exporting it
+
+WITHIN_S = 30.0
+POLL_S = 0.5
+
+
+def create_topic(bootstrap: str, *, copies: int = 1, settings: Mapping[str, str] | None = None) -> str:
+    """A new topic of one partition; its name. Returns when the broker has confirmed it."""
+    name = f"test.{uuid.uuid4().hex}"
+    topic = NewTopic(name, num_partitions=1, replication_factor=copies, config=dict(settings or {}))
+    client = admin(bootstrap)  # kept until the answer is there: its end is the end of its requests
+    for created in client.create_topics([topic], operation_timeout=WITHIN_S).values():
+        created.result(WITHIN_S)
+    return name
+
+
+def produce(bootstrap: str, topic: str, values: Iterable[bytes], **settings: str | int) -> list[KafkaError | None]:
+    """With acks=all; what became of each, None for accepted."""
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0, **settings})
+    outcomes: list[KafkaError | None] = []
+    for value in values:
+        headers: list[tuple[str, str | bytes | None]] = [("ce_id", value), ("empty", b""), ("none", None)]
+        producer.produce(topic, value, key=value[:1], headers=headers, on_delivery=lambda e, _: outcomes.append(e))
+    assert producer.flush(WITHIN_S) == 0
+    return outcomes
+
+
+def consume(bootstrap: str, topic: str, count: int, *, group_protocol: str) -> list[Message]:
+    """The first `count` messages, as a member of a new group that commits what it got."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"test.{uuid.uuid4().hex}",
+            "group.protocol": group_protocol,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    messages: list[Message] = []
+    try:
+        consumer.subscribe([topic])
+        for _ in range(int(WITHIN_S / POLL_S)):
+            messages += consumer.consume(count - len(messages), POLL_S)
+            if len(messages) == count:
+                consumer.commit(asynchronous=False)
+                return messages
+    finally:
+        consumer.close()
+    raise AssertionError(f"{len(messages)} of {count} messages within {WITHIN_S:g} s")
+
+
+def admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
