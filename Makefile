@@ -3,11 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test check bench chaos docs lock
+.PHONY: help setup demo up kafka test check bench chaos docs lock
 
 PYTHON ?=
 ARGS ?=
-export PYTHON
+KAFKA_PORT ?=
+export PYTHON KAFKA_PORT
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -25,6 +26,9 @@ demo: $(INSTALLED)  ## start the service, classify the sample photos and sentenc
 
 up: $(INSTALLED)  ## start the service and leave it running until Ctrl-C
 	@exec $(BIN)/forebay up $(ARGS)
+
+kafka: $(INSTALLED)  ## start a real Kafka on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=... for another port)
+	@exec $(BIN)/python -m dev.kafka
 
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests $(ARGS)
