@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import forebay
 from forebay.api.answers import Answer
+from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.edge import Edge
 from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
@@ -59,6 +60,7 @@ def build_app(
     draining: asyncio.Event,
     max_body_bytes: int,
     inline_limit_bytes: int,
+    body_budget_bytes: int = BODY_BUDGET_BYTES,
     kinds: Mapping[str, str] = {},
     projector_lag_s: Callable[[], float] = float,
     task_of: Callable[[str], Task] = task,
@@ -92,7 +94,8 @@ def build_app(
         projector_lag_s=projector_lag_s,
         draining=draining,
     )
-    jobs = JobRoutes(submitter=submitter, reader=reader, writer=JobWriter(durability), metrics=metrics)
+    budget = BodyBudget(max(body_budget_bytes, max_body_bytes))
+    jobs = JobRoutes(submitter=submitter, reader=reader, writer=JobWriter(durability), budget=budget, metrics=metrics)
     about = {"version": forebay.__version__, "durability": durability, **kinds}
     models = ModelRoutes(
         catalog=catalog,
@@ -126,6 +129,7 @@ def build_app(
         Edge,
         metrics=metrics,
         max_body_bytes=max_body_bytes,
+        budget=budget,
         random_bytes=random_bytes,
         monotonic=monotonic,
     )

@@ -21,15 +21,21 @@ FILE = "--data-binary @FILE"
 _decode = msgspec.json.Decoder().decode
 
 
-async def read_json(request: Request) -> Any:
-    """The body as JSON. Raises UnsupportedMedia, PayloadTooLarge, or InvalidRequest with the code `malformed_json`."""
+async def read_body(request: Request) -> bytes:
+    """As `request.body()`, but the request does not keep it: a caller may wait a minute for the result, and their body
+    shall not lie here meanwhile."""
+    return b"".join([chunk async for chunk in request.stream()])
+
+
+async def read_json_body(request: Request) -> bytes:
+    """A body that says it is JSON, for `parse_json`. Raises UnsupportedMedia, PayloadTooLarge, Overloaded."""
     media_type = essence_of(request.headers.get("content-type", ""))
     if not _is_json(media_type):
         advice = _advice(media_type, JSON)
         if media_type not in ("", FORM):
             advice = f"send JSON, or the input itself to POST /v1/models/MODEL/jobs: {FILE}"
         raise UnsupportedMedia(f"{_said(media_type)}; {advice}", accepted=(JSON,))
-    return parse_json(await request.body())
+    return await read_body(request)
 
 
 def refusal_of_input(media_type: str, accepted: Sequence[str]) -> UnsupportedMedia:
@@ -41,7 +47,8 @@ def refusal_of_input(media_type: str, accepted: Sequence[str]) -> UnsupportedMed
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON (RFC 8259): UTF-8, no NaN or Infinity, numbers that fit, at most MAX_DEPTH deep.
+    """Strict JSON (RFC 8259): UTF-8, no NaN or Infinity, numbers that fit, at most MAX_DEPTH deep. Raises
+    InvalidRequest with the code `malformed_json`.
 
     Of a repeated name the last counts, as in most parsers (RFC 8259 section 4 leaves it open); nobody downstream parses
     the same text again, so nobody can read it otherwise.

@@ -19,7 +19,7 @@ _MEANING = {
     413: "The body is larger than `limit_bytes`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
-    503: "Something is away. `outcome_unknown` means that the job `job_id` may exist.",
+    503: "Something is away; `overloaded`: there is no room just now; `outcome_unknown`: the job `job_id` may exist.",
 }
 _HEADERS = {
     "Location": "Where to look at the job.",

@@ -10,6 +10,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forebay.api.body_budget import BodyBudget
 from forebay.api.problems import BAD_REQUEST, REQUEST_ID, UnsupportedCoding, internal
 from forebay.core.errors import InvalidRequest, PayloadTooLarge
 from forebay.telemetry.metrics import Metrics
@@ -34,12 +35,14 @@ class Edge:
         *,
         metrics: Metrics,
         max_body_bytes: int,
+        budget: BodyBudget,
         random_bytes: Callable[[int], bytes],
         monotonic: Callable[[], float],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._budget = budget
         self._random_bytes = random_bytes
         self._monotonic = monotonic
         self._meters: dict[tuple[str, str, int], tuple[Any, Any]] = {}
@@ -71,7 +74,7 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, self._guarded(receive, length, encoding), send_with_id)
+            await self._app(scope, self._guarded(scope, receive, length, encoding), send_with_id)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception:
@@ -80,21 +83,27 @@ class Edge:
                 raise
             await internal(scope)(scope, receive, send_with_id)
         finally:
+            self._budget.release(scope)
             self._meter(method, scope, status, self._monotonic() - began)
 
-    def _guarded(self, receive: Receive, length: bytes, encoding: bytes) -> Receive:
+    def _guarded(self, scope: Scope, receive: Receive, length: bytes, encoding: bytes) -> Receive:
         """`receive` for a body that may be read. It raises, before anything is read, for a body whose headers alone say
-        that it cannot be; and it cuts one off at the limit, whatever its headers said of its length."""
+        that it cannot be, or for which there is no room now; and it cuts one off at the limit, whatever its headers
+        said of its length."""
         taken = 0
 
         async def guarded() -> Message:
             nonlocal taken
             if not taken:
                 self._check(length, encoding)
+                self._budget.claim(scope, int(length or 0))
             message = await receive()
-            taken += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            taken += size
             if taken > self._max_body_bytes:
                 raise self._too_large()
+            if size:
+                self._budget.claim(scope, taken)  # more than its length said, or it said none
             return message
 
         return guarded

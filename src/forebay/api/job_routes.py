@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, Answer, Header, header
-from forebay.api.bodies import read_json
+from forebay.api.bodies import parse_json, read_body, read_json_body
+from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.job_object import JobWriter
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidQuery, problem
 from forebay.api.reading import JobReader
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
-from forebay.api.submission import Order, Submitter
+from forebay.api.submission import Offer, Order, Submitter
 from forebay.api.tenancy import tenant_of
 from forebay.core.errors import ForebayError
 from forebay.core.event import JobRequest
@@ -47,10 +49,14 @@ class _Refusals:
 
 
 class JobRoutes:
-    def __init__(self, *, submitter: Submitter, reader: JobReader, writer: JobWriter, metrics: Metrics) -> None:
+    def __init__(
+        self, *, submitter: Submitter, reader: JobReader, writer: JobWriter, budget: BodyBudget, metrics: Metrics
+    ) -> None:
         self._submitter = submitter
         self._reader = reader
         self._writer = writer
+        self._budget = budget
+        self._one_large = asyncio.Lock()
         self._metrics = metrics
         self._refusals = _Refusals(metrics)
         self._counters: dict[tuple[str, str], tuple[Any, Any]] = {}
@@ -61,28 +67,34 @@ class JobRoutes:
         """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
         with self._refusals:
             _refuse_query(request)
-            body = check(JobSubmission, await read_json(request))
-            order = Order(
-                tenant=tenant_of(request),
-                model=body.model,
-                version=body.version,
-                lane=body.lane.value,
-                parameters=body.parameters,
-                metadata=body.metadata,
-                start_within_s=body.start_within_s,
-                run_timeout_s=body.run_timeout_s,
-            )
-            accepted = await self._submitter.submit_value(order, body.input)
+            accepted = await self._accept(request, await read_json_body(request), self._take_job)
         return await self._accepted(request, accepted)
+
+    def _take_job(self, request: Request, body: bytes) -> Offer:
+        said = check(JobSubmission, parse_json(body))
+        order = Order(
+            tenant=tenant_of(request),
+            model=said.model,
+            version=said.version,
+            lane=said.lane.value,
+            parameters=said.parameters,
+            metadata=said.metadata,
+            start_within_s=said.start_within_s,
+            run_timeout_s=said.run_timeout_s,
+        )
+        return self._submitter.take_value(order, said.input)
 
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
         with self._refusals:
             _refuse_query(request)
-            body = check(SimpleSubmission, await read_json(request))
-            order = Order(tenant=tenant_of(request), model=body.model_name)
-            accepted = await self._submitter.submit_value(order, body.data, input_name="data")
+            accepted = await self._accept(request, await read_json_body(request), self._take_simple)
         return await self._accepted(request, accepted, simple=True)
+
+    def _take_simple(self, request: Request, body: bytes) -> Offer:
+        said = check(SimpleSubmission, parse_json(body))
+        order = Order(tenant=tenant_of(request), model=said.model_name)
+        return self._submitter.take_value(order, said.data, input_name="data")
 
     async def submit_raw(self, request: Request) -> Answer:
         """An image or a text needs no base64. A query parameter that is not listed here is one of the model's own,
@@ -103,9 +115,24 @@ class JobRoutes:
                 start_within_s=said.start_within_s,
                 run_timeout_s=said.run_timeout_s,
             )
-            body = await request.body()
-            accepted = await self._submitter.submit_body(order, body, request.headers.get("content-type", ""), query)
+
+            def take(request: Request, body: bytes) -> Offer:
+                return self._submitter.take_body(order, body, request.headers.get("content-type", ""), query)
+
+            accepted = await self._accept(request, await read_body(request), take)
         return await self._accepted(request, accepted)
+
+    async def _accept(self, request: Request, body: bytes, take: Callable[[Request, bytes], Offer]) -> JobRequest:
+        """`take` reads the body: here if it is small, else on a thread, so that others go on. One at a time, since
+        parsed JSON takes many times the room of its text, and two threads would be no quicker."""
+        if len(body) <= LARGE_BODY_BYTES:
+            return await self._submitter.accept(take(request, body))
+        async with self._one_large:
+            offer = await asyncio.to_thread(take, request, body)
+        del body
+        accepted = await self._submitter.accept(offer)
+        self._budget.release(request.scope)
+        return accepted
 
     async def _accepted(self, request: Request, accepted: JobRequest, *, simple: bool = False) -> Answer:
         self._count(accepted)

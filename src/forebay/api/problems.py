@@ -41,6 +41,9 @@ _UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, be
 REQUEST_ID = "forebay.request_id"
 """Key of the request's id in an ASGI scope; `edge.py` sets it."""
 
+_CLOSE: Header = (b"connection", b"close")
+"""For when the rest of the body is not read: without closing, the server would have to swallow all of it."""
+
 _STATUS_BY_CODE = {MALFORMED: 400, BAD_REQUEST: 400}
 _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     UnsupportedMedia: 415,
@@ -66,6 +69,12 @@ class InvalidFields(InvalidRequest):
 
 class UnsupportedCoding(UnsupportedMedia):
     """The body came with a content coding such as gzip."""
+
+
+class Overloaded(Unavailable):
+    """There is no room for this request just now. Nothing of its body was read, or not all."""
+
+    code = "overloaded"
 
 
 class InvalidQuery(InvalidRequest):
@@ -104,8 +113,7 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
     members: dict[str, Any] = {}
     detail = error.message
     if isinstance(error, PayloadTooLarge):
-        # The rest of the body is not read: without closing, the server would have to swallow all of it.
-        headers = ((b"connection", b"close"),)
+        headers = (_CLOSE,)
         members["limit_bytes"] = error.limit_bytes
     elif isinstance(error, UnsupportedCoding):
         headers = ((b"accept-encoding", b"identity"),)
@@ -119,10 +127,13 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         members["known"] = error.known or None
     elif isinstance(error, Unavailable):
         log.warning("request.unavailable", request_id=scope.get(REQUEST_ID), code=error.code, error=error.message)
-        detail = _UNKNOWN if isinstance(error, OutcomeUnknown) else _AWAY
+        if not isinstance(error, Overloaded):
+            detail = _UNKNOWN if isinstance(error, OutcomeUnknown) else _AWAY
         members["retry_after_s"] = error.retry_after_s
         members["job_id"] = error.job_id if isinstance(error, OutcomeUnknown) else None
         headers = (retry_after(error.retry_after_s),)
+        if isinstance(error, Overloaded):
+            headers += (_CLOSE,)
     return problem(scope, status, error.code, detail, headers=headers, **members)
 
 

@@ -56,11 +56,15 @@ class Order(Struct, frozen=True, kw_only=True):
     run_timeout_s: float | None = None
 
 
+Offer = tuple[Order, Payload]
+"""An order that fits its model, with its input as it will travel."""
+
+
 class Submitter:
     """Turns orders into jobs on the queue. Inputs of more than `inline_limit_bytes` go to the blob store first.
 
-    Both ways in promise: when they return, the job is durable in the queue's sense. They raise NotFound, InvalidRequest
-    with pointers into the request, Unavailable when nothing was accepted, OutcomeUnknown when nobody can say.
+    What an order brings is first taken, on any thread: that raises NotFound, or InvalidRequest with pointers into the
+    request, and nothing has happened. What was taken is then accepted.
     """
 
     def __init__(
@@ -95,18 +99,16 @@ class Submitter:
         """
         return max(0.0, self._closed_until - self._monotonic()) if self._closed_until else 0.0
 
-    async def submit_value(self, order: Order, value: Any, *, input_name: str = "input") -> JobRequest:
-        """Accept a job whose input is the JSON in the member `input_name` of the request's body."""
+    def take_value(self, order: Order, value: Any, *, input_name: str = "input") -> Offer:
+        """The input is the JSON in the member `input_name` of the request's body."""
         door = self._door(order)
-        return await self._accept(order, door.take_value(value, order.parameters, input_name))
+        return order, door.take_value(value, order.parameters, input_name)
 
-    async def submit_body(
-        self, order: Order, body: bytes, media_type: str, query: Mapping[str, Sequence[str]]
-    ) -> JobRequest:
-        """Accept a job whose input is the request's body and whose parameters are texts, by name."""
+    def take_body(self, order: Order, body: bytes, media_type: str, query: Mapping[str, Sequence[str]]) -> Offer:
+        """The input is the request's body, the parameters are texts by name."""
         door = self._door(order)
         order = msgspec.structs.replace(order, parameters=door.parameters_of(query))
-        return await self._accept(order, door.take_body(body, media_type, order.parameters))
+        return order, door.take_body(body, media_type, order.parameters)
 
     def _door(self, order: Order) -> Door:
         door = self._doors.get((order.model, order.version))
@@ -131,7 +133,10 @@ class Submitter:
                 error.message = f"{without_folders(error.message)}; see GET /v1/models/{quote(model)}"
             raise
 
-    async def _accept(self, order: Order, payload: Payload) -> JobRequest:
+    async def accept(self, offer: Offer) -> JobRequest:
+        """When this returns, the job is durable in the queue's sense. Raises Unavailable when nothing was accepted,
+        OutcomeUnknown when nobody can say."""
+        order, payload = offer
         now = self._clock()
         job_id = self._mint.issue(order.tenant, now)
         try:
