@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 
+from dev.kafka.archive import install_with_archive
 from dev.kafka.broker import Broker
-from dev.kafka.install import INSTALLED, KAFKA, KafkaUnavailable, install
+from dev.kafka.install import INSTALLED, KAFKA, KafkaUnavailable
 from dev.kafka.java_process import BrokerFailed
 from dev.kafka.ports import HOST, is_free
 
@@ -41,7 +42,7 @@ def main() -> int:
 def run(port: int) -> int:
     if not KAFKA.folder.exists():
         print(f"kafka: bringing Kafka {KAFKA.version} (about 45 MB, once) ...", file=sys.stderr)
-    install(KAFKA)
+    install_with_archive()
     if not is_free(port):
         print(f"kafka: {HOST}:{port} is in use; another port: make kafka KAFKA_PORT={port + 1}", file=sys.stderr)
         return 1

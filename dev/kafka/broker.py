@@ -96,8 +96,9 @@ class Server(JavaProcess):
         quorum: Quorum | None,
         distribution: Distribution = KAFKA,
         heap_mib: int = HEAP_MIB,
+        java_options: Sequence[str] = (),
     ) -> None:
-        super().__init__(distribution, folder, heap_mib)
+        super().__init__(distribution, folder, heap_mib, java_options)
         self._properties = folder / "server.properties"
         data = folder / "data"
         self._meta = data / "meta.properties"  # written by the formatter, with ZooKeeper by the broker
@@ -146,6 +147,7 @@ class Broker(Server):
         settings: Mapping[str, str] | None = None,
         node_id: int = 1,
         quorum: Quorum | None = None,
+        java_options: Sequence[str] = (),
     ) -> None:
         self.node_id = node_id
         self.bootstrap = f"{HOST}:{port or free_port()}"
@@ -159,7 +161,7 @@ class Broker(Server):
             "advertised.listeners": listener,
             **replication(1),
         }
-        super().__init__(folder, {**own, **(settings or {})}, quorum)
+        super().__init__(folder, {**own, **(settings or {})}, quorum, java_options=java_options)
 
     def _is_ready(self) -> bool:
         return self.answers(self.bootstrap, self.node_id)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dev.kafka.archive import install_with_archive
 from dev.kafka.broker import Broker, Cluster
 from dev.kafka.install import KAFKA, KAFKA_WITH_ZOOKEEPER, Distribution, KafkaUnavailable, install
 from dev.kafka.zookeeper.broker import OldBroker
@@ -27,7 +28,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for distribution in {NEEDS[name] for name in names & NEEDS.keys()}:
         try:
-            install(distribution)
+            install_with_archive() if distribution is KAFKA else install(distribution)
         except KafkaUnavailable as error:
             unavailable[distribution] = str(error)
 

@@ -60,7 +60,7 @@ def install(distribution: Distribution) -> Path:
 
     Raises KafkaUnavailable.
     """
-    java()
+    find_java()
     if distribution.folder.exists():
         return distribution.folder
     INSTALLED.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ def install(distribution: Distribution) -> Path:
     return distribution.folder
 
 
-def java() -> str:
+def find_java() -> str:
     """The command of a Java that is new enough: JAVA_HOME's, or else the PATH's. Raises KafkaUnavailable."""
     home = os.environ.get("JAVA_HOME")
     command = str(Path(home) / "bin" / "java") if home else "java"

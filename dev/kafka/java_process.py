@@ -13,10 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dev.kafka.install import Distribution, install, java
+from dev.kafka.install import Distribution, find_java, install
 
 LEASH = Path(__file__).with_name("leash.py")
 POLL_S = 0.02
+
+
+def archive_in(jars: Path) -> Path:
+    """Where dev/kafka/archive.py leaves the classes that a start loads."""
+    return jars / "classes.jsa"
 
 
 class BrokerFailed(Exception):
@@ -30,11 +35,14 @@ class JavaProcess(abc.ABC):
     Python process, whatever ends that. Methods may be called from any thread, by one at a time.
     """
 
-    def __init__(self, distribution: Distribution, folder: Path, heap_mib: int) -> None:
+    def __init__(
+        self, distribution: Distribution, folder: Path, heap_mib: int, java_options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.log_file = folder / "process.log"
         self._distribution = distribution
         self._heap_mib = heap_mib
+        self._java_options = java_options
         self._leash: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
@@ -80,7 +88,8 @@ class JavaProcess(abc.ABC):
         assert self.gone, "it is running"
         self._close_pipes()
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = self._java(*self._arguments())
+        java, *rest = self._java(*self._arguments())
+        command = [java, *self._java_options, *rest]
         with open(self.log_file, "ab") as log:
             self._leash = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LEASH), *command],
@@ -93,7 +102,7 @@ class JavaProcess(abc.ABC):
         assert self._leash.stdout is not None
         said = self._leash.stdout.readline()
         if not said:
-            raise BrokerFailed(f"{command[0]} could not be run:\n{self.log_tail()}")
+            raise BrokerFailed(f"{java} could not be run:\n{self.log_tail()}")
         self._pid = int(said)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
@@ -149,7 +158,9 @@ class JavaProcess(abc.ABC):
         # Serial collector, first compiler only: a start costs 3 s of processor time instead of 4.5, memory 150 MB.
         options = [f"-Xmx{self._heap_mib}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         options += ["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]
-        return [java(), *options, self._distribution.logging_option, "-cp", f"{jars}/*", *arguments]
+        if archive_in(jars).exists():
+            options.append(f"-XX:SharedArchiveFile={archive_in(jars)}")
+        return [find_java(), *options, self._distribution.logging_option, "-cp", f"{jars}/*", *arguments]
 
     def _close_pipes(self) -> None:
         if self._leash is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dev.kafka import install as installer
-from dev.kafka.install import KAFKA, KafkaUnavailable, install, java
+from dev.kafka.install import KAFKA, KafkaUnavailable, find_java, install
 
 
 def write_command(path: Path, script: str) -> None:
@@ -29,14 +29,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_no_java(home: Path) -> None:
     (home / "bin" / "java").unlink()
     with pytest.raises(KafkaUnavailable, match=r"found none: apt-get install openjdk-17"):
-        java()
+        find_java()
 
 
 @pytest.mark.parametrize("version", ["11.0.22", "1.8.0_402"])
 def test_an_old_java(home: Path, version: str) -> None:
     write_command(home / "bin" / "java", f"echo 'openjdk version \"{version}\" 2024-01-16' >&2")
     with pytest.raises(KafkaUnavailable, match=rf"is openjdk version \"{version}\""):
-        java()
+        find_java()
 
 
 def test_no_maven(home: Path) -> None:
