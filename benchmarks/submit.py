@@ -55,7 +55,7 @@ def measure() -> list[Figure]:
 def _service(stack: contextlib.ExitStack, synchronous: str, roles: tuple[str, ...]) -> str:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     settings = {"synchronous": synchronous, "trusted_models": "echo", "models": "echo", "log_level": "warning"}
-    settings["secrets"] = "not a secret, but long enough"  # roles that run apart must be given one
+    settings["secrets"] = "no secret but long enough"  # roles that run apart must be given one
     return stack.enter_context(RunningService(Path(folder), MODELS, settings=settings, roles=roles)).url
 
 
