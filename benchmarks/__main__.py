@@ -14,8 +14,10 @@ QUESTIONS = {"submit": submit, "end_to_end": end_to_end, "images": images, "late
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("question", nargs="*", choices=[*QUESTIONS, []], default=list(QUESTIONS))
-    chosen = parser.parse_args().question
+    parser.add_argument("question", nargs="*", help=", ".join(QUESTIONS))
+    chosen = parser.parse_args().question or list(QUESTIONS)
+    if unknown := set(chosen) - set(QUESTIONS):
+        parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n{machine()}\n", flush=True)
     figures = []
     for name in chosen:
