@@ -5,6 +5,7 @@
     │                       NotFound, Gone, Conflict
     ├── the model's author  ModelFailed
     ├── time                Unavailable ── OutcomeUnknown
+    │                       Revoked
     └── the operator        Misconfigured ── FolderInUse, BlobDamaged
 
 `code` is stable: it appears in the API, in job errors, logs and metrics. HTTP statuses are known in `api/` only.
@@ -108,6 +109,13 @@ class OutcomeUnknown(Unavailable):
     def __init__(self, message: str, *, job_id: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.job_id = job_id
+
+
+class Revoked(ForebayError):
+    """Messages are no longer in this consumer's hands: their part of the channel went to another consumer."""
+
+    code = "revoked"
+    retryable = True
 
 
 class Misconfigured(ForebayError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -27,18 +27,31 @@ class LogBatch(Struct, frozen=True, kw_only=True):
 
 
 class EventLog(ABC):
-    """Facts about one job keep their order; facts of different jobs have none."""
+    """Facts about one job keep their order within events; facts of different jobs have none."""
 
     @abstractmethod
     async def publish(self, events: Sequence[JobEvent]) -> None:
         """Append. With any final event among them it is durable, in the sense of the queue's durability class, when
-        this returns; else it survives the death of any process. All or none. Raises Unavailable."""
+        this returns; else it survives the death of any process.
+
+        Raises Unavailable when it is not known that all were written: repeat it with the same events, which is harmless
+        (`core.job.apply`). Raises PayloadTooLarge for an event that the log will never take; others may be written.
+        """
 
     @abstractmethod
     def sources(self) -> tuple[str, ...]:
-        """The independent parts of the log, each read by one projector at a time."""
+        """The independent parts of the log that this reader is to follow now; of several readers of a group each part
+        has one. It may change at any time (`read` returns early then), and be empty for a while."""
 
     @abstractmethod
-    async def read(self, source: str, after: str, limit: int, wait_s: float) -> LogBatch:
-        """Up to `limit` facts after a position, as soon as there is one; an empty batch with `end == after` after
-        `wait_s`. A request is in the log before any event about it that a worker could publish."""
+    async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+        """What stands after these positions (by source), as soon as there is anything: at most `limit` facts, one batch
+        for each source that has some. [] after `wait_s`, or when `sources()` has changed.
+
+        Where requests and events share a source, a request is read before any event about it. Raises Unavailable.
+        """
+
+    @abstractmethod
+    async def behind(self, after: Mapping[str, str]) -> int:
+        """How many records stand after these positions, in every source of the whole log; a source that is not named
+        counts from its start. Raises Unavailable."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from forebay.core.event import JobError
 from forebay.core.message import Channel, Message, ReceivedMessage
 
 
@@ -25,10 +26,18 @@ class QueueFeatures(Struct, frozen=True, kw_only=True):
 
     `survives_restart`: what was published is there when the same place is opened again.
     `durability`: see Durability.
+    `shares_by_message`: any consumer of a channel may get any of its messages. Else each has the messages of some parts
+    of the channel, which move between consumers when one comes or goes: what was in hand then may be received again
+    elsewhere (`Consumer.holds`), and what one consumer gives back comes to itself first.
+    `publishes_all_or_none`: of several messages in one `publish`. Else each by itself.
+    `depth_counts_delayed`: `depth` includes what waits for its delay to pass.
     """
 
     survives_restart: bool
     durability: Durability
+    shares_by_message: bool = True
+    publishes_all_or_none: bool = True
+    depth_counts_delayed: bool = True
 
 
 class Queue(ABC):
@@ -42,7 +51,8 @@ class Queue(ABC):
     async def publish(self, channel: Channel, messages: Sequence[Message]) -> None:
         """Append; durable, in the sense of `features.durability`, when this returns.
 
-        Raises Unavailable when nothing was written, OutcomeUnknown when nobody can say. All or none.
+        Raises Unavailable when nothing was written, OutcomeUnknown when nobody can say, PayloadTooLarge for a message
+        that the queue will never take.
         """
 
     @abstractmethod
@@ -51,7 +61,16 @@ class Queue(ABC):
 
     @abstractmethod
     async def depth(self, channel: Channel) -> int:
-        """How many messages of this channel are not acknowledged, those in hand and those delayed included."""
+        """How many messages of this channel are not acknowledged, those in hand included (for those that are delayed
+        see `features`). Raises Unavailable."""
+
+    @abstractmethod
+    async def forward_delayed(self) -> None:
+        """Bring messages that were given back with a delay to their channel when they are due, until cancelled, which
+        loses nothing.
+
+        The scheduler's part, in one process or several. A queue that needs nobody for it only waits.
+        """
 
 
 class Consumer(ABC):
@@ -62,17 +81,31 @@ class Consumer(ABC):
         """Up to `max_messages` as soon as there is one; [] after `wait_s` without any. Cancellation loses nothing."""
 
     @abstractmethod
+    def holds(self, received: ReceivedMessage) -> bool:
+        """Whether it is in this consumer's hands: no longer once it was acknowledged, given back, or taken away because
+        its part of the channel went to another consumer.
+
+        What was taken away before it was begun is another's to run. What was begun goes on and its outcome is
+        published; `ack` and `nack` of it then do nothing.
+        """
+
+    @abstractmethod
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
         """Record that an attempt of each is about to run: their next `attempt` is one higher, whoever dies, and
         unless an ack, a nack or another `begin` of this consumer follows, their `interruptions` too.
 
         Survives the death of any process when this returns; need not survive a power cut (the same attempt number then
-        runs again).
+        runs again). Raises Revoked, with nothing recorded, if one of them is no longer in hand; Unavailable.
         """
 
     @abstractmethod
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         """These are done and never come back. Call it last, after the outcome is durable. Repeating it is harmless."""
+
+    @abstractmethod
+    async def reject(self, received: Sequence[ReceivedMessage], error: JobError) -> None:
+        """As `ack`, for what ended as a dead letter: where the queue has a place for those, a copy with the reason is
+        there when this returns. Call it last, after the outcome is durable."""
 
     @abstractmethod
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:

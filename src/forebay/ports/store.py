@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from forebay.core.job import Job
@@ -24,16 +25,31 @@ class ResultStore(ABC):
     """A final job never changes: neither its row nor its output's bytes."""
 
     @abstractmethod
-    async def project(self, batch: LogBatch) -> list[Job] | None:
-        """Apply the batch's facts and advance its source from `start` to `end`, in one transaction.
+    async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
+        """Apply the facts of these batches, each of another source, and advance every source from its `start` to its
+        `end`, all in one transaction.
 
-        Returns the jobs that are different now, visible to every reader. None if the source was not at `start`: another
-        projector has been here, nothing was changed, and the caller gives the source up. Wakes subscriptions.
+        Returns the jobs that are different now, visible to every reader. None if any source was not at its `start`:
+        another projector has been here, nothing was changed, and the caller asks for the positions anew. Wakes
+        subscriptions. Raises Unavailable.
         """
 
     @abstractmethod
     async def position(self, source: str) -> str:
         """How far `source` has been applied; START for a source never seen."""
+
+    @abstractmethod
+    async def positions(self) -> Mapping[str, str]:
+        """How far each source that was ever seen has been applied."""
+
+    @abstractmethod
+    async def begin_rebuild(self) -> None:
+        """Empty the derived tables, positions included, in one transaction; owned tables stay. From then on until
+        `end_rebuild` the reading of jobs raises Unavailable, in every process."""
+
+    @abstractmethod
+    async def end_rebuild(self) -> None:
+        """Jobs can be read again. Harmless when no rebuild was begun."""
 
     @abstractmethod
     async def get(self, tenant: str, job_id: str) -> Job | None:
