@@ -52,6 +52,11 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    async def behind(self, after: Mapping[str, str]) -> int:
-        """How many records stand after these positions, in every source of the whole log; a source that is not named
-        counts from its start. Raises Unavailable."""
+    async def ends(self) -> Mapping[str, str]:
+        """The position after the newest record of every source of the whole log, whoever follows it. Raises
+        Unavailable."""
+
+    @abstractmethod
+    async def behind(self, after: Mapping[str, str]) -> Mapping[str, int]:
+        """How many records stand after these positions, for every source of the whole log; a source that is not named
+        counts from its start. So of two positions of a source the later one has fewer. Raises Unavailable."""

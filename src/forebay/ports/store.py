@@ -43,9 +43,17 @@ class ResultStore(ABC):
         """How far each source that was ever seen has been applied."""
 
     @abstractmethod
-    async def begin_rebuild(self) -> None:
+    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
         """Empty the derived tables, positions included, in one transaction; owned tables stay. From then on until
-        `end_rebuild` the reading of jobs raises Unavailable, in every process."""
+        `end_rebuild` the reading of jobs raises Unavailable with the code `rebuilding`, in every process.
+
+        `until` is where the log's sources ended: once all of them are passed again, so is everything that was ever
+        visible. It is kept with the store, so that a rebuild outlives whoever began it.
+        """
+
+    @abstractmethod
+    async def rebuilding(self) -> Mapping[str, str] | None:
+        """The `until` of the rebuild that was begun and not ended; None if there is none."""
 
     @abstractmethod
     async def end_rebuild(self) -> None:

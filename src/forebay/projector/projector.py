@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,7 +13,7 @@ from forebay.core import crash
 from forebay.core.errors import Unavailable
 from forebay.core.event import JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus
-from forebay.ports.event_log import EventLog, LogBatch
+from forebay.ports.event_log import START, EventLog, LogBatch
 from forebay.ports.store import ResultStore
 from forebay.telemetry.metrics import Metrics
 
@@ -26,8 +27,8 @@ log = structlog.get_logger()
 
 
 class Projector:
-    """Follows every source of the log. Several may run side by side: the store's compare-and-set lets one of them win
-    each batch, and the loser goes on from where the winner left."""
+    """Follows the sources of the log that fall to it. Several may run side by side: where two follow the same source,
+    the store's compare-and-set lets one of them win each batch, and the loser goes on from where the winner left."""
 
     def __init__(
         self, events: EventLog, store: ResultStore, metrics: Metrics, clock: Callable[[], float] = time.time
@@ -36,6 +37,7 @@ class Projector:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self._positions: dict[str, str] = {}  # of the sources that are followed
         self._reached: dict[str, float] = {}  # by source that is behind: up to which time its facts are applied
         self._stopping = asyncio.Event()
 
@@ -49,63 +51,109 @@ class Projector:
         self._stopping.set()
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            followers = {tasks.create_task(self._follow(source)) for source in self._events.sources()}
-            await self._stopping.wait()
-            for follower in followers:
-                follower.cancel()
-            await asyncio.wait(followers)
-        for source in self._events.sources():
-            await self._drain(source)
-
-    async def _drain(self, source: str) -> None:
-        """To the end of the log as it is; an absent backend ends it early and loses nothing.
-
-        A batch that was being written when its follower was cancelled may be written still, and overtakes this."""
-        try:
-            reached, position = None, await self._store.position(source)
-            while position != reached:
-                reached = position
-                position = await self._step(source, position, wait_s=0.0) or await self._store.position(source)
-        except Unavailable as error:
-            log.warning("projector.backend_away", source=source, error=error.message)
-
-    async def _follow(self, source: str) -> None:
-        while True:
+        """Until `stop()`, which cuts short a wait for more, never a write."""
+        wait_s = 0.0
+        while not self._stopping.is_set():
             try:
-                position: str | None = await self._store.position(source)
-                wait_s = 0.0
-                while position is not None:
-                    reached, position = position, await self._step(source, position, wait_s)
-                    wait_s = READ_WAIT_S if position == reached else 0.0  # the end is known before it is waited at
-                log.info("projector.overtaken", source=source)
+                found = await self._step(wait_s)
+                if not found:
+                    await self._end_rebuild()
+                wait_s = 0.0 if found else READ_WAIT_S  # the end is known before it is waited at
             except Unavailable as error:
-                log.warning("projector.backend_away", source=source, error=error.message)
-                await asyncio.sleep(error.retry_after_s)
+                log.warning("projector.backend_away", error=error.message)
+                self._positions.clear()
+                await self._until_stopping(error.retry_after_s)
+        await self._drain()
 
-    async def _step(self, source: str, position: str, wait_s: float) -> str | None:
-        """The next position, or None when another projector has advanced this source."""
-        batch = await self._events.read(source, position, READ_LIMIT, wait_s)
-        if batch.end == position:
-            self._reached.pop(source, None)
-            self._metrics.projector_lag.set(self.lag_s())
-            return position
-        if batch.facts:
-            self._reached.setdefault(source, _at(batch.facts[0]))
+    async def _drain(self) -> None:
+        """To the end of the log as it is; an absent backend ends it early and loses nothing."""
+        try:
+            while await self._step(wait_s=0.0):
+                pass
+        except Unavailable as error:
+            log.warning("projector.backend_away", error=error.message)
+
+    async def _until_stopping(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._stopping.wait()
+
+    async def _read(self, positions: dict[str, str], wait_s: float) -> list[LogBatch]:
+        """[] too when a stop cuts the wait short."""
+        if wait_s == 0.0:
+            return await self._events.read(positions, READ_LIMIT, 0.0)
+        reading = asyncio.create_task(self._events.read(positions, READ_LIMIT, wait_s))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reading, stopping):
+                task.cancel()
+            await asyncio.wait({reading, stopping})
+        return [] if reading.cancelled() else reading.result()
+
+    async def _step(self, wait_s: float) -> bool:
+        """Whether there may be more at once."""
+        positions = await self._where_we_are()
+        batches = await self._read(positions, wait_s)
+        self._note_ends(batches)
+        if not batches:
+            return False
+        for batch in batches:
+            if batch.facts:
+                self._reached.setdefault(batch.source, _at(batch.facts[0]))
         crash.reach("projector.before_project")
-        changed = await self._store.project(batch)
+        changed = await self._store.project(batches)
         crash.reach("projector.after_project")
         if changed is None:
-            return None
-        if batch.facts:
-            self._reached[source] = _at(batch.facts[-1])
+            log.info("projector.overtaken", sources=[batch.source for batch in batches])
+            self._positions.clear()
+            return True
+        for batch in batches:
+            self._positions[batch.source] = batch.end
+            if batch.facts:
+                self._reached[batch.source] = _at(batch.facts[-1])
         self._metrics.projector_lag.set(self.lag_s())
-        self._count(batch, changed)
-        return batch.end
+        self._count(batches, changed)
+        return True
 
-    def _count(self, batch: LogBatch, changed: Sequence[Job]) -> None:
-        self._metrics.projected_facts.inc(len(batch.facts))
-        self._metrics.projector_malformed.inc(batch.malformed)
+    async def _where_we_are(self) -> dict[str, str]:
+        """The position of every source that is ours now: asked of the store for those that are new to us."""
+        sources = self._events.sources()
+        new = [source for source in sources if source not in self._positions]
+        if len(new) > 1:
+            known = await self._store.positions()
+            self._positions.update((source, known.get(source, START)) for source in new)
+        elif new:
+            self._positions[new[0]] = await self._store.position(new[0])
+        if len(self._positions) != len(sources):
+            self._positions = {source: self._positions[source] for source in sources}
+            self._reached = {source: at for source, at in self._reached.items() if source in self._positions}
+        return self._positions
+
+    def _note_ends(self, batches: Sequence[LogBatch]) -> None:
+        """What was read had room for every source: those without a batch are at their end."""
+        if sum(len(batch.facts) for batch in batches) < READ_LIMIT:
+            with_more = {batch.source for batch in batches}
+            self._reached = {source: at for source, at in self._reached.items() if source in with_more}
+            self._metrics.projector_lag.set(self.lag_s())
+
+    async def _end_rebuild(self) -> None:
+        """Open the store for readers again once everything that was visible before the rebuild is."""
+        until = await self._store.rebuilding()
+        if until is None:
+            return
+        there = await self._store.positions()
+        left = await self._events.behind({source: there.get(source, START) for source in until})
+        allowed = await self._events.behind(until)
+        if all(left.get(source, 0) <= allowed.get(source, 0) for source in until):
+            await self._store.end_rebuild()
+            log.info("projector.rebuilt")
+
+    def _count(self, batches: Sequence[LogBatch], changed: Sequence[Job]) -> None:
+        facts = [fact for batch in batches for fact in batch.facts]
+        self._metrics.projected_facts.inc(len(facts))
+        self._metrics.projector_malformed.inc(sum(batch.malformed for batch in batches))
         finals = 0
         for job in changed:
             if not job.status.final:
@@ -114,7 +162,7 @@ class Projector:
             self._metrics.jobs_finished.labels(job.model, job.status.value).inc()
             if job.status is JobStatus.FAILED and job.error is not None:
                 self._metrics.jobs_failed.labels(job.model, job.error.code).inc()
-        final_events = sum(isinstance(fact, JobEvent) and fact.kind.final for fact in batch.facts)
+        final_events = sum(isinstance(fact, JobEvent) and fact.kind.final for fact in facts)
         self._metrics.projected_ignored.inc(max(0, final_events - finals))
 
 

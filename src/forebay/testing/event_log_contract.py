@@ -36,38 +36,36 @@ Positions = dict[str, str]
 
 
 class LogReader:
-    """Reads all sources of a log side by side."""
+    """Reads all sources of a log."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.positions: Positions = dict.fromkeys(log.sources(), START)
+        self.positions: Positions = {}
         self.malformed = 0
 
     async def facts(self, count: int, limit: int = 100) -> list[JobRequest | JobEvent]:
         """The next `count` facts; those that cannot be read count as well."""
         facts: list[JobRequest | JobEvent] = []
         wanted = count + self.malformed
-        while len(facts) + self.malformed < wanted:
-            for batch in await self._first(limit):
-                assert batch.start == self.positions[batch.source]
-                self.positions[batch.source] = batch.end
-                facts += batch.facts
-                self.malformed += batch.malformed
+        async with asyncio.timeout(LONG_S):
+            while len(facts) + self.malformed < wanted:
+                for batch in await self.batches(limit, LONG_S):
+                    facts += batch.facts
+                    self.malformed += batch.malformed
         return facts
 
-    async def _first(self, limit: int) -> list[LogBatch]:
-        reads = [
-            asyncio.create_task(self.log.read(source, position, limit, LONG_S))
-            for source, position in self.positions.items()
-        ]
-        try:
-            async with asyncio.timeout(LONG_S):
-                done, _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in reads:
-                task.cancel()
-            await asyncio.wait(reads)
-        return [task.result() for task in done]
+    async def batches(self, limit: int, wait_s: float) -> list[LogBatch]:
+        """One read from where the last one ended."""
+        for source in self.log.sources():
+            self.positions.setdefault(source, START)
+        mine = {source: self.positions[source] for source in self.log.sources()}
+        batches = await self.log.read(mine, limit, wait_s)
+        assert len({batch.source for batch in batches}) == len(batches)
+        for batch in batches:
+            assert batch.start == self.positions[batch.source]
+            assert batch.end != batch.start
+            self.positions[batch.source] = batch.end
+        return batches
 
 
 @pytest.mark.anyio
@@ -130,8 +128,12 @@ class EventLogContract:
 
     async def test_no_batch_is_longer_than_the_limit(self, log: EventLog) -> None:
         await log.publish([event(n, EventKind.STARTED) for n in range(20)])
-        for source in log.sources():
-            assert len((await log.read(source, START, 3, 0.0)).facts) <= 3
+        reader, read = LogReader(log), 0
+        async with asyncio.timeout(LONG_S):
+            while read < 20:
+                facts = sum(len(batch.facts) for batch in await reader.batches(3, LONG_S))
+                assert facts <= 3
+                read += facts
 
     async def test_reading_again_from_a_position_gives_the_same(self, log: EventLog) -> None:
         await log.publish([event(n, EventKind.STARTED) for n in range(10)])
@@ -144,15 +146,34 @@ class EventLogContract:
         assert sorted(await again.facts(5), key=str) == sorted(rest, key=str)
 
     @pytest.mark.parametrize("wait_s", [0.0, 0.01])
-    async def test_reading_at_the_end_gives_an_empty_batch_that_moves_nothing(
-        self, log: EventLog, wait_s: float
-    ) -> None:
+    async def test_reading_at_the_end_gives_nothing(self, log: EventLog, wait_s: float) -> None:
         await log.publish([event(1, EventKind.STARTED)])
         reader = LogReader(log)
         await reader.facts(1)
-        for source, position in reader.positions.items():
-            batch = await log.read(source, position, 10, wait_s)
-            assert batch == LogBatch(source=source, start=position, end=position, facts=())
+        assert await reader.batches(10, wait_s) == []
+
+    async def test_ends_are_where_everything_has_been_read(self, queue: Queue, log: EventLog) -> None:
+        before = await log.ends()
+        assert sum((await log.behind({})).values()) == 0
+        await queue.publish(CHANNEL, [encode_request(request(n)) for n in range(3)])
+        await log.publish([event(n, EventKind.STARTED) for n in range(3)])
+        assert sum((await log.behind({})).values()) == 6
+        assert sum((await log.behind(before)).values()) == 6
+        ends = await log.ends()
+        assert sum((await log.behind(ends)).values()) == 0
+        reader = LogReader(log)
+        await reader.facts(6)
+        assert {source: ends[source] for source in reader.positions if reader.positions[source] != START} == {
+            source: position for source, position in reader.positions.items() if position != START
+        }
+
+    async def test_behind_says_how_many_records_follow_a_position(self, log: EventLog) -> None:
+        await log.publish([event(n, EventKind.STARTED) for n in range(10)])
+        reader = LogReader(log)
+        read = 0
+        while read < 10:
+            read += sum(len(batch.facts) for batch in await reader.batches(1, LONG_S))
+            assert sum((await log.behind(reader.positions)).values()) == 10 - read
 
     async def test_a_waiting_read_wakes_up_for_a_request_and_for_an_event(self, queue: Queue, log: EventLog) -> None:
         reader = LogReader(log)
@@ -193,5 +214,5 @@ class EventLogContract:
             again.positions = reader.positions
             assert await again.facts(1) == [event(1, EventKind.STARTED)]
         else:
-            assert [(await log.read(source, START, 1, 0.0)).facts for source in log.sources()] == [()]
+            assert await log.read(dict.fromkeys(log.sources(), START), 1, 0.0) == []
         await place.close(queue, log)

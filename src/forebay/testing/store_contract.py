@@ -44,7 +44,7 @@ class Feeder:
     async def __call__(self, *facts: JobRequest | JobEvent) -> list[Job]:
         self._number += 1
         batch = LogBatch(source=self.source, start=self.position, end=f"p{self._number}", facts=facts)
-        changed = await self.store.project(batch)
+        changed = await self.store.project([batch])
         assert changed is not None
         self.position = batch.end
         return changed
@@ -207,7 +207,7 @@ class StoreContract:
 
     async def test_an_empty_batch_at_the_start_may_stay_there(self, store: ResultStore) -> None:
         for _ in range(2):
-            assert await store.project(LogBatch(source="log", start=START, end=START, facts=())) == []
+            assert await store.project([LogBatch(source="log", start=START, end=START, facts=())]) == []
         assert await store.position("log") == START
 
     async def test_sources_move_on_their_own(self, store: ResultStore) -> None:
@@ -223,14 +223,14 @@ class StoreContract:
         await feed(request(1))
         await feed(request(2))
         late = LogBatch(source="log", start=start, end="p9", facts=(request(3), failed(1)))
-        assert await store.project(late) is None
+        assert await store.project([late]) is None
         assert await store.position("log") == "p2"
         assert await store.get(TENANT, job_id(3)) is None
         assert await store.get(TENANT, job_id(1)) == folded(request(1))
 
     async def test_of_two_projectors_at_one_position_one_wins(self, store: ResultStore) -> None:
         batches = [LogBatch(source="log", start=START, end=f"e{n}", facts=(request(n),)) for n in range(8)]
-        results = await asyncio.gather(*(store.project(batch) for batch in batches))
+        results = await asyncio.gather(*(store.project([batch]) for batch in batches))
         won = [n for n, result in enumerate(results) if result is not None]
         assert len(won) == 1
         assert await store.position("log") == f"e{won[0]}"

@@ -62,9 +62,9 @@ async def work(folder: Path) -> None:
         say("decided", done)
         await consumer.ack(received)
         say("acknowledged", done)
-        batch = await log.read("log", position, 100, 5.0)
-        await store.project(batch)
-        position = batch.end
+        batches = await log.read({"log": position}, 100, 5.0)
+        await store.project(batches)
+        position = batches[0].end
         say("projected", position)
     say("survived")
 

@@ -44,8 +44,8 @@ def die(folder: Path, point: str, number: int) -> dict[str, list[str]]:
 async def whole_log(log: SqliteEventLog, up_to: str | None = None) -> list[JobRequest | JobEvent]:
     if up_to == START:
         return []
-    batch = await log.read("log", START, 10_000 if up_to is None else int(up_to), 0.0)
-    return list(batch.facts)
+    batches = await log.read({"log": START}, 10_000 if up_to is None else int(up_to), 0.0)
+    return [fact for batch in batches for fact in batch.facts]
 
 
 @pytest.mark.parametrize("point", ["sqlite.before_commit", "sqlite.after_commit"])

@@ -54,5 +54,5 @@ async def test_an_event_is_durable_if_it_is_final(database: Database, durable: l
 async def test_projecting_is_not_durable_of_itself(database: Database, durable: list[bool]) -> None:
     log = SqliteEventLog(database)
     await log.publish([succeeded(1, Payload(media_type=JSON, data=b"1"))])
-    await SqliteStore(database).project(await log.read("log", "", 10, 0.0))
+    await SqliteStore(database).project(await log.read({"log": ""}, 10, 0.0))
     assert durable == [True, False]

@@ -35,7 +35,7 @@ async def spoilt(database: Database, request: pytest.FixtureRequest) -> Database
 
 
 async def test_the_event_log_counts_and_skips_it(spoilt: Database) -> None:
-    batch = await SqliteEventLog(spoilt).read("log", START, 10, 0.0)
+    (batch,) = await SqliteEventLog(spoilt).read({"log": START}, 10, 0.0)
     assert [fact.job_id for fact in batch.facts if isinstance(fact, JobRequest)] == [job_id(1), job_id(3)]
     assert (batch.end, batch.malformed) == ("3", 1)
 

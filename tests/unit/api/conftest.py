@@ -146,7 +146,7 @@ class Api:
 
     async def project(self, *facts: JobRequest | JobEvent) -> None:
         end = f"{self._position}+"
-        await self.store.project(LogBatch(source="0", start=self._position, end=end, facts=facts))
+        await self.store.project([LogBatch(source="0", start=self._position, end=end, facts=facts)])
         self._position = end
 
     async def project_published(self) -> None:

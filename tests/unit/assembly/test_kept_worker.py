@@ -56,7 +56,7 @@ class RecordingFleet(MemoryFleet):
 async def final_event(events: MemoryEventLog) -> JobEvent:
     position = ""
     while True:
-        batch = await events.read(events.sources()[0], position, 100, 30.0)
+        (batch,) = await events.read({events.sources()[0]: position}, 100, 30.0)
         position = batch.end
         finals: Sequence[JobEvent] = [f for f in batch.facts if isinstance(f, JobEvent) and f.kind.final]
         if finals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class World:
         return self.metrics.registry.get_sample_value(f"forebay_{name}_total", labels) or 0.0
 
 
-async def nothing(batch: LogBatch) -> None:
+async def nothing(batches: Sequence[LogBatch]) -> None:
     """Before a projection."""
 
 
@@ -98,21 +98,35 @@ class Stumbling(ResultStore):
     def __init__(self, store: ResultStore) -> None:
         self.sound = store
         self.away = 0
-        self.before: Callable[[LogBatch], Awaitable[object]] = nothing
+        self.before: Callable[[Sequence[LogBatch]], Awaitable[object]] = nothing
 
     def _stumble(self) -> None:
         if self.away:
             self.away -= 1
             raise Unavailable("the store is away", retry_after_s=0.001)
 
-    async def project(self, batch: LogBatch) -> list[Job] | None:
-        await self.before(batch)
+    async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
+        await self.before(batches)
         self._stumble()
-        return await self.sound.project(batch)
+        return await self.sound.project(batches)
 
     async def position(self, source: str) -> str:
         self._stumble()
         return await self.sound.position(source)
+
+    async def positions(self) -> Mapping[str, str]:
+        self._stumble()
+        return await self.sound.positions()
+
+    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+        await self.sound.begin_rebuild(until)
+
+    async def rebuilding(self) -> Mapping[str, str] | None:
+        self._stumble()
+        return await self.sound.rebuilding()
+
+    async def end_rebuild(self) -> None:
+        await self.sound.end_rebuild()
 
     async def get(self, tenant: str, job_id: str) -> Job | None:
         return await self.sound.get(tenant, job_id)
@@ -171,7 +185,7 @@ async def test_a_stop_during_a_projection_applies_what_the_log_holds(moments: in
     await world.accept(*range(READ_LIMIT + 1))
     projecting = asyncio.Event()
 
-    async def note(batch: LogBatch) -> None:
+    async def note(batches: Sequence[LogBatch]) -> None:
         projecting.set()
 
     world.store.before = note
@@ -203,9 +217,9 @@ async def test_a_record_that_nobody_can_read_stops_nothing(world: World) -> None
 def overtake_once(world: World) -> None:
     """Another projector applies the next batch just before this one does."""
 
-    async def overtake(batch: LogBatch) -> None:
+    async def overtake(batches: Sequence[LogBatch]) -> None:
         world.store.before = nothing
-        assert await world.store.sound.project(batch)
+        assert await world.store.sound.project(batches)
 
     world.store.before = overtake
 
@@ -338,7 +352,7 @@ async def lags(world: World) -> list[float]:
     seen: list[float] = []
     projector = world.projector()
 
-    async def note(batch: LogBatch) -> None:
+    async def note(batches: Sequence[LogBatch]) -> None:
         seen.append(projector.lag_s())
 
     world.store.before = note

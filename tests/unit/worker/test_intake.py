@@ -10,6 +10,7 @@ import pytest
 from tests.unit.worker.conftest import LONG_S, Bench, within
 
 from forebay.core.errors import Unavailable
+from forebay.core.event import JobError
 from forebay.core.lanes import WEIGHTS, Lane
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
@@ -35,8 +36,14 @@ class AwayConsumer(Consumer):
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
         await self._consumer.begin(received)
 
+    def holds(self, received: ReceivedMessage) -> bool:
+        return self._consumer.holds(received)
+
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         await self._consumer.ack(received)
+
+    async def reject(self, received: Sequence[ReceivedMessage], error: JobError) -> None:
+        await self._consumer.reject(received, error)
 
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         await self._consumer.nack(received, delay_s)

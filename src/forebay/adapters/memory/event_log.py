@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -30,13 +30,13 @@ class MemoryEventLog(EventLog):
     def sources(self) -> tuple[str, ...]:
         return (SOURCE,)
 
-    async def read(self, source: str, after: str, limit: int, wait_s: float) -> LogBatch:
-        start = 0 if after == START else int(after)
+    async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+        start = _count(after[SOURCE])
         try:
             async with asyncio.timeout(max(wait_s, 0.0)):
                 await self._log.longer_than(start)
         except TimeoutError:
-            return LogBatch(source=source, start=after, end=after, facts=())
+            return []
         messages = self._log.messages[start : start + limit]
         facts: list[JobRequest | JobEvent] = []
         for message in messages:
@@ -46,4 +46,14 @@ class MemoryEventLog(EventLog):
                 log.warning("event_log.malformed", job=message.job_id, reason=exc.message)
         end = str(start + len(messages))
         malformed = len(messages) - len(facts)
-        return LogBatch(source=source, start=after, end=end, facts=tuple(facts), malformed=malformed)
+        return [LogBatch(source=SOURCE, start=after[SOURCE], end=end, facts=tuple(facts), malformed=malformed)]
+
+    async def ends(self) -> Mapping[str, str]:
+        return {SOURCE: str(len(self._log.messages))}
+
+    async def behind(self, after: Mapping[str, str]) -> Mapping[str, int]:
+        return {SOURCE: len(self._log.messages) - _count(after.get(SOURCE, START))}
+
+
+def _count(position: str) -> int:
+    return 0 if position == START else int(position)

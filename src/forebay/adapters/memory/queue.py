@@ -12,6 +12,8 @@ from typing import Any
 from msgspec import Struct
 
 from forebay.adapters.memory.log import MemoryLog
+from forebay.core.errors import Revoked
+from forebay.core.event import JobError
 from forebay.core.message import Channel, Message, ReceivedMessage
 from forebay.ports.queue import Consumer, Durability, Queue, QueueFeatures
 
@@ -80,6 +82,9 @@ class MemoryQueue(Queue):
     async def depth(self, channel: Channel) -> int:
         return self._waiting(channel).unacknowledged
 
+    async def forward_delayed(self) -> None:
+        await asyncio.Event().wait()  # what is due comes by itself
+
     def _waiting(self, channel: Channel) -> _Waiting:
         return self._channels.setdefault(channel, _Waiting())
 
@@ -104,16 +109,24 @@ class MemoryConsumer(Consumer):
                 return [_received(item) for item in items]
             await self._waiting.changed(now, remaining_s)
 
+    def holds(self, received: ReceivedMessage) -> bool:
+        return received.receipt in self._hand
+
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
+        if not all(self.holds(one) for one in received):
+            raise Revoked("messages are to be begun that are no longer in hand")
         for one in received:
-            if item := self._hand.get(one.receipt):
-                item.attempt += 1
-                item.running = True
+            item = self._hand[one.receipt]
+            item.attempt += 1
+            item.running = True
 
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         for one in received:
             if self._hand.pop(one.receipt, None):
                 self._waiting.unacknowledged -= 1
+
+    async def reject(self, received: Sequence[ReceivedMessage], error: JobError) -> None:
+        await self.ack(received)
 
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         due_at = self._clock() + delay_s if delay_s > 0 else 0.0

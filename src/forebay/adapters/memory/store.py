@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from msgspec.structs import replace
 
+from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.store import ResultStore, Subscription
@@ -18,13 +19,14 @@ class MemoryStore(ResultStore):
         self._jobs: dict[tuple[str, str], Job] = {}
         self._positions: dict[str, str] = {}
         self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
+        self._rebuilding: Mapping[str, str] | None = None
 
-    async def project(self, batch: LogBatch) -> list[Job] | None:
-        if self._positions.get(batch.source, START) != batch.start:
+    async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
+        if any(self._positions.get(batch.source, START) != batch.start for batch in batches):
             return None
-        self._positions[batch.source] = batch.end
+        self._positions.update((batch.source, batch.end) for batch in batches)
         changed: dict[tuple[str, str], Job] = {}
-        for fact in batch.facts:
+        for fact in (fact for batch in batches for fact in batch.facts):
             key = (fact.tenant, fact.job_id)
             before = self._jobs.get(key)
             after = apply(before, fact)
@@ -38,17 +40,37 @@ class MemoryStore(ResultStore):
     async def position(self, source: str) -> str:
         return self._positions.get(source, START)
 
+    async def positions(self) -> Mapping[str, str]:
+        return dict(self._positions)
+
+    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+        self._jobs.clear()
+        self._positions.clear()
+        self._rebuilding = dict(until)
+
+    async def rebuilding(self) -> Mapping[str, str] | None:
+        return self._rebuilding
+
+    async def end_rebuild(self) -> None:
+        self._rebuilding = None
+
     async def get(self, tenant: str, job_id: str) -> Job | None:
+        self._refuse_while_rebuilding()
         job = self._jobs.get((tenant, job_id))
         return job if job is not None and job.model else None
 
     async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
         jobs = [
             replace(job, output=None)
             for job in self._jobs.values()
             if job.tenant == tenant and job.model and model in (None, job.model) and status in (None, job.status)
         ]
         return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)[:limit]
+
+    def _refuse_while_rebuilding(self) -> None:
+        if self._rebuilding is not None:
+            raise Unavailable("job states are being rebuilt from the log", code="rebuilding")
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._subscribe((tenant, job_id))

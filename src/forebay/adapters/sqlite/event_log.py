@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import apsw
@@ -24,6 +24,8 @@ BATCH_BYTES = 4 * 1024 * 1024
 """A batch ends after this many bytes of values: bounds the projector's memory when inputs are large."""
 
 _SELECT = f"SELECT seq, {LOG_COLUMNS} FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
+_END = "SELECT coalesce(max(seq), 0) FROM log"
+_COUNT = "SELECT count(*) FROM log WHERE seq > ?"
 
 
 class SqliteEventLog(EventLog):
@@ -41,19 +43,21 @@ class SqliteEventLog(EventLog):
     def sources(self) -> tuple[str, ...]:
         return (SOURCE,)
 
-    async def read(self, source: str, after: str, limit: int, wait_s: float) -> LogBatch:
+    async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         while True:
-            batch = self._read(source, after, limit)
+            batch = self._read(after[SOURCE], limit)
             remaining_s = deadline - loop.time()
-            if batch.end != after or remaining_s <= 0:
-                return batch
+            if batch.end != batch.start:
+                return [batch]
+            if remaining_s <= 0:
+                return []
             await self._database.log_grew.wait(remaining_s)
 
-    def _read(self, source: str, after: str, limit: int) -> LogBatch:
+    def _read(self, after: str, limit: int) -> LogBatch:
         facts: list[JobRequest | JobEvent] = []
-        seq, size_bytes, malformed = 0 if after == START else int(after), 0, 0
+        seq, size_bytes, malformed = _seq(after), 0, 0
         start = seq
         with closing(self._database.rows(_SELECT, (start, limit))) as rows:
             for seq, tenant, job_id, headers, value in rows:
@@ -66,10 +70,21 @@ class SqliteEventLog(EventLog):
                 if size_bytes >= BATCH_BYTES:
                     break
         end = after if seq == start else str(seq)
-        return LogBatch(source=source, start=after, end=end, facts=tuple(facts), malformed=malformed)
+        return LogBatch(source=SOURCE, start=after, end=end, facts=tuple(facts), malformed=malformed)
+
+    async def ends(self) -> Mapping[str, str]:
+        return {SOURCE: str(self._database.read(_END)[0][0])}
+
+    async def behind(self, after: Mapping[str, str]) -> Mapping[str, int]:
+        rows = await self._database.scan(_COUNT, (_seq(after.get(SOURCE, START)),))
+        return {SOURCE: rows[0][0]}
 
     def _appended(self, result: None) -> None:
         self._database.log_grew.ring()
+
+
+def _seq(position: str) -> int:
+    return 0 if position == START else int(position)
 
 
 def _append(connection: apsw.Connection, calls: Sequence[list[LogRow]]) -> Sequence[None]:

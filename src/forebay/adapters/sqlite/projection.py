@@ -40,16 +40,19 @@ _SET_ATTEMPT = _set(_OF_ATTEMPT)
 _SET_ALL = _set(_OF_ATTEMPT + _OF_REQUEST)
 
 
-def project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[list[Job] | None]:
-    return [_project(connection, batch) for batch in batches]
+def project(connection: apsw.Connection, calls: Sequence[Sequence[LogBatch]]) -> list[list[Job] | None]:
+    """Each call by itself: one that finds another position changes nothing and spoils no other."""
+    return [_project(connection, batches) for batches in calls]
 
 
-def _project(connection: apsw.Connection, batch: LogBatch) -> list[Job] | None:
-    if not _advance(connection, batch):
+def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[Job] | None:
+    if not all(_is_at_start(connection, batch) for batch in batches):
         return None
-    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in batch.facts})
+    _advance(connection, batches)
+    facts = [fact for batch in batches for fact in batch.facts]
+    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts})
     after: dict[Key, Job | None] = dict(before)
-    for fact in batch.facts:
+    for fact in facts:
         key = (fact.tenant, fact.job_id)
         after[key] = apply(after[key], fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
@@ -57,14 +60,15 @@ def _project(connection: apsw.Connection, batch: LogBatch) -> list[Job] | None:
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 
 
-def _advance(connection: apsw.Connection, batch: LogBatch) -> bool:
-    """Compare and set: whoever comes second finds another position and changes nothing."""
-    if batch.start == START:
-        connection.execute("INSERT OR IGNORE INTO positions VALUES (?, ?)", (batch.source, START))
-    connection.execute(
-        "UPDATE positions SET position = ? WHERE source = ? AND position = ?", (batch.end, batch.source, batch.start)
-    )
-    return connection.changes() == 1
+def _is_at_start(connection: apsw.Connection, batch: LogBatch) -> bool:
+    """Compare before set: whoever comes second finds another position. Nobody writes between: there is one writer."""
+    row = connection.execute("SELECT position FROM positions WHERE source = ?", (batch.source,)).fetchall()
+    return (row[0][0] if row else START) == batch.start
+
+
+def _advance(connection: apsw.Connection, batches: Sequence[LogBatch]) -> None:
+    ends = [(batch.source, batch.end) for batch in batches]
+    write_rows(connection, "INSERT OR REPLACE INTO positions VALUES", ends)
 
 
 def _load(connection: apsw.Connection, keys: dict[Key, None]) -> dict[Key, Job | None]:

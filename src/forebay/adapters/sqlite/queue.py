@@ -16,7 +16,8 @@ from forebay.adapters.sqlite.failures import CommitUnclear
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
-from forebay.core.errors import InvalidRequest, OutcomeUnknown
+from forebay.core.errors import InvalidRequest, OutcomeUnknown, Revoked
+from forebay.core.event import JobError
 from forebay.core.message import Channel, Message, ReceivedMessage
 from forebay.ports.queue import Consumer, Queue, QueueFeatures
 
@@ -60,6 +61,9 @@ class SqliteQueue(Queue):
 
     async def depth(self, channel: Channel) -> int:
         return self._waiting(channel).depth
+
+    async def forward_delayed(self) -> None:
+        await asyncio.Event().wait()  # what is due comes by itself
 
     def _waiting(self, channel: Channel) -> Waiting:
         waiting = self._channels.get(channel)
@@ -111,7 +115,12 @@ class SqliteConsumer(Consumer):
             message = Message(tenant=tenant, job_id=job_id, headers={}, value=value)
         return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interruptions=interruptions)
 
+    def holds(self, received: ReceivedMessage) -> bool:
+        return received.receipt in self._hand
+
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
+        if not all(self.holds(one) for one in received):
+            raise Revoked("messages are to be begun that are no longer in hand")
         if held := self._held(received):
             first = [key for key in held if key[3] not in self._begun]
             again = [key for key in held if key[3] in self._begun]
@@ -122,6 +131,9 @@ class SqliteConsumer(Consumer):
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         if held := self._held(received):
             await self._database.write(_delete, held, durable=False, committed=lambda _: self._gone(held))
+
+    async def reject(self, received: Sequence[ReceivedMessage], error: JobError) -> None:
+        await self.ack(received)  # a dead letter is a failed job, which the log and the store have
 
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         held = self._held(received)

@@ -118,6 +118,9 @@ CREATE TRIGGER result_is_final BEFORE UPDATE ON results
 BEGIN SELECT RAISE(ABORT, 'a result never changes'); END
 """
 
+# A row while the derived tables are being filled anew; `until` is a JSON object of positions by source.
+_REBUILDING = "CREATE TABLE rebuilding (until TEXT NOT NULL) STRICT"
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -131,6 +134,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _RESULT_BEFORE_FINAL,
         _RESULT_IS_FINAL,
     ),
+    (_REBUILDING,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import apsw
+import msgspec
 
 from forebay.adapters.sqlite.bell import Bell
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.projection import project
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
+from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.store import ResultStore, Subscription
@@ -20,6 +24,10 @@ FROM jobs LEFT JOIN results ON results.tenant = jobs.tenant AND results.id = job
 WHERE jobs.tenant = ? AND jobs.id = ? AND model <> ''
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
+_DERIVED = ("jobs", "results", "positions")
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_until = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class SqliteStore(ResultStore):
@@ -28,20 +36,38 @@ class SqliteStore(ResultStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._subscriptions: dict[tuple[str, str], set[SqliteSubscription]] = {}
+        begun = database.read("SELECT until FROM rebuilding")
+        self._rebuilding: Mapping[str, str] | None = _until(begun[0][0]) if begun else None
 
-    async def project(self, batch: LogBatch) -> list[Job] | None:
-        return await self._database.write(project, batch, durable=False, committed=self._wake)
+    async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
+        return await self._database.write(project, batches, durable=False, committed=self._wake)
 
     async def position(self, source: str) -> str:
         rows = self._database.read("SELECT position FROM positions WHERE source = ?", (source,))
         return str(rows[0][0]) if rows else START
 
+    async def positions(self) -> Mapping[str, str]:
+        return dict(self._database.read("SELECT source, position FROM positions"))
+
+    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+        await self._database.write(_empty, _encode(until).decode(), durable=True)
+        self._rebuilding = dict(until)
+
+    async def rebuilding(self) -> Mapping[str, str] | None:
+        return self._rebuilding
+
+    async def end_rebuild(self) -> None:
+        await self._database.write(_opened, None, durable=True)
+        self._rebuilding = None
+
     async def get(self, tenant: str, job_id: str) -> Job | None:
+        self._refuse_while_rebuilding()
         for row in self._database.read(_GET, (tenant, job_id)):
             return from_job_row(row[:_JOB_WIDTH], from_result_columns(*row[_JOB_WIDTH:]))
         return None
 
     async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
         where, arguments = "tenant = ? AND model <> ''", [tenant]
         for column, wanted in (("model", model), ("status", status)):
             if wanted is not None:
@@ -52,6 +78,10 @@ class SqliteStore(ResultStore):
             (*arguments, limit),
         )
         return [from_job_row(row) for row in rows]
+
+    def _refuse_while_rebuilding(self) -> None:
+        if self._rebuilding is not None:
+            raise Unavailable("job states are being rebuilt from the log", code="rebuilding")
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._subscribe((tenant, job_id))
@@ -90,3 +120,15 @@ class SqliteSubscription(Subscription):
             await self._bell.wait(timeout_s)
         changed, self._changed = self._changed, False
         return changed
+
+
+def _empty(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:
+    for table in (*_DERIVED, "rebuilding"):
+        connection.execute(f"DELETE FROM {table}")
+    connection.execute("INSERT INTO rebuilding VALUES (?)", (calls[-1],))
+    return [None] * len(calls)
+
+
+def _opened(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[None]:
+    connection.execute("DELETE FROM rebuilding")
+    return calls
