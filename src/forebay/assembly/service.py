@@ -30,6 +30,7 @@ from forebay.ports.queue import Queue
 from forebay.projector import Projector
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
+from forebay.worker.solitude import Solitude
 
 ROLES = ("api", "worker", "projector")
 
@@ -104,7 +105,10 @@ class _Service:
         self._backends = backends
         self._stopping = asyncio.Event()
         self._projector = Projector(backends.events, backends.store, metrics) if "projector" in roles else None
-        self._workers = [KeptWorker(settings, spec, backends, metrics) for spec in specs] if "worker" in roles else []
+        solitude = Solitude()
+        self._workers = (
+            [KeptWorker(settings, spec, backends, metrics, solitude) for spec in specs] if "worker" in roles else []
+        )
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
         if api_socket is not None:
             app = build_app(

@@ -18,6 +18,7 @@ from forebay.telemetry.metrics import Metrics
 from forebay.worker.intake import Intake
 from forebay.worker.outcomes import WorkerPlan
 from forebay.worker.runners import RunnerPlan, Runners
+from forebay.worker.solitude import Solitude
 from forebay.worker.worker import Worker
 
 RUNNER_CLOSE_GRACE_S = 2.0
@@ -36,11 +37,14 @@ class KeptWorker:
     """A worker that is made anew, after a growing delay, when a fault of ours ends it: so that the trouble of one
     model is not that of the others. Its messages return to the queue meanwhile."""
 
-    def __init__(self, settings: Settings, spec: ModelSpec, backends: Backends, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, spec: ModelSpec, backends: Backends, metrics: Metrics, solitude: Solitude
+    ) -> None:
         self._settings = settings
         self._spec = spec
         self._backends = backends
         self._metrics = metrics
+        self._solitude = solitude
         self._stopping = asyncio.Event()
         self._worker: Worker | None = None
 
@@ -85,6 +89,7 @@ class KeptWorker:
             blobs=backends.blobs,
             runners=Runners(spec, plan, fleet=backends.fleet, metrics=self._metrics),
             metrics=self._metrics,
+            solitude=self._solitude,
         )
 
     async def _report_crash(self) -> None:

@@ -25,16 +25,17 @@ class Batcher(Generic[T]):
     """Gathers items in order of arrival into batches of at most `max_batch_size`.
 
     A batch that was set apart (`set_apart`) leaves before all others and exactly as it is: so that whatever it does
-    to a runner can only be the doing of its members.
+    to a runner can only be the doing of its members. One set apart as `alone` wants the whole process to itself: so
+    that the same holds for what it does to the worker.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        self._apart: deque[list[T]] = deque()
+        self._apart: deque[tuple[list[T], bool]] = deque()
         self._waiting: deque[tuple[float, T]] = deque()
 
     def __len__(self) -> int:
-        return sum(map(len, self._apart)) + len(self._waiting)
+        return sum(len(batch) for batch, _ in self._apart) + len(self._waiting)
 
     @property
     def full(self) -> bool:
@@ -46,11 +47,16 @@ class Batcher(Generic[T]):
         """The next batch to leave was set apart."""
         return bool(self._apart)
 
+    @property
+    def alone(self) -> bool:
+        """The next batch to leave wants the process to itself."""
+        return bool(self._apart) and self._apart[0][1]
+
     def add(self, item: T, now: float) -> None:
         self._waiting.append((now, item))
 
-    def set_apart(self, batch: list[T]) -> None:
-        self._apart.append(batch)
+    def set_apart(self, batch: list[T], *, alone: bool = False) -> None:
+        self._apart.append((batch, alone))
 
     def due_at(self) -> float | None:
         """When `take` will give a batch if nothing more is added; None while nothing waits. May lie in the past."""
@@ -67,13 +73,13 @@ class Batcher(Generic[T]):
         if due is None or due > now:
             return []
         if self._apart:
-            return self._apart.popleft()
+            return self._apart.popleft()[0]
         count = min(len(self._waiting), self._policy.max_batch_size)
         return [self._waiting.popleft()[1] for _ in range(count)]
 
     def drain(self) -> list[T]:
         """Everything that waits, for handing back at a stop."""
-        items = [item for batch in self._apart for item in batch] + [item for _, item in self._waiting]
+        items = [item for batch, _ in self._apart for item in batch] + [item for _, item in self._waiting]
         self._apart.clear()
         self._waiting.clear()
         return items

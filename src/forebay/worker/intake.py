@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from forebay.core.errors import Unavailable
+from forebay.core.errors import Revoked, Unavailable
+from forebay.core.event import JobError
 from forebay.core.lanes import Lane, LaneWheel
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
@@ -71,12 +72,30 @@ class Intake:
             if isinstance(error, Exception):  # a task that was cancelled is none
                 raise error
 
+    def holds(self, one: tuple[Lane, ReceivedMessage]) -> bool:
+        """As Consumer.holds."""
+        lane, received = one
+        return self._consumers[lane].holds(received)
+
+    def drop(self, taken_away: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
+        """These are in no hand of ours any more: nothing is to be said of them."""
+        self._release(len(taken_away))
+
     async def ack(self, done: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         for lane, members in _by_lane(done):
             await self._consumers[lane].ack(members)
             self._release(len(members))
 
+    async def reject(self, dead: tuple[Lane, ReceivedMessage], error: JobError) -> None:
+        """As Consumer.reject, for one."""
+        lane, received = dead
+        await self._consumers[lane].reject([received], error)
+        self._release(1)
+
     async def begin(self, starting: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
+        """As Consumer.begin. Raises Revoked with some of several lanes begun: give back all that are still held."""
+        if not all(self.holds(one) for one in starting):
+            raise Revoked("messages are to be begun that are no longer in hand")
         for lane, members in _by_lane(starting):
             await self._consumers[lane].begin(members)
 

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from forebay.core import crash
-from forebay.core.errors import Unavailable
+from forebay.core.errors import PayloadTooLarge, Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
@@ -81,11 +81,23 @@ class Outcomes:
             succeeded.append(job)
             events.append(self.event(job, EventKind.SUCCEEDED, job.attempt, now, output=output, metrics=metrics))
         if succeeded:
-            await self._publish(events)
-            await self._ack(succeeded)  # last: a crash before here runs the batch again, and the first outcome stays
+            await self._publish_results(succeeded, events)
         if failed:
             await self.end_or_retry(failed)
         log.info("batch.finished", model=self._spec.name, jobs=len(batch), failed=len(failed), predict_s=done.predict_s)
+
+    async def _publish_results(self, jobs: list[JobInHand], events: list[JobEvent]) -> None:
+        try:
+            await self._publish(events)
+        except PayloadTooLarge as error:
+            if len(jobs) > 1:  # whose it is shows when each goes by itself; repeating the others is harmless
+                for job, event in zip(jobs, events, strict=True):
+                    await self._publish_results([job], [event])
+                return
+            text = f"the output is larger than the {error.limit_bytes} bytes that the log takes"
+            await self.fail(jobs[0], "result_too_large", text, jobs[0].attempt)
+            return
+        await self._ack(jobs)  # last: a crash before here runs the batch again, and the first outcome stays
 
     async def _output(self, job: JobInHand, outcome: frames.Outcome) -> Payload:
         if len(outcome.data) <= self._plan.inline_limit_bytes:
@@ -109,11 +121,15 @@ class Outcomes:
         await self.end(job, EventKind.FAILED, JobError(code=code, message=message), attempt)
 
     async def end(self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int) -> None:
-        """Publish this final state, then let go of the job."""
-        if error is not None:
-            log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
+        """Publish this final state, then let go of the job: for good, or as a dead letter if it failed."""
         await self._publish([self.event(job, kind, attempt, self._clock(), error=error)])
-        await self._ack([job])
+        if error is None:
+            await self._ack([job])
+            return
+        log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
+        crash.reach("worker.before_ack")
+        await self._until_there(lambda: self._intake.reject(job.handle, error))
+        crash.reach("worker.after_ack")
 
     def event(
         self,

@@ -33,10 +33,15 @@ class Seat:
     def __init__(self, runner: Runner, apart: bool, on_leave: Callable[[Seat], None]) -> None:
         self.runner = runner
         self.apart = apart
-        self._on_leave = on_leave
+        self._on_leave = [on_leave]
+
+    def also_on_leave(self, call: Callable[[], None]) -> None:
+        """Call this too when the seat is given back."""
+        self._on_leave.append(lambda seat: call())
 
     def leave(self) -> None:
-        self._on_leave(self)
+        for call in self._on_leave:
+            call(self)
 
 
 class Runners:
@@ -66,18 +71,25 @@ class Runners:
 
         With `apart` only an idle runner will do, and nobody gets a seat beside it. None when there is no such seat.
         """
-        depth = 1 if apart or not pipelined else PIPELINE_DEPTH
-        open_runners = [
-            runner
-            for runner, seats in self._seats.items()
-            if len(seats) < depth and runner.usable and not any(seat.apart for seat in seats)
-        ]
+        open_runners = self._open(pipelined=pipelined, apart=apart)
         if not open_runners:
             return None
         runner = min(open_runners, key=lambda one: len(self._seats[one]))
         seat = Seat(runner, apart, self._left)
         self._seats[runner].append(seat)
         return seat
+
+    def can_seat(self, *, pipelined: bool, apart: bool) -> bool:
+        """Whether `seat` would give one."""
+        return bool(self._open(pipelined=pipelined, apart=apart))
+
+    def _open(self, *, pipelined: bool, apart: bool) -> list[Runner]:
+        depth = 1 if apart or not pipelined else PIPELINE_DEPTH
+        return [
+            runner
+            for runner, seats in self._seats.items()
+            if len(seats) < depth and runner.usable and not any(seat.apart for seat in seats)
+        ]
 
     def _left(self, seat: Seat) -> None:
         if seat.runner in self._seats:

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from forebay.core import wire
 from forebay.core.batching import Batcher, halves
-from forebay.core.errors import BlobDamaged, InvalidRequest, Unavailable
+from forebay.core.errors import BlobDamaged, InvalidRequest, Revoked, Unavailable
 from forebay.core.event import EventKind, JobError, JobRequest
 from forebay.core.lanes import Lane
 from forebay.core.message import ReceivedMessage
@@ -34,6 +34,7 @@ from forebay.worker.intake import Intake
 from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
 from forebay.worker.runners import Runners, Seat
+from forebay.worker.solitude import Solitude
 from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
@@ -61,6 +62,7 @@ class Worker:
         blobs: BlobStore,
         runners: Runners,
         metrics: Metrics,
+        solitude: Solitude | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -75,6 +77,7 @@ class Worker:
         self._runners = runners
         self._metrics = metrics
         self._clock = clock
+        self._solitude = solitude or Solitude()
         self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
         self._running: set[asyncio.Task[None]] = set()
         self._max_in_hand = spec.replicas * spec.batching.max_batch_size * (PIPELINE_DEPTH + 1)
@@ -87,9 +90,12 @@ class Worker:
         self._changed.set()
 
     async def run(self) -> None:
+        self._solitude.watch(self._changed)
         try:
             await self._work()
         finally:
+            self._solitude.give_up(self)
+            self._solitude.unwatch(self._changed)
             await self._intake.close()
 
     async def _work(self) -> None:
@@ -97,6 +103,7 @@ class Worker:
             keeper = tasks.create_task(self._runners.run(self._changed), name="runners")
             receiver = tasks.create_task(self._receive(), name="receive")
             await self._dispatch(tasks)
+            self._solitude.give_up(self)
             # Stop receiving first, give back what no runner has, let runners finish what they have, and only then
             # end the runners: in any other order a running batch would be lost and run again elsewhere.
             receiver.cancel()
@@ -153,7 +160,7 @@ class Worker:
             text = f"version {request.version} is not served; version {self._spec.version} is"
             await self._outcomes.fail(job, "version_not_served", text, received.attempt)
         elif received.interruptions:  # it may have killed a worker: no company
-            self._batcher.set_apart([job])
+            self._batcher.set_apart([job], alone=True)
         else:
             self._batcher.add(job, asyncio.get_running_loop().time())
         self._changed.set()
@@ -174,7 +181,7 @@ class Worker:
             due = self._batcher.due_at()
             wait_s = None if due is None else max(0.0, due - loop.time())
             if wait_s == 0.0:
-                seat = self._runners.seat(pipelined=self._batcher.full, apart=self._batcher.apart)
+                seat = self._seat()
                 if seat is not None:
                     running = tasks.create_task(self._run_batch(seat, self._batcher.take(loop.time())), name="batch")
                     self._running.add(running)
@@ -183,12 +190,28 @@ class Worker:
                 wait_s = None  # until a seat is free
             await wait_for(self._changed, wait_s)
 
+    def _seat(self) -> Seat | None:
+        """A seat for the batch that leaves next, if it may start beside what else runs in this process."""
+        pipelined, apart = self._batcher.full, self._batcher.apart
+        if not self._runners.can_seat(pipelined=pipelined, apart=apart):
+            self._solitude.give_up(self)
+            return None
+        if not self._solitude.enter(self, alone=self._batcher.alone):
+            return None
+        seat = self._runners.seat(pipelined=pipelined, apart=apart)
+        assert seat is not None
+        seat.also_on_leave(self._solitude.leave)
+        return seat
+
     # -- predict ---------------------------------------------------------------------------------------------------
 
     async def _run_batch(self, seat: Seat, batch: list[JobInHand]) -> None:
         try:
             batch, items = await self._load_inputs(batch)
             done, begun_at = await self._predict(seat, batch, items) if batch else (None, 0.0)
+        except Revoked:  # nothing has run, and some of it is another worker's now
+            seat.leave()
+            await self._outcomes.give_back(self._still_held(batch))
         except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
@@ -208,7 +231,8 @@ class Worker:
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs that may still start and whose input is there, and what a runner gets of each; the others end
-        here."""
+        here, or are another worker's by now."""
+        batch = self._still_held(batch)
         kept: list[JobInHand] = []
         late: list[JobInHand] = []
         lost: list[JobInHand] = []
@@ -232,6 +256,14 @@ class Worker:
         for job in lost:
             await self._outcomes.fail(job, "input_lost", "the stored input is missing or damaged", job.attempt - 1)
         return kept, items
+
+    def _still_held(self, batch: list[JobInHand]) -> list[JobInHand]:
+        """Those that are in our hands; the rest is let go of without a word."""
+        held = [job for job in batch if self._intake.holds(job.handle)]
+        if len(held) < len(batch):
+            log.info("jobs.revoked", model=self._spec.name, jobs=len(batch) - len(held))
+            self._intake.drop([job.handle for job in batch if not self._intake.holds(job.handle)])
+        return held
 
     async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> tuple[frames.Done, float]:
         """The outcomes, and when the attempt began. A batch has the time of its most impatient job; should that cut
@@ -277,7 +309,8 @@ class Worker:
             await self._outcomes.end(batch[0], EventKind.FAILED, error, batch[0].attempt)
 
     def _set_apart(self, part: list[JobInHand]) -> None:
-        self._batcher.set_apart([structs.replace(job, attempt=job.attempt + 1) for job in part])
+        again = [structs.replace(job, attempt=job.attempt + 1) for job in part]
+        self._batcher.set_apart(again, alone=any(job.received.interruptions for job in again))
         self._changed.set()
 
     def _back_to_batcher(self, batch: list[JobInHand]) -> None:

@@ -20,6 +20,7 @@ from forebay.ports.queue import Consumer
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.samples import request
+from forebay.worker.solitude import Solitude
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -68,7 +69,7 @@ async def test_a_worker_that_crashes_is_made_anew_and_its_job_succeeds(tmp_path:
     queue, events, fleet = FaultyQueue(log), MemoryEventLog(log), RecordingFleet()
     backends = Backends(queue=queue, events=events, store=MemoryStore(), blobs=MemoryBlobs(), fleet=fleet)
     spec = read_models(MODELS, ["echo"]).resolve("echo")
-    worker = KeptWorker(Settings(data_dir=tmp_path), spec, backends, Metrics())
+    worker = KeptWorker(Settings(data_dir=tmp_path), spec, backends, Metrics(), Solitude())
     await queue.publish(Channel("echo", Lane.NORMAL), [encode_request(request(1))])
 
     running = asyncio.create_task(worker.run())
