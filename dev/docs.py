@@ -19,7 +19,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SETTINGS_HEAD = """\
 # Settings
 
-<!-- Written by dev/docs.py (make docs) from src/forebay/settings/tree.py. Change that, not this. -->
+<!-- Written by dev/docs.py (make docs) from src/forebay/settings/. Change that, not this. -->
 
 Every setting can be given in four places. The first that gives it counts:
 

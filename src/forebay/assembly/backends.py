@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
+from typing import TypeVar
 
+import structlog
 from msgspec import Struct
 
 from forebay.adapters.files import FilesBlobs
 from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.core.errors import Misconfigured, Unavailable
 from forebay.ports.blobs import BlobStore
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
@@ -17,33 +22,91 @@ from forebay.ports.queue import Durability, Queue
 from forebay.ports.store import ResultStore
 from forebay.settings import Settings
 
+WITH_STORE = frozenset({"api", "projector"})
+"""Roles that read or write visible job state; the others never open the store."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
 
 class Backends(Struct, frozen=True, kw_only=True):
-    """One adapter for each port."""
+    """One adapter for each port. `store` is None where no role of the process uses it."""
 
     queue: Queue
     events: EventLog
-    store: ResultStore
+    store: ResultStore | None
     blobs: BlobStore
     fleet: Fleet
 
 
 @contextlib.asynccontextmanager
-async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
-    """The adapters that the settings name, opened, and closed in the end."""
-    fleet = MemoryFleet()
+async def open_backends(
+    settings: Settings, roles: Collection[str], models: Collection[str], *, whole_log: bool = False
+) -> AsyncIterator[Backends]:
+    """The adapters that the settings name and the roles need, opened, and closed in the end.
+
+    `models` are those whose requests this process sends or takes. A `whole_log` is followed alone, whatever other
+    projectors do. Waits for brokers and databases that are away, and says so in the log.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        if settings.queue == "memory://":
-            memory = MemoryLog()
-            queue: Queue = MemoryQueue(memory)
-            events: EventLog = MemoryEventLog(memory)
-            store: ResultStore = MemoryStore()
-        else:
+        database: Database | None = None
+        if "sqlite://" in (settings.queue, settings.store) and (not settings.on_kafka or WITH_STORE & set(roles)):
             durability = Durability.FLUSHED if settings.synchronous == "full" else Durability.PROCESS
             database = Database(settings.data_dir, durability=durability).open()
             stack.push_async_callback(database.close)
-            queue, events, store = SqliteQueue(database), SqliteEventLog(database), SqliteStore(database)
-        blobs: BlobStore = MemoryBlobs()
-        if settings.blobs == "files://":
-            blobs = FilesBlobs(settings.data_dir / "blobs", fsync=settings.synchronous == "full")
-        yield Backends(queue=queue, events=events, store=store, blobs=blobs, fleet=fleet)
+        fleet: Fleet = MemoryFleet()
+        if settings.on_kafka:
+            from forebay.assembly.kafka import open_kafka
+
+            queue, events, fleet = await open_kafka(settings, roles, models, stack, whole_log=whole_log)
+        elif database is not None:
+            queue, events = SqliteQueue(database), SqliteEventLog(database)
+        else:
+            memory = MemoryLog()
+            queue, events = MemoryQueue(memory), MemoryEventLog(memory)
+        store = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else None
+        yield Backends(queue=queue, events=events, store=store, blobs=_blobs(settings), fleet=fleet)
+
+
+async def _open_store(settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack) -> ResultStore:
+    if settings.store == "memory://":
+        return MemoryStore()
+    if settings.store == "sqlite://":
+        assert database is not None
+        return SqliteStore(database)
+    try:
+        from forebay.adapters.postgres import PostgresStore
+    except ImportError as error:
+        raise _missing("PostgreSQL", "postgres", error) from error
+    store = await until_there("PostgreSQL", lambda: PostgresStore.open(settings.store))
+    stack.push_async_callback(store.close)
+    return store
+
+
+def _blobs(settings: Settings) -> BlobStore:
+    scheme, _, place = settings.blobs.partition("://")
+    if scheme == "memory":
+        return MemoryBlobs()
+    if scheme == "files":
+        folder = Path(place) if place else settings.data_dir / "blobs"
+        return FilesBlobs(folder, fsync=settings.synchronous == "full" or settings.on_kafka)
+    try:
+        from forebay.adapters.s3 import S3Blobs
+    except ImportError as error:
+        raise _missing("an object store", "s3", error) from error
+    return S3Blobs(settings.blobs)
+
+
+async def until_there(what: str, open_it: Callable[[], Awaitable[T]]) -> T:
+    """What `open_it` gives, tried again while it raises Unavailable: a service may be started before what it needs."""
+    while True:
+        try:
+            return await open_it()
+        except Unavailable as error:
+            log.warning("backend.awaited", backend=what, reason=error.message)
+            await asyncio.sleep(error.retry_after_s)
+
+
+def _missing(what: str, extra: str, error: ImportError) -> Misconfigured:
+    return Misconfigured(f"{what} needs a library that is not installed ({error.name}): pip install 'forebay[{extra}]'")

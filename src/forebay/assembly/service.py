@@ -12,10 +12,11 @@ from pathlib import Path
 import structlog
 import uvicorn
 import uvloop
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
+from forebay.assembly.own_reports import OwnReports
 from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
 from forebay.assembly.unserved import log_unserved
 from forebay.assembly.workers import KeptWorker
@@ -27,12 +28,13 @@ from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.ports.queue import Queue
-from forebay.projector import Projector
+from forebay.projector import LagWatch, Projector
+from forebay.scheduler import Scheduler
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
 from forebay.worker.solitude import Solitude
 
-ROLES = ("api", "worker", "projector")
+ROLES = ("api", "worker", "projector", "scheduler")
 
 log = structlog.get_logger()
 
@@ -78,7 +80,8 @@ async def serve(
     log_unserved(catalog, settings.models, settings.trusted_models)
     mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()
-    async with open_backends(settings) as backends, contextlib.AsyncExitStack() as sockets:
+    models = list(catalog.served().specs) if "api" in roles else [spec.name for spec in specs]
+    async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
         api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
         admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
         service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin)
@@ -102,15 +105,25 @@ class _Service:
         admin_socket: socket.socket,
     ) -> None:
         self._settings = settings
+        self._reports = OwnReports(backends.fleet)
+        backends = structs.replace(backends, fleet=self._reports)
         self._backends = backends
         self._stopping = asyncio.Event()
-        self._projector = Projector(backends.events, backends.store, metrics) if "projector" in roles else None
+        self._projector: Projector | None = None
+        self._lag: LagWatch | None = None
+        if backends.store is not None:
+            if "projector" in roles:
+                self._projector = Projector(backends.events, backends.store, metrics)
+            if settings.on_kafka and "api" in roles:
+                self._lag = LagWatch(backends.events, backends.store)
+        self._scheduler = Scheduler(backends.queue) if "scheduler" in roles else None
         solitude = Solitude()
         self._workers = (
             [KeptWorker(settings, spec, backends, metrics, solitude) for spec in specs] if "worker" in roles else []
         )
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
         if api_socket is not None:
+            assert backends.store is not None
             app = build_app(
                 catalog=catalog.served(),
                 mint=mint,
@@ -119,9 +132,9 @@ class _Service:
                 blobs=backends.blobs,
                 fleet=backends.fleet,
                 metrics=metrics,
-                projector_lag_s=self._projector.lag_s if self._projector else float,
+                projector_lag_s=self._lag_s,
                 draining=self._stopping,
-                kinds={"queue": settings.queue, "store": settings.store, "blobs": settings.blobs},
+                kinds={name: _technology(getattr(settings, name)) for name in ("queue", "store", "blobs")},
                 inline_limit_bytes=settings.inline_limit_bytes,
                 max_body_bytes=settings.max_body_bytes,
             )
@@ -132,6 +145,8 @@ class _Service:
 
     async def run(self, on_ready: Callable[[Addresses], None], on_stop: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
+            watching = [tasks.create_task(self._lag.run(), name="lag")] if self._lag else []
+            scheduling = [tasks.create_task(self._scheduler.run(), name="scheduler")] if self._scheduler else []
             projecting = [tasks.create_task(self._projector.run(), name="projector")] if self._projector else []
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
@@ -151,17 +166,25 @@ class _Service:
                 for server, _ in self._servers:
                     server.should_exit = True
                 await _all_done(serving)
+                if self._scheduler is not None:
+                    self._scheduler.stop()
                 if self._projector is not None:
                     self._projector.stop()
-                await _all_done(projecting)
+                for watch in watching:
+                    watch.cancel()
+                await _all_done([*scheduling, *projecting])
                 self._admin[0].should_exit = True
+
+    def _lag_s(self) -> float:
+        if self._lag is not None:
+            return self._lag.lag_s()
+        return self._projector.lag_s() if self._projector is not None else 0.0
 
     async def _until_ready(self) -> None:
         """Listening, and every model is loaded or known to be unavailable."""
         servers = [*(server for server, _ in self._servers), self._admin[0]]
         while not self._stopping.is_set():
-            reports = await self._backends.fleet.reports()
-            settled = sum(report.status is not ModelStatus.LOADING for report in reports)
+            settled = sum(report.status is not ModelStatus.LOADING for report in self._reports.own)
             if all(server.started for server in servers) and settled == len(self._workers):
                 return
             await asyncio.sleep(0.02)  # uvicorn offers nothing to wait on
@@ -172,8 +195,13 @@ class _Service:
             admin_url=url_of(self._admin[1]),
             data_dir=self._settings.data_dir,
             durability=self._backends.queue.features.durability.value,
-            models=await self._backends.fleet.reports(),
+            models=self._reports.own,
         )
+
+
+def _technology(address: str) -> str:
+    """What stands behind a port, for anybody to read: without hosts, names and passwords."""
+    return address.partition("://")[0] + "://"
 
 
 async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -31,6 +31,7 @@ class Role(StrEnum):
     API = "api"
     WORKER = "worker"
     PROJECTOR = "projector"
+    SCHEDULER = "scheduler"
 
 
 def up(context: typer.Context, ready_file: ReadyFile = None) -> None:
@@ -52,7 +53,7 @@ def up(context: typer.Context, ready_file: ReadyFile = None) -> None:
 def run(
     context: typer.Context,
     roles: Annotated[
-        list[Role], typer.Argument(metavar="ROLE...", help="api, worker or projector.", show_default=False)
+        list[Role], typer.Argument(metavar="ROLE...", help="api, worker, projector or scheduler.", show_default=False)
     ],
     ready_file: ReadyFile = None,
 ) -> None:

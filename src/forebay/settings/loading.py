@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from msgspec import Struct
 from pydantic import SecretStr, ValidationError
@@ -29,11 +29,13 @@ NOT_SETTINGS = frozenset({"FOREBAY_CONFIG", "FOREBAY_URL"})
 KUBERNETES_LINK = re.compile(r"FOREBAY_(SERVICE_(HOST|PORT)|PORT_\d+_)")
 """What Kubernetes puts into every pod beside a Service named `forebay`. Nobody wrote them, so they are no mistakes."""
 
-NOT_YET = {
-    "kafka": "Kafka comes with a later version",
-    "postgresql": "PostgreSQL comes with a later version",
-    "postgres": "PostgreSQL comes with a later version",
-    "s3": "S3 comes with a later version",
+PLACES = ("queue", "store", "blobs")
+"""Settings whose values are addresses."""
+
+MISTAKEN = {
+    "postgres": "write postgresql://",
+    "http": "name a bucket, as in s3://BUCKET, and the endpoint in AWS_ENDPOINT_URL",
+    "https": "name a bucket, as in s3://BUCKET, and the endpoint in AWS_ENDPOINT_URL",
 }
 
 
@@ -138,6 +140,8 @@ def _read(name: str, given: Given) -> object:
             return value
         secret = meaning_of(name).secret
         return tuple(SecretStr(part) if secret and isinstance(part, str) else part for part in value)
+    if kind is SecretStr:
+        return SecretStr(value) if isinstance(value, str) else value
     if kind is Path:
         return Path(value) if isinstance(value, str) and value else value
     if not given.text:
@@ -172,13 +176,11 @@ def _why_not(name: str, value: object) -> str:
             "put enableServiceLinks: false into the pod's spec"
         )
     scheme, separator, rest = value.partition("://")
-    if not separator or not any(
-        str(place).endswith("://") for place in get_args(Settings.model_fields[name].annotation)
-    ):
+    if not separator or name not in PLACES:
         return ""
-    if scheme in NOT_YET:
-        return f"; {NOT_YET[scheme]}"
-    return "; it takes no path: the files lie in data_dir" if rest else ""
+    if scheme in MISTAKEN:
+        return f"; {MISTAKEN[scheme]}"
+    return "; it takes no path: the files lie in data_dir" if rest and scheme == "sqlite" else ""
 
 
 def _unknown(name: str, given: Given) -> str:
@@ -200,6 +202,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             f"set {_keys('allow_unauthenticated')} to true if that is meant (behind a proxy that asks who calls, "
             "or in a container), or leave host at 127.0.0.1",
         )
+    yield from _kafka_contradictions(settings)
     if settings.queue == "memory://" and settings.store != "memory://":
         yield (
             frozenset({"queue", "store"}),
@@ -218,6 +221,43 @@ def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
             f"{_keys('blobs')}: memory:// would lose the inputs of jobs that {settings.queue} keeps; "
             "use files://, or memory:// for both",
         )
+
+
+def _kafka_contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
+    if not settings.on_kafka:
+        return
+    if settings.blobs.startswith("files://") and not settings.blobs_shared:
+        yield (
+            frozenset({"queue", "blobs", "blobs_shared"}),
+            f"{_keys('blobs')}: with Kafka the roles may be on several machines, and {settings.blobs} is a folder of "
+            f"this one; set {_keys('blobs_shared')} to true if all of them see it (or all roles run here), or use an "
+            "object store, such as s3://BUCKET",
+        )
+    if settings.kafka_security.startswith("sasl"):
+        for name in _login_of(settings.kafka_sasl_mechanism):
+            value = getattr(settings, name)
+            if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
+                yield (
+                    frozenset({name, "kafka_security", "kafka_sasl_mechanism"}),
+                    f"{_keys(name)}: needed to log in with {settings.kafka_sasl_mechanism}",
+                )
+    elif settings.kafka_username:
+        yield (
+            frozenset({"kafka_username", "kafka_security"}),
+            f"{_keys('kafka_security')}: {settings.kafka_security} does not log in, and there is a kafka_username; "
+            "set it to sasl_ssl (or sasl_plaintext)",
+        )
+    if bool(settings.kafka_certificate_file) != bool(settings.kafka_key_file):
+        yield (
+            frozenset({"kafka_certificate_file", "kafka_key_file"}),
+            f"{_keys('kafka_certificate_file')}, {_keys('kafka_key_file')}: give both or neither",
+        )
+
+
+def _login_of(mechanism: str) -> tuple[str, ...]:
+    if mechanism == "OAUTHBEARER":
+        return ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
+    return ("kafka_username", "kafka_password")
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,240 +1,167 @@
-"""The settings themselves. `docs/settings.md` is made from this module (`make docs`)."""
+"""All settings. `docs/settings.md` is made from them (`make docs`)."""
 
 from __future__ import annotations
 
-import os
-import socket
-from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Struct
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from forebay.core.ids import SECRET_MIN_BYTES
-
-KIB = 1024
-MIB = 1024 * KIB
+from forebay.settings.meaning import Meaning, Seconds
+from forebay.settings.service import ServiceSettings
 
 
-class Meaning(Struct, frozen=True):
-    """What a person must know of one setting.
+class Settings(ServiceSettings):
+    """All of them, frozen: the service's own, and what only Kafka needs. Made by `load_settings`; made directly only in
+    tests."""
 
-    `text` says what it does, `reason` why the default is what it is, `expected` what a valid value looks like.
-    `shown_default` stands for a default that differs by machine. `secret` values are never shown and have no option,
-    which all users of a machine could read. `hidden` settings are for tests and stand on no page.
-    """
-
-    text: str
-    reason: str
-    expected: str
-    shown_default: str = ""
-    secret: bool = False
-    hidden: bool = False
-
-
-def _worker_id() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Bytes = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
-Secret = Annotated[SecretStr, Field(min_length=SECRET_MIN_BYTES)]
-
-
-class Settings(BaseModel):
-    """All of them, frozen. Made by `load_settings`; made directly only in tests."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    host: Annotated[
-        Name,
+    kafka_prefix: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=64)],
         Meaning(
-            "Address that the API listens on.",
-            "There are no API keys yet, so nobody beyond this machine is let in unless you say so.",
-            "a host name or an IP address",
+            "What the names of all topics and groups begin with. Services with different prefixes share a cluster.",
+            "One service per cluster until there are several.",
+            "letters, digits, `-` and `_`, in parts joined by dots",
         ),
-    ] = "127.0.0.1"
-    port: Annotated[
-        Port,
-        Meaning("TCP port of the API; 0 takes any free one.", "What uvicorn listens on.", "a whole number, 0 to 65535"),
-    ] = 8000
-    allow_unauthenticated: Annotated[
-        bool,
+    ] = "forebay"
+    kafka_partitions: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)],
         Meaning(
-            "Let `host` be an address that other machines can reach, although nobody is asked for a key.",
-            "A service that runs models for whoever finds it must be meant.",
-            "true or false",
+            "Partitions of each topic of requests that `forebay topics apply` creates: as many workers of one model "
+            "can share a lane. More can be had later, never fewer.",
+            "Twice the workers that most start with; each costs files and metadata on the brokers.",
+            "a whole number, 1 or more",
         ),
-    ] = False
-    admin_host: Annotated[
-        Name,
+    ] = 12
+    kafka_replication: Annotated[
+        Annotated[int, Field(ge=0, le=9)],
         Meaning(
-            "Address that `/metrics` and the admin pages listen on.",
-            "They tell more than callers should know; open it to your monitoring network only.",
-            "a host name or an IP address",
+            "Copies of each record; 0 for three, or as many as there are brokers if those are fewer. From three on, "
+            "two must be written before a job is accepted.",
+            "The durability class `replicated` where the cluster can give it, and a laptop's broker works too.",
+            "a whole number; 0 chooses",
         ),
-    ] = "127.0.0.1"
-    admin_port: Annotated[
-        Port,
-        Meaning(
-            "TCP port of `/metrics` and the admin pages; 0 takes any free one.",
-            "The port that OpenTelemetry reserves for a Prometheus exporter.",
-            "a whole number, 0 to 65535",
-        ),
-    ] = 9464
-    data_dir: Annotated[
-        Path,
-        Meaning(
-            "Folder of everything that outlives the process. One process at a time.",
-            "Beside the project it belongs to, where it is easily found and deleted.",
-            "a folder's path, relative to where the command is run",
-        ),
-    ] = Path(".forebay")
-    models_dir: Annotated[
-        Path,
-        Meaning(
-            "Folder of the models: one folder each, with one folder per version.",
-            "Kept with the code that uses them.",
-            "a folder's path, relative to where the command is run",
-        ),
-    ] = Path("models")
-    trusted_models: Annotated[
-        tuple[Name, ...],
-        Meaning(
-            "Models that may run code of their own (Python handlers). Others must be data, such as ONNX.",
-            "A file dropped into a folder must not become code that runs.",
-            "model names, separated by commas",
-        ),
-    ] = ()
-    models: Annotated[
-        tuple[Name, ...],
-        Meaning(
-            "Models that this worker serves; empty for all in `models_dir`.",
-            "One machine serves everything until there are several.",
-            "model names, separated by commas",
-        ),
-    ] = ()
-    queue: Annotated[
-        Literal["sqlite://", "memory://"],
-        Meaning(
-            "Where accepted jobs wait: `sqlite://` (a file in `data_dir`) or `memory://` (lost at exit, for tests).",
-            "Durable without installing anything.",
-            "sqlite:// or memory://",
-        ),
-    ] = "sqlite://"
-    store: Annotated[
-        Literal["sqlite://", "memory://"],
-        Meaning(
-            "Where states and results are read from: `sqlite://` (the queue's file) or `memory://` (for tests).",
-            "Durable without installing anything.",
-            "sqlite:// or memory://",
-        ),
-    ] = "sqlite://"
-    blobs: Annotated[
-        Literal["files://", "memory://"],
-        Meaning(
-            "Where payloads above `inline_limit_bytes` lie: `files://` (a folder in `data_dir`) or `memory://` "
-            "(for tests).",
-            "Durable without installing anything.",
-            "files:// or memory://",
-        ),
-    ] = "files://"
-    synchronous: Annotated[
-        Literal["normal", "full"],
-        Meaning(
-            "What an accepted job survives: `normal` any death of the process (durability class `process`), "
-            "`full` a power cut too (`flushed`): every commit then waits for the disk.",
-            "Submitting is several times faster; the class is shown in `/health` and in every job.",
-            "normal or full",
-        ),
-    ] = "normal"
-    inline_limit_bytes: Annotated[
-        Bytes,
-        Meaning(
-            "Inputs and results above this go to `blobs`; below it they travel with the job.",
-            "256 KiB: most inputs need one write only, and the queue's records stay small.",
-            "a whole number of bytes, 0 or more",
-        ),
-    ] = 256 * KIB
-    max_body_bytes: Annotated[
-        Bytes,
-        Meaning(
-            "Largest request body; more is answered with 413 before it is parsed.",
-            "32 MiB: a photo of 24 MB fits, also in base64; a body is held in memory whole.",
-            "a whole number of bytes, 0 or more",
-        ),
-    ] = 32 * MIB
-    secrets: Annotated[
-        tuple[Secret, ...],
-        Meaning(
-            "Secrets that sign job ids, the same for all replicas. The first signs, all verify: rotate them so.",
-            "`forebay up` makes one and keeps it in `data_dir`; roles run apart must be given one.",
-            f"secrets of {SECRET_MIN_BYTES} characters or more, separated by commas",
-            secret=True,
-        ),
-    ] = ()
-    worker_id: Annotated[
-        Name,
-        Meaning(
-            "Name of this worker in events and logs.",
-            "Unique among running processes, and it says where to look.",
-            "a name",
-            shown_default="host name and process id, such as `ada-4711`",
-        ),
-    ] = Field(default_factory=_worker_id)
-    load_timeout_s: Annotated[
+    ] = 0
+    kafka_retention_s: Annotated[
         Seconds,
         Meaning(
-            "How long a runner may take to load its model before it is killed and the model is called unavailable.",
-            "Two minutes: a model of several GB from a slow disk.",
+            "How long the topics of requests and events keep a record: the log that states and results are rebuilt "
+            "from.",
+            "A week, Kafka's own: a long weekend's outage is well within it.",
             "seconds, more than 0",
         ),
-    ] = 120.0
-    shutdown_grace_s: Annotated[
-        Seconds,
+    ] = 7 * 24 * 3600.0
+    kafka_group_protocol: Annotated[
+        Literal["auto", "consumer", "classic"],
         Meaning(
-            "How long a stop waits for work in hand; what is unfinished then runs again at the next start.",
-            "Less than the 30 s after which Kubernetes kills.",
-            "seconds, more than 0",
-        ),
-    ] = 25.0
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        BeforeValidator(_lower),
-        Meaning(
-            "Least severe log event that is written. `debug` tells of every job, `info` of every batch.",
-            "One line per batch can be read; one per job costs more than the job.",
-            "debug, info, warning or error, in any case",
-        ),
-    ] = "info"
-    log_format: Annotated[
-        Literal["auto", "json", "console"],
-        Meaning(
-            "`json` writes one object per line, `console` is for people; `auto` takes `console` on a terminal.",
-            "Right in a container and at a desk.",
-            "auto, json or console",
+            "How workers share partitions: `consumer` (KIP-848, brokers from 4.0 on), `classic` (cooperative-sticky), "
+            "or `auto`, which asks the broker.",
+            "The newer one moves fewer partitions and needs no worker to stop.",
+            "auto, consumer or classic",
         ),
     ] = "auto"
-    crash_at: Annotated[
-        Annotated[str, Field(pattern=r"^([a-z_.]+:[1-9][0-9]*)?$")],
+    kafka_session_timeout_s: Annotated[
+        Seconds,
         Meaning(
-            "Kill this process the n-th time it reaches a crash point: `point:n`. For tests.",
-            "Nothing is armed.",
-            "a crash point and a count, such as worker.begun:3",
-            hidden=True,
+            "After how long without a sign of life a worker's partitions go to others, under `classic`; under "
+            "`consumer` it is the group's setting on the broker.",
+            "Kafka's own; shorter moves work sooner after a crash, and may take it from a machine that was only slow.",
+            "seconds, more than 0",
         ),
+    ] = 45.0
+    kafka_max_poll_interval_s: Annotated[
+        Seconds,
+        Meaning(
+            "After how long without a poll the client gives its partitions up. A thread of its own polls all the time, "
+            "whatever the model does: only a process that stands still reaches it.",
+            "Kafka's own.",
+            "seconds, more than 0",
+        ),
+    ] = 300.0
+    kafka_drain_s: Annotated[
+        Seconds,
+        Meaning(
+            "When partitions move to another worker: how long this one finishes what runs before it lets them go. What "
+            "is unfinished then runs again there.",
+            "Long enough for most batches, short enough that the others do not wait.",
+            "seconds, more than 0",
+        ),
+    ] = 5.0
+    kafka_security: Annotated[
+        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"],
+        Meaning(
+            "How to talk to the brokers: with TLS (`ssl`), with a login (`sasl_plaintext`) or with both (`sasl_ssl`).",
+            "A broker on this machine, or in a network of its own, asks for neither.",
+            "plaintext, ssl, sasl_plaintext or sasl_ssl",
+        ),
+    ] = "plaintext"
+    kafka_sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+        Meaning(
+            "How to log in, with `kafka_security` sasl_ssl or sasl_plaintext.",
+            "The strongest that needs nothing beside the brokers.",
+            "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        ),
+    ] = "SCRAM-SHA-512"
+    kafka_username: Annotated[
+        str, Meaning("Name to log in with (PLAIN, SCRAM).", "There is no login unless you say so.", "a name")
+    ] = ""
+    kafka_password: Annotated[
+        SecretStr,
+        Meaning("Password to log in with (PLAIN, SCRAM).", "There is none.", "a password", secret=True),
+    ] = SecretStr("")
+    kafka_ca_file: Annotated[
+        str,
+        Meaning(
+            "PEM file with the authorities that sign the brokers' certificates; empty for those of the system.",
+            "Managed clusters have certificates that every system knows.",
+            "a file's path, relative to where the command is run",
+        ),
+    ] = ""
+    kafka_certificate_file: Annotated[
+        str,
+        Meaning(
+            "PEM file with this client's certificate, where brokers ask for one (mutual TLS).",
+            "Most do not.",
+            "a file's path, relative to where the command is run",
+        ),
+    ] = ""
+    kafka_key_file: Annotated[
+        str,
+        Meaning(
+            "PEM file with the key of `kafka_certificate_file`.",
+            "Most brokers ask for no certificate.",
+            "a file's path, relative to where the command is run",
+        ),
+    ] = ""
+    kafka_key_password: Annotated[
+        SecretStr,
+        Meaning("Password of `kafka_key_file`.", "Most keys have none.", "a password", secret=True),
+    ] = SecretStr("")
+    kafka_oauth_token_url: Annotated[
+        str,
+        Meaning(
+            "Where OAUTHBEARER gets its tokens (OIDC client credentials).",
+            "Only your provider knows.",
+            "an https:// URL",
+        ),
+    ] = ""
+    kafka_oauth_client_id: Annotated[
+        str, Meaning("Client id for `kafka_oauth_token_url`.", "Only your provider knows.", "a name")
+    ] = ""
+    kafka_oauth_client_secret: Annotated[
+        SecretStr,
+        Meaning("Secret of `kafka_oauth_client_id`.", "Only your provider knows.", "a secret", secret=True),
+    ] = SecretStr("")
+    kafka_oauth_scope: Annotated[
+        str, Meaning("Scope to ask for at `kafka_oauth_token_url`.", "Many providers need none.", "a scope, or none")
     ] = ""
 
     @property
-    def secret_bytes(self) -> tuple[bytes, ...]:
-        """The secrets as `IdMint` takes them."""
-        return tuple(secret.get_secret_value().encode() for secret in self.secrets)
+    def kafka_bootstrap(self) -> str:
+        """`host:port,host:port`, each with Kafka's usual port where none is given; "" without Kafka."""
+        if not self.on_kafka:
+            return ""
+        hosts = self.queue.removeprefix("kafka://").split(",")
+        return ",".join(host if ":" in host else f"{host}:9092" for host in hosts)
 
 
 def meaning_of(name: str) -> Meaning:

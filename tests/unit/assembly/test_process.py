@@ -113,7 +113,7 @@ def test_a_data_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> Non
 
 async def test_the_database_is_for_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
-    async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+    async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").glob("forebay.db*")}
     assert files.pop("forebay.db") == 0o600
     assert set(files.values()) <= {0o600}
@@ -131,7 +131,7 @@ def test_a_data_folder_that_is_a_file_is_named_with_the_setting_to_change(tmp_pa
 async def test_a_data_folder_that_is_a_file_is_no_queue_either(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(Misconfigured, match=REMEDY):
-        async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
             pass
 
 
@@ -149,7 +149,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_named_with_the_setting_to_ch
 async def test_a_database_that_is_a_folder_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
     (tmp_path / "data" / "forebay.db").mkdir(parents=True)
     with pytest.raises(Misconfigured, match=r"forebay\.db cannot be used: .*data_dir \(FOREBAY_DATA_DIR"):
-        async with open_backends(settings(tmp_path, secrets=("first" * 5,))):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
             pass
 
 

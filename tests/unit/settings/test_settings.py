@@ -212,9 +212,8 @@ def test_a_password_in_an_address_is_never_shown() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("queue", "kafka://broker:9092", "Kafka comes with a later version"),
-        ("store", "postgresql://db/forebay", "PostgreSQL comes with a later version"),
-        ("blobs", "s3://bucket", "S3 comes with a later version"),
+        ("store", "postgres://db/forebay", "write postgresql://"),
+        ("blobs", "https://minio/bucket", "name a bucket, as in s3://BUCKET, and the endpoint in AWS_ENDPOINT_URL"),
         ("queue", "sqlite:///tmp/x.db", "it takes no path: the files lie in data_dir"),
     ],
 )
@@ -250,6 +249,41 @@ def test_blobs_that_are_forgotten_before_their_queue_are_refused() -> None:
 
 def test_a_wrong_setting_is_not_blamed_for_a_contradiction_too() -> None:
     assert len(mistakes({"queue": "memory://", "store": "nonsense"})) == 1
+
+
+KAFKA = {"queue": "kafka://one:9092,two", "blobs": "s3://bucket"}
+
+
+def test_brokers_have_kafkas_usual_port_unless_they_name_one(tmp_path: Path) -> None:
+    assert load_settings(KAFKA, {}, tmp_path).kafka_bootstrap == "one:9092,two:9092"
+
+
+def test_a_folder_of_blobs_must_be_declared_shared_with_kafka(tmp_path: Path) -> None:
+    here = {**KAFKA, "blobs": "files:///blobs"}
+    assert "blobs_shared [FOREBAY_BLOBS_SHARED, --blobs-shared]" in mistake(here)
+    assert load_settings({**here, "blobs_shared": "true"}, {}, tmp_path).blobs == "files:///blobs"
+
+
+def test_a_login_that_lacks_something_is_told_of_all_that_is_missing() -> None:
+    told = mistakes({**KAFKA, "kafka_security": "sasl_ssl"})
+    assert [text.split(" ")[0] for text in told] == ["kafka_username", "kafka_password"]
+    oauth = mistakes({**KAFKA, "kafka_security": "sasl_ssl", "kafka_sasl_mechanism": "OAUTHBEARER"})
+    assert [text.split(" ")[0] for text in oauth] == [
+        "kafka_oauth_token_url",
+        "kafka_oauth_client_id",
+        "kafka_oauth_client_secret",
+    ]
+
+
+def test_a_login_that_would_not_be_used_is_refused() -> None:
+    assert "does not log in" in mistake({**KAFKA, "kafka_username": "ada"})
+
+
+def test_a_password_is_read_from_the_environment_and_never_shown(tmp_path: Path) -> None:
+    environ = {"FOREBAY_KAFKA_PASSWORD": "hush", "FOREBAY_KAFKA_USERNAME": "ada", "FOREBAY_KAFKA_SECURITY": "sasl_ssl"}
+    settings = load_settings(KAFKA, environ, tmp_path)
+    assert settings.kafka_password.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:

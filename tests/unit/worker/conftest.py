@@ -31,6 +31,7 @@ from forebay.worker.intake import Intake
 from forebay.worker.outcomes import WorkerPlan
 from forebay.worker.runner import Runner
 from forebay.worker.runners import RunnerPlan, Runners
+from forebay.worker.solitude import Solitude
 from forebay.worker.worker import Worker
 
 T = TypeVar("T")
@@ -306,6 +307,7 @@ class Bench:
         inline_limit_bytes: int = 1_000_000,
         stop_grace_s: float = LONG_S,
         close_grace_s: float = 2.0,
+        solitude: Solitude | None = None,
     ) -> AsyncIterator[Worker]:
         """A running worker, which is stopped at the end if it still runs."""
         plan = RunnerPlan(worker_id="w-1", decode_threads=1, load_timeout_s=LONG_S, close_grace_s=close_grace_s)
@@ -319,6 +321,7 @@ class Bench:
             blobs=self.blobs,
             runners=self.runners,
             metrics=self.metrics,
+            solitude=solitude,
             clock=self.clock,
             random=lambda: 0.5,
         )
