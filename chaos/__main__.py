@@ -18,8 +18,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chaos.report import Order, Part
+from chaos.stage import Stage
 
-STORMS = ("embedded",)
+STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "broker", "kills")
 """In the order in which all of them run: the quick ones first."""
 
 
@@ -27,17 +28,17 @@ def main() -> None:
     chosen = _arguments()
     seed = time.time_ns() % 1_000_000 if chosen.seed is None else chosen.seed
     bad: list[str] = []
-    for name in chosen.storms or STORMS:
-        folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
-        parts = list(_run(name, Order(folder=folder, seed=seed, short=chosen.short, planted=chosen.planted)))
-        if chosen.planted:
-            bad += [] if any(part.verdict.broken for part in parts) else [name]
-            shutil.rmtree(folder)
-        elif all(part.good for part in parts):
-            shutil.rmtree(folder)
-        else:
-            bad.append(name)
-            print(f"what it left is in {folder}")
+    with tempfile.TemporaryDirectory(prefix="forebay-stage-") as ground, Stage(Path(ground)) as stage:
+        for name in chosen.storms or STORMS:
+            folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
+            order = Order(folder=folder, stage=stage, seed=seed, short=chosen.short, planted=chosen.planted)
+            parts = list(_run(name, order))
+            held = any(part.verdict.broken for part in parts) if chosen.planted else all(part.good for part in parts)
+            if held:
+                shutil.rmtree(folder)
+            else:
+                bad.append(name)
+                print(f"what it left is in {folder}")
     if bad:
         words = "did not find the planted bug" if chosen.planted else "did not hold, or did too little"
         sys.exit(f"{', '.join(bad)}: {words}")

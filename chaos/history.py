@@ -7,12 +7,14 @@ after the request was sent). Taking the third for one of the others hides losses
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 SUCCEEDS = "succeeded"
 
@@ -107,6 +109,14 @@ class Records:
                 path = self._folder / f"{name}.jsonl"
             self._logs[name] = ClientLog(path)
         return self._logs[name]
+
+    def begin(self, kind: str, target: str, pid: int) -> int:
+        """A fault that lasts from now until `end` of what this returns."""
+        self.faults.append(Fault(kind, target, pid, time.time()))
+        return len(self.faults) - 1
+
+    def end(self, number: int) -> None:
+        self.faults[number] = replace(self.faults[number], ended_at=time.time())
 
     def history(self) -> History:
         """All of it so far."""

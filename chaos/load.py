@@ -20,6 +20,7 @@ PATIENCE_S = 60.0
 """How long a client waits for an answer: longer than a process is held."""
 
 AFTER_FAILURE_S = 0.05
+STUCK_S = 120.0
 TURN_S = 0.005
 POLL_S = 2
 AGAIN_SHARE = 0.25
@@ -51,7 +52,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Load:
-    """Runs until `stop()`, or until `enough` jobs were accepted. Every request goes to one of `urls` at random."""
+    """Runs until `stop()`. Every request goes to one of `urls` at random."""
 
     def __init__(self, records: Records, urls: Sequence[str], ledger: Path, rng: random.Random, plan: Plan) -> None:
         self._records = records
@@ -61,8 +62,8 @@ class Load:
         self._plan = plan
         self._unread: deque[str] = deque()
         self._stopping = asyncio.Event()
+        self._moved = asyncio.Event()
         self._sent = 0
-        self.enough: int | None = None
         self.accepted: dict[str, None] = {}
         self.unsure: dict[str, None] = {}
         self.final: dict[str, None] = {}
@@ -70,6 +71,13 @@ class Load:
     @property
     def waiting(self) -> int:
         return len(self.accepted) - len(self.final)
+
+    async def until(self, accepted: float) -> None:
+        """Waits until so many jobs were accepted. Raises TimeoutError when for a long time none was."""
+        while len(self.accepted) < accepted:
+            self._moved.clear()
+            async with asyncio.timeout(STUCK_S):
+                await self._moved.wait()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -88,12 +96,8 @@ class Load:
             self._stopping.set()
             await asyncio.wait(reading)
 
-    @property
-    def _over(self) -> bool:
-        return self._stopping.is_set() or (self.enough is not None and len(self.accepted) >= self.enough)
-
     async def _submit_all(self, http: aiohttp.ClientSession, log: ClientLog) -> None:
-        while not self._over:
+        while not self._stopping.is_set():
             if self.waiting >= self._plan.waiting_at_most:
                 await asyncio.sleep(TURN_S)
             elif not await self._submit(http, log):
@@ -112,6 +116,7 @@ class Load:
         if isinstance(ending, Accepted):
             self.accepted[ending.job_id] = None
             self._unread.append(ending.job_id)
+            self._moved.set()
         elif isinstance(ending, Unsure) and ending.job_id:
             self.unsure[ending.job_id] = None
         return isinstance(ending, Accepted)

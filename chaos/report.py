@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from chaos.rules import Least
+from chaos.stage import Stage
 from chaos.verdict import Verdict
 
 
@@ -15,6 +16,7 @@ class Order(Struct, frozen=True, kw_only=True):
     the storm must then find (chaos/planted)."""
 
     folder: Path
+    stage: Stage
     seed: int
     short: bool = False
     planted: str = ""

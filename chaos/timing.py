@@ -17,6 +17,9 @@ from chaos.ledger import Run
 OUTAGES = "broker"
 """Kinds of fault that begin so take the broker away from everybody."""
 
+HARMLESS = frozenset({"leave", "join"})
+"""Kinds that excuse nothing: who leaves in order has finished or handed over what it had."""
+
 
 class Reruns(Struct, frozen=True):
     count: int
@@ -31,7 +34,8 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Rer
     """
     by_worker: dict[int, list[Fault]] = {}
     for fault in faults:
-        by_worker.setdefault(fault.pid, []).append(fault)
+        if fault.kind not in HARMLESS:
+            by_worker.setdefault(fault.pid, []).append(fault)
 
     def hit(run: Run, until: float) -> bool:
         return any(
