@@ -42,6 +42,12 @@ class Nemesis:
         """The processes of these kinds."""
         return self._cluster.of(*kinds)
 
+    def add(self, kind: str) -> Role:
+        """One more process, which `join` starts."""
+        role = self._cluster.add(kind)
+        role.taken = True
+        return role
+
     # -- processes -------------------------------------------------------------------------------------------------
 
     async def kill(self, role: Role) -> None:
@@ -76,7 +82,7 @@ class Nemesis:
     async def join(self, role: Role) -> None:
         role.taken = True
         await self.start(role)
-        self._records.end(self._records.begin("join", role.name, role.pid))
+        self._records.end(self._records.begin("join", role.name, role.pid))  # it has no pid before
 
     async def start(self, role: Role) -> None:
         """Nothing to the history: for what was down already. Raises ServiceFailed."""

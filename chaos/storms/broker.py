@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 
@@ -36,12 +37,21 @@ def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
     async def bounce(load: Load, nemesis: Nemesis) -> None:
         for number in range(bounces):
             await load.until((number + 0.5) * jobs / bounces)
-            await nemesis.bounce(broker, hard=number % 2 == 1, away_s=rng.uniform(*AWAY_S))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(nemesis.bounce(broker, hard=number % 2 == 1, away_s=rng.uniform(*AWAY_S)))
+                if number % 3 == 2:
+                    tasks.create_task(_kill_an_api(nemesis))
         await load.until(jobs)
 
     least = Least(accepted=jobs, faults=bounces, busy_share=0.5, refused_outages=bounces)
     frame = Frame(title="one broker, clean and hard bounces", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
     return on_kafka(order, frame, bounce)
+
+
+async def _kill_an_api(nemesis: Nemesis) -> None:
+    """While the broker is away: whatever was accepted on the strength of its memory is gone then."""
+    await asyncio.sleep(AWAY_S[0])
+    await nemesis.kill(nemesis.of("api")[0])
 
 
 def _three_brokers(order: Order, bounces: int, jobs: int) -> Part:
