@@ -1,0 +1,404 @@
+"""Records in: one librdkafka consumer and the one thread that ever calls it.
+
+The thread polls at least every 100 ms whatever the model does, so no job is too long for `max.poll.interval.ms`.
+Records go into the `Hand`, from which the event loop takes them; the thread commits what the loop has said of them:
+each second, and at once where an attempt is to begin. It never dies: what fails is logged and tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import confluent_kafka
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from msgspec import Struct
+
+from forebay.adapters.kafka.attempts import known_attempts
+from forebay.adapters.kafka.hand import Commit, Entry, Hand, Place
+from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.tracker import Tracker
+from forebay.core.crash import reach
+from forebay.core.errors import InvalidRequest
+from forebay.core.message import Message
+
+log = structlog.get_logger(__name__)
+
+COMMIT_EVERY_S = 1.0
+COMMIT_AFTER = 500
+"""Completions: what a death repeats is bounded in time and in number."""
+
+POLL_S = 0.1
+QUICK_POLL_S = 0.05  # with something in hand
+TICK_S, TICK_MOST_S = 0.005, 0.05
+"""Between looks at the broker's messages while a `begin` may come, which is then served at once. Longer the longer
+nothing happens: then a model is at work, and a new message has time."""
+
+PRESSED_S = 1.0
+"""Back-pressure for so long is met with a pause. Not at once: a pause drops what was fetched, and the first record
+after it takes half a second to a second to come (measured; Sentry found the same, getsentry/snuba#4774)."""
+
+RETRY_S = 0.1
+LAST_COMMIT_S = 3.0
+"""How long a commit is tried when a partition goes, or at the end. Without it, what was done since the last one is done
+again by the next owner."""
+
+QUESTION_S = 5.0
+
+
+class ConsumerPlan(Struct, frozen=True, kw_only=True):
+    """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic".
+
+    `drain_s`: how long a partition that is to go waits for what has begun in it; the new owner waits with it.
+    `begin_wait_s`: how long `begin` tries.
+    `session_timeout_s`: of a classic member, how long it may be silent before its partitions go to others; under the
+    other protocol the brokers say (`group.consumer.session.timeout.ms`). 45 as in Kafka since 3.0 (KIP-735).
+    `max_poll_interval_s`: the thread may be held up for so long, by a broker that does not answer a commit.
+    """
+
+    group_protocol: str = "consumer"
+    drain_s: float = 5.0
+    begin_wait_s: float = 10.0
+    session_timeout_s: float = 45.0
+    max_poll_interval_s: float = 300.0
+
+    def config(self, link: KafkaLink, group: str, **more: Any) -> dict[str, Any]:
+        """librdkafka's settings for a member of `group`. Raises Misconfigured."""
+        config = {
+            "group.id": group,
+            "group.protocol": self.group_protocol,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "check.crcs": True,
+            "max.poll.interval.ms": int(self.max_poll_interval_s * 1000),
+            # New partitions are seen within so long; 300 s by default.
+            "topic.metadata.refresh.interval.ms": 30_000,
+            # Little is fetched ahead, as nobody else can take it: 64 MiB by default. A full queue is looked at again
+            # after 20 ms and not after a second, which would allow 200 messages per partition and second.
+            "queued.max.messages.kbytes": 8192,
+            "queued.min.messages": 200,
+            "fetch.queue.backoff.ms": 20,
+            "fetch.wait.max.ms": 100,
+        }
+        if self.group_protocol == "classic":
+            config["partition.assignment.strategy"] = "cooperative-sticky"
+            config["session.timeout.ms"] = int(self.session_timeout_s * 1000)
+            config["heartbeat.interval.ms"] = int(min(3.0, self.session_timeout_s / 5) * 1000)
+        return link.config(**config, **more)
+
+
+class Reader:
+    """A member of a group that reads `topics` into `hand`.
+
+    `read` makes a message of a record or raises InvalidRequest; `unreadable` is called in the thread with those for
+    which it did, which stay in hand until somebody lets go of them.
+    """
+
+    def __init__(
+        self,
+        link: KafkaLink,
+        plan: ConsumerPlan,
+        group: str,
+        topics: Sequence[str],
+        hand: Hand,
+        *,
+        read: Callable[[confluent_kafka.Message], Message],
+        unreadable: Callable[[list[Entry]], None],
+        consumer: Callable[[dict[str, Any]], confluent_kafka.Consumer] = confluent_kafka.Consumer,
+    ) -> None:
+        self._make = consumer
+        self._config = plan.config(link, group, error_cb=self._on_error)
+        self._plan = plan
+        self._group = group
+        self._topics = list(topics)
+        self._hand = hand
+        self._read = read
+        self._unreadable = unreadable
+        self._thread: threading.Thread | None = None
+        self._consumer: confluent_kafka.Consumer
+        # The thread's own from here on.
+        self._arrived: list[Entry] = []
+        self._committed_at = 0.0
+        self._commit_not_before = 0.0
+        self._commit_fails = False
+        self._tick_s = TICK_S
+        self._pressed_since: float | None = None
+        self._paused_at: int | None = None  # the load when everything was paused
+        self._paused: set[Place] = set()
+        self._failed: KafkaError | None = None
+        self._away = False
+
+    def start(self) -> None:
+        """Join the group. Harmless when it was started before. Raises KafkaException for settings that do not work."""
+        if self._thread is None:
+            self._consumer = self._open()
+            self._thread = threading.Thread(target=self._run, name=f"kafka-reader {self._group}", daemon=True)
+            self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end, after `Hand.close`; whether it did."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
+
+    def _open(self) -> confluent_kafka.Consumer:
+        consumer = self._make(self._config)
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        return consumer
+
+    # ------------------------------------------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._hand.closing:
+            try:
+                self._turn()
+                if self._failed is not None:
+                    self._rebuild(self._failed)
+            except Exception:
+                log.exception("queue.reader_failed", group=self._group)
+                time.sleep(COMMIT_EVERY_S)
+        try:
+            self._commit_within(LAST_COMMIT_S)
+            self._consumer.close()
+        except Exception:
+            log.exception("queue.reader_failed", group=self._group)
+
+    def _turn(self) -> None:
+        hand, now = self._hand, time.monotonic()
+        if hand.requested or hand.ended_since_commit >= COMMIT_AFTER or now >= self._committed_at + COMMIT_EVERY_S:
+            self._commit(now)
+        self._regulate(now)
+        room = 0 if self._paused_at is not None else hand.wanted
+        if room <= 0:
+            hand.wait(POLL_S)
+            self._poll(0)
+        elif hand.expects_a_begin:
+            if self._fill(room):
+                self._tick_s = TICK_S
+            else:
+                hand.wait(self._tick_s)
+                self._tick_s = min(self._tick_s * 1.5, TICK_MOST_S)
+        elif self._poll(QUICK_POLL_S if hand.load else POLL_S):
+            self._tick_s = TICK_S
+            self._fill(room - 1)
+        self._feed()
+
+    def _fill(self, room: int) -> int:
+        """What was fetched already, at most `room`; how many came. One by one, and not by `consume(n)`: that would mix
+        records from before and after a rebalance of the same partition."""
+        for count in range(room):
+            if not self._poll(0):
+                return count
+        return room
+
+    def _poll(self, timeout_s: float) -> bool:
+        record = self._consumer.poll(timeout_s)
+        if record is None:
+            return False
+        if (error := record.error()) is not None:
+            self._on_error(error, record)
+            return False
+        self._arrived.append(self._entry(record))
+        return True
+
+    def _entry(self, record: confluent_kafka.Message) -> Entry:
+        topic, partition, offset = record.topic(), record.partition(), record.offset()
+        assert topic is not None
+        assert partition is not None
+        assert offset is not None
+        place = (topic, partition)
+        try:
+            message = self._read(record)
+        except InvalidRequest as refusal:
+            return Entry(place=place, offset=offset, record=record, message=None, refusal=refusal)
+        return Entry(place=place, offset=offset, record=record, message=message, known=known_attempts(message.headers))
+
+    def _feed(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        unreadable = self._hand.unstash()
+        if arrived:
+            self._away = False
+            unreadable += self._hand.feed(arrived)
+        if unreadable:
+            self._unreadable(unreadable)
+
+    # ---------------------------------------------------------------------------------------------------- flow control
+
+    def _regulate(self, now: float) -> None:
+        """Pause what has no room: everything after a while of back-pressure, a partition whose metadata is full."""
+        hand = self._hand
+        if self._paused_at is not None:
+            if hand.hungry or 2 * hand.load <= self._paused_at:
+                self._paused_at = self._pressed_since = None
+        elif hand.wanted > 0:
+            self._pressed_since = None
+        elif self._pressed_since is None:
+            self._pressed_since = now
+        elif now >= self._pressed_since + PRESSED_S and hand.load:
+            self._paused_at = hand.load
+        wanted = set(hand.places) if self._paused_at is not None else hand.stashing()
+        if wanted != self._paused:
+            if new := wanted - self._paused:
+                self._consumer.pause(_partitions(new))
+            if over := self._paused - wanted:
+                self._consumer.resume(_partitions(over))
+            self._paused = wanted
+
+    # --------------------------------------------------------------------------------------------------------- commits
+
+    def _commit(self, now: float) -> bool:
+        """Commit what changed; whether nothing is left to be committed."""
+        if now < self._commit_not_before:
+            return False
+        self._committed_at = now
+        commit = self._hand.prepare()
+        if commit is None:
+            return True
+        reach("kafka.before_begin_commit" if commit.requests else "kafka.before_commit")
+        error = self._send(commit)
+        reach("kafka.after_commit")
+        now = time.monotonic()
+        self._hand.settle(commit, error, now)
+        if error is None:
+            self._commit_fails = False
+            return True
+        if not self._commit_fails:
+            log.warning("queue.commit_failed", group=self._group, reason=error)
+        self._commit_fails = True
+        self._commit_not_before = now + RETRY_S
+        return False
+
+    def _send(self, commit: Commit) -> str | None:
+        """None, or why the brokers did not take it."""
+        offsets = [
+            TopicPartition(topic, partition, watermark, metadata)
+            for (topic, partition), watermark, metadata in commit.offsets
+        ]
+        try:
+            answered = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as exc:
+            self._note(exc.args[0])
+            return str(exc.args[0].name())
+        for partition in answered or ():
+            if partition.error is not None:
+                return str(partition.error.name())
+        return None
+
+    def _commit_within(self, timeout_s: float) -> None:
+        """Several times if need be: while a rebalance goes on, brokers refuse commits of a moment ago."""
+        deadline = time.monotonic() + timeout_s
+        self._commit_not_before = 0.0
+        while not self._commit(time.monotonic()):
+            if time.monotonic() + RETRY_S > deadline:
+                log.warning("queue.left_uncommitted", group=self._group)
+                return
+            time.sleep(RETRY_S)
+
+    # ------------------------------------------------------------------------------------- rebalances, inside of a poll
+
+    def _on_assign(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        known = self._committed(consumer, partitions)
+        starts = []
+        for partition in known:
+            place = (partition.topic, partition.partition)
+            begun = partition.offset >= 0
+            self._hand.assigned(place, Tracker.load(partition.offset, partition.metadata) if begun else None)
+            starts.append(TopicPartition(*place, partition.offset if begun else OFFSET_BEGINNING))
+        consumer.incremental_assign(starts)
+        self._away = False
+        if starts:
+            log.info("queue.assigned", group=self._group, partitions=_names(starts))
+
+    def _committed(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """What the last owners committed. Without it nothing may be read, so this goes on until there is an answer:
+        nothing of ours depends on the thread meanwhile but commits, which need the same brokers."""
+        while partitions and not self._hand.closing:
+            try:
+                known = consumer.committed(partitions, timeout=QUESTION_S)
+                errors = [partition.error for partition in known if partition.error is not None]
+                if not errors:
+                    return known
+                reason = errors[0].name()
+            except KafkaException as exc:
+                reason = exc.args[0].name()
+            log.warning("queue.committed_unknown", group=self._group, reason=reason)
+            time.sleep(RETRY_S)
+        return []
+
+    def _on_revoke(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """What has not begun is another's at once; what has may end first, within `drain_s`."""
+        places = _places(partitions)
+        self._hand.leaving(places)
+        deadline = time.monotonic() + self._plan.drain_s
+        while self._hand.busy_in(places) and not self._hand.closing:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                break
+            self._hand.wait(min(remaining_s, RETRY_S))
+            if self._hand.requested:  # of partitions that stay
+                self._commit(time.monotonic())
+        # What still runs keeps its mark. Its outcome will be published all the same; but if it kills this process, the
+        # new owner must know that an attempt had begun.
+        self._commit_within(LAST_COMMIT_S)
+        self._forget(places)
+        if places:
+            log.info("queue.revoked", group=self._group, partitions=_names(partitions))
+
+    def _on_lost(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """They are another's already: a commit would only be refused."""
+        self._forget(_places(partitions))
+        log.warning("queue.lost", group=self._group, partitions=_names(partitions))
+
+    def _forget(self, places: set[Place]) -> None:
+        self._arrived = [entry for entry in self._arrived if entry.place not in places]
+        self._hand.gone(places)
+        self._paused -= places
+
+    # ---------------------------------------------------------------------------------------------------------- errors
+
+    def _on_error(self, error: KafkaError, record: confluent_kafka.Message | None = None) -> None:
+        self._note(error)
+        code = error.code()
+        if code == KafkaError._ALL_BROKERS_DOWN:
+            if not self._away:
+                log.warning("kafka.away", group=self._group)
+            self._away = True
+        elif record is not None:
+            log.error(
+                "queue.read_failed",
+                group=self._group,
+                topic=record.topic(),
+                partition=record.partition(),
+                offset=record.offset(),
+                code=error.name(),
+                reason=error.str(),
+            )
+
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failed = error
+
+    def _rebuild(self, error: KafkaError) -> None:
+        """After a fatal error a consumer takes part in nothing any more. What was in hand is another's."""
+        log.error("queue.consumer_failed", group=self._group, code=error.name(), reason=error.str())
+        self._forget(set(self._hand.places))
+        failed, self._consumer = self._consumer, self._open()
+        self._failed = None
+        failed.close()
+
+
+def _partitions(places: set[Place]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition) for topic, partition in places]
+
+
+def _places(partitions: list[TopicPartition]) -> set[Place]:
+    return {(partition.topic, partition.partition) for partition in partitions}
+
+
+def _names(partitions: list[TopicPartition]) -> list[str]:
+    return sorted(f"{partition.topic}:{partition.partition}" for partition in partitions)
