@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec  # admin hands it on without exporting it
 
 from forebay.adapters.kafka.link import KafkaLink
@@ -33,7 +32,7 @@ class Offsets:
 
     def __init__(self, link: KafkaLink) -> None:
         self._names = link.names
-        self._admin = AdminClient(link.config())
+        self._admin = link.admin()
 
     def topics(self) -> list[str]:
         """The topics of the log that there are: events and requests."""
