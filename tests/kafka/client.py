@@ -13,10 +13,17 @@ WITHIN_S = 30.0
 POLL_S = 0.5
 
 
-def create_topic(bootstrap: str, *, copies: int = 1, settings: Mapping[str, str] | None = None) -> str:
-    """A new topic of one partition; its name. Returns when the broker has confirmed it."""
-    name = f"test.{uuid.uuid4().hex}"
-    topic = NewTopic(name, num_partitions=1, replication_factor=copies, config=dict(settings or {}))
+def create_topic(
+    bootstrap: str,
+    *,
+    name: str = "",
+    partitions: int = 1,
+    copies: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> str:
+    """A new topic; its name. Returns when the broker has confirmed it."""
+    name = name or f"test.{uuid.uuid4().hex}"
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=dict(settings or {}))
     client = admin(bootstrap)  # kept until the answer is there: its end is the end of its requests
     for created in client.create_topics([topic], operation_timeout=WITHIN_S).values():
         created.result(WITHIN_S)

@@ -29,6 +29,9 @@ COMMON: Mapping[str, Any] = {
     # Without it a broker whose host went away is missed only when something is sent.
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
+    # With KIP-899's "rebootstrap" librdkafka 2.16 forgets its back-off each time the last broker goes away: 30 attempts
+    # and log lines a second. Host names are resolved anew in any case.
+    "metadata.recovery.strategy": "none",
 }
 
 

@@ -20,10 +20,11 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from forebay.adapters.kafka.delivery import TOO_LARGE, Delivery, refusal
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.records import Record
 from forebay.core.crash import reach
-from forebay.core.errors import ForebayError, OutcomeUnknown, PayloadTooLarge, Unavailable
+from forebay.core.errors import ForebayError, PayloadTooLarge, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -33,25 +34,12 @@ POLL_S = 0.1
 PROBE_S = 0.5
 """How long a question may take whose answer says that brokers can be reached; asked again at once while they cannot."""
 
+PURGED_WITHIN_S = 1.0
+"""How long reports of what was thrown away may take."""
+
 WARM_UP_S = 0.55
 """librdkafka asks for its producer id at once or, if it had no connection yet, half a second later, and tells nobody
 when it has it (rd_kafka_idemp_pid_fsm): the first record of a producer that is younger may take that long."""
-
-TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
-REFUSED = frozenset(
-    {
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.TOPIC_EXCEPTION,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.INVALID_RECORD,
-        KafkaError.POLICY_VIOLATION,
-        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
-    }
-)
-"""A broker has said no: nothing was written. Any other error may mean a record that is written, or will be."""
 
 
 class Reach(Enum):
@@ -97,14 +85,15 @@ class Publisher:
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.kbytes": max(queue_bytes // 1024, 1),
                 # How long it hopes for a topic that a broker says it does not have: 30 s by default.
-                "topic.metadata.propagation.max.ms": 2000,
+                "topic.metadata.propagation.max.ms": 1000,
                 "error_cb": self._on_error,
             }
         )
         self._producer: Producer | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reports: list[tuple[_Publish, KafkaError | None]] = []  # the thread's own
+        self._reports: list[tuple[Delivery, KafkaError | None]] = []  # the thread's own
+        self._open: set[Delivery] = set()  # the loop's own
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
         self._reach = Reach.DOUBTED
         self._fatal = False
@@ -147,17 +136,19 @@ class Publisher:
         if self._reach is Reach.AWAY:
             raise Unavailable("no Kafka broker can be reached")
         reach("kafka.before_produce")
-        publish = _Publish(self._loop, records)
-        timer = self._loop.call_later(wait_s, publish.expire)
+        delivery = Delivery(self._loop, records)
+        self._open.add(delivery)
+        timer = self._loop.call_later(wait_s, delivery.expire)
         try:
-            await self._hand_over(publish, self._loop.time() + wait_s)
-            await publish.done
-        except OutcomeUnknown:
-            self._doubt()
+            await self._hand_over(delivery, self._loop.time() + wait_s)
+            await delivery.done
+        except Unavailable:
+            self._doubt()  # asking also tells librdkafka of topics that are new
             raise
         finally:
             timer.cancel()
-            publish.done.cancel()  # if we were cancelled, nobody asks for its outcome
+            self._open.discard(delivery)
+            delivery.done.cancel()  # if we were cancelled, nobody asks for its outcome
         reach("kafka.after_delivery")
 
     async def close(self, timeout_s: float = 10.0) -> None:
@@ -167,20 +158,22 @@ class Publisher:
             self._closing.set()
             await asyncio.to_thread(self._thread.join)
             self._thread = None
-            await asyncio.sleep(0)  # the thread's last reports
+            await asyncio.sleep(0)  # for the thread's last reports
+            for delivery in self._open:
+                delivery.expire()
 
-    async def _hand_over(self, publish: _Publish, deadline: float) -> None:
+    async def _hand_over(self, delivery: Delivery, deadline: float) -> None:
         """Hand all its records to librdkafka, waiting for room if there was some for the first."""
-        for index, record in enumerate(publish.records):
-            while (refusal := self._produce(record, publish)) is not None:
-                if index == 0 or not isinstance(refusal, _NoRoom):
-                    publish.cut_short(index, refusal)
+        for index, record in enumerate(delivery.records):
+            while (refused := self._produce(record, delivery)) is not None:
+                if index == 0 or not isinstance(refused, _NoRoom):
+                    delivery.cut_short(index, refused)
                     return
                 await self._settled(deadline)
-                if publish.done.done():
+                if delivery.done.done():
                     return
 
-    def _produce(self, record: Record, publish: _Publish) -> ForebayError | None:
+    def _produce(self, record: Record, delivery: Delivery) -> ForebayError | None:
         producer, self._topic = self._producer, record.topic
         assert producer is not None
         try:
@@ -189,7 +182,7 @@ class Publisher:
                 record.value,
                 record.key,
                 record.partition,
-                on_delivery=lambda error, delivered: self._reported(publish, error),
+                on_delivery=lambda error, _: self._reported(delivery, error),
                 headers=list(record.headers),
             )
         except BufferError:
@@ -202,7 +195,7 @@ class Publisher:
         """Why `produce` took nothing."""
         if error.code() in TOO_LARGE:
             return self._too_large(record)
-        return Unavailable(f"Kafka does not take a record for {record.topic}: {error.str()}")
+        return Unavailable(f"{record.topic}: {refusal(error)}")
 
     def _too_large(self, record: Record) -> PayloadTooLarge:
         return PayloadTooLarge(
@@ -218,9 +211,9 @@ class Publisher:
             async with asyncio.timeout_at(deadline):
                 await waiter
 
-    def _settle(self, reports: Sequence[tuple[_Publish, KafkaError | None]]) -> None:
-        for publish, error in reports:
-            publish.reported(error, self.max_record_bytes)
+    def _settle(self, reports: Sequence[tuple[Delivery, KafkaError | None]]) -> None:
+        for delivery, error in reports:
+            delivery.reported(error, self.max_record_bytes)
         waiters, self._room = self._room, []
         for waiter in waiters:
             if not waiter.done():
@@ -234,7 +227,11 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._turn()
+            try:
+                self._turn()
+            except Exception:  # the edge of the thread: without it nothing would be reported any more
+                log.exception("kafka.publisher_failed")
+                self._closing.wait(PROBE_S)
         assert self._producer is not None
         self._producer.flush(self._flush_s)
         self._discard(self._producer)
@@ -249,8 +246,8 @@ class Publisher:
         if self._reach is not Reach.UP:
             self._probe(self._producer)
 
-    def _reported(self, publish: _Publish, error: KafkaError | None) -> None:
-        self._reports.append((publish, error))
+    def _reported(self, delivery: Delivery, error: KafkaError | None) -> None:
+        self._reports.append((delivery, error))
 
     def _hand_back(self, *, always: bool = False) -> None:
         if self._reports or always:
@@ -288,8 +285,8 @@ class Publisher:
 
     def _rebuild(self) -> None:
         """After a fatal error a producer takes nothing more. What it held is unknown."""
-        failed, self._fatal = self._producer, False
-        self._producer = self._make(self._config)
+        failed, self._producer = self._producer, self._make(self._config)
+        self._fatal = False
         assert failed is not None
         self._discard(failed)
         self._hand_back()
@@ -297,66 +294,8 @@ class Publisher:
 
     def _discard(self, producer: Producer) -> None:
         producer.purge()
-        producer.poll(0)
+        producer.flush(PURGED_WITHIN_S)
 
 
 class _NoRoom(Unavailable):
     """librdkafka's queue is full."""
-
-
-class _Publish:
-    """One call of `publish`: how many reports are missing, and what those that came have said."""
-
-    __slots__ = ("done", "error", "missing", "records", "unknown", "written")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, records: Sequence[Record]) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
-        self.records = records
-        self.missing = len(records)
-        self.written = 0
-        self.unknown = ""
-        self.error: ForebayError | None = None
-
-    def reported(self, error: KafkaError | None, limit_bytes: int) -> None:
-        if error is None:
-            self.written += 1
-        elif error.code() in TOO_LARGE:
-            self.error = PayloadTooLarge("Kafka's topic does not take so large a record", limit_bytes=limit_bytes)
-        elif error.code() in REFUSED:
-            log.error("kafka.record_refused", topic=self.records[0].topic, code=error.name(), reason=error.str())
-            self.error = self.error or Unavailable(f"Kafka refuses records: {error.str()} ({error.name()})")
-        else:
-            self.unknown = f"{error.str()} ({error.name()})"
-        self.missing -= 1
-        if self.missing <= 0:
-            self._conclude()
-
-    def cut_short(self, handed_over: int, error: ForebayError) -> None:
-        """Only so many were handed over; `error` is of the next, and no other follows."""
-        self.error = error
-        self.missing -= len(self.records) - handed_over
-        if self.missing <= 0:
-            self._conclude()
-
-    def expire(self) -> None:
-        self._end(self._unknown("Kafka has not confirmed it in time"))
-
-    def _conclude(self) -> None:
-        if self.unknown:
-            self._end(self._unknown(self.unknown))
-        elif isinstance(self.error, Unavailable) and self.written:
-            self._end(self._unknown(f"{self.written} of {len(self.records)} were written: {self.error.message}"))
-        else:
-            self._end(self.error)
-
-    def _unknown(self, reason: str) -> OutcomeUnknown:
-        key = (self.records[0].key or b"").decode(errors="replace")
-        return OutcomeUnknown(reason, job_id=key.rpartition("/")[2])
-
-    def _end(self, error: ForebayError | None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
