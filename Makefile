@@ -3,12 +3,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka test check bench chaos chaos-short docs lock
+.PHONY: help setup demo up kafka postgres test check bench chaos chaos-short docs lock
 
 PYTHON ?=
 ARGS ?=
 KAFKA_PORT ?=
-export PYTHON KAFKA_PORT
+POSTGRES_PORT ?=
+export PYTHON KAFKA_PORT POSTGRES_PORT
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -29,6 +30,9 @@ up: $(INSTALLED)  ## start the service and leave it running until Ctrl-C
 
 kafka: $(INSTALLED)  ## start a real Kafka on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=... for another port)
 	@exec $(BIN)/python -m dev.kafka
+
+postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-C (POSTGRES_PORT=... for another port)
+	@exec $(BIN)/python -m dev.postgres
 
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests $(ARGS)
