@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka test check bench chaos docs lock
+.PHONY: help setup demo up kafka test check bench chaos chaos-short docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml requirements/dev.txt requirements/uv.txt dev/setup.sh
 	@dev/setup.sh
@@ -42,8 +42,11 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 bench: $(INSTALLED)  ## run the benchmarks and print ratios
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(INSTALLED)  ## 200 rounds of kill -9 under load, then judge every accepted job (ARGS="--rounds 20 --seed 7")
-	@$(BIN)/python -m chaos.kill_storm $(ARGS)
+chaos: $(INSTALLED)  ## every storm: kills, bounces, rebalances under load; every accepted job is judged (ARGS="kills --seed 7")
+	@$(BIN)/python -m chaos $(ARGS)
+
+chaos-short: $(INSTALLED)  ## the same, as short as still proves something
+	@$(BIN)/python -m chaos --short $(ARGS)
 
 docs: $(INSTALLED)  ## write the pages that come from the code: docs/settings.md, docs/metrics.md
 	@$(BIN)/python dev/docs.py

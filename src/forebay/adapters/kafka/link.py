@@ -180,5 +180,6 @@ class _Log:
     def log(self, level: int, text: str, *arguments: object) -> None:
         # "%s [%s] %s": facility, client, message. That a broker is away is told by the adapter's own events.
         line = text % arguments if arguments else text
-        level = min(level, logging.WARNING)
+        # librdkafka tells each time that a connection fails, several times a second and client while a broker is away.
+        level = logging.DEBUG if "FAIL [" in line or "Connect to" in line else min(level, logging.WARNING)
         log.log(level, "kafka.client_log", client=self._client_id, line=line)
