@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ import pytest
 from tests.unit.adapters.kafka.golden import AT_MS, GOLDEN, delivered, read, to_file
 from tests.unit.core.test_wire import RELEASED
 
+from forebay.adapters.kafka.attempts import attempt_headers, delay_headers, due, known_attempts, without_ours
+from forebay.adapters.kafka.dead_letters import DeadLetters
+from forebay.adapters.kafka.hand import Entry
 from forebay.adapters.kafka.names import Names
+from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, from_record, to_record
-from forebay.core.event import JobRequest
+from forebay.adapters.kafka.tracker import Mark
+from forebay.core.errors import InvalidRequest
+from forebay.core.event import JobError, JobRequest
 from forebay.core.foreign import ForeignRecord, foreign_job_id
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
@@ -49,6 +56,15 @@ FOREIGN: dict[str, JobRequest] = {
 """What those records of other producers mean, read from partition 3, offset 42, logged at AT_MS."""
 
 
+CHANNEL = Channel("sentiment", "normal")
+RETRIES: dict[str, Callable[[], Record]] = {"retry-waiting.v1": lambda: delayed(), "retry-due.v1": lambda: due_again()}
+DEAD_LETTERS = {
+    "dlq-failed.v1": ("request-least.v1", JobError(code="model_failed", message="no face found"), 3),
+    "dlq-malformed.v1": ("foreign-malformed.v1", JobError(code="malformed_record", message="a header is wrong: …"), 0),
+}
+"""By name of the dead letter: that of the record that was refused, why, and after how many attempts."""
+
+
 def written(name: str) -> Record:
     """The record that this version writes for the fact of that name."""
     fact = RELEASED[name]
@@ -57,8 +73,40 @@ def written(name: str) -> Record:
     return to_record(NAMES.events_topic, encode_event(fact))
 
 
+def delayed() -> Record:
+    """A job after its second attempt, the first of which died, that waits for half a minute."""
+    message = without_ours(from_record(delivered(read("request-least.v1")), NAMES))
+    return to_record(NAMES.retry_topic(30.0), message, more=delay_headers(Mark(2, 1), CHANNEL, AT_MS / 1000 + 30))
+
+
+def due_again() -> Record:
+    message = without_ours(from_record(delivered(read("retry-waiting.v1")), NAMES))
+    return to_record(NAMES.requests_topic(CHANNEL), message, more=attempt_headers(Mark(2, 1)))
+
+
+async def dead_letter(record: Record, error: JobError, attempt: int) -> Record:
+    """What is written to the dead letters for a record at offset 42 of partition 3."""
+    publisher = Recorder()
+    letters = DeadLetters(publisher, NAMES.dlq_topic, NAMES.worker_group(CHANNEL), publish_wait_s=1.0)
+    entry = Entry(place=(record.topic, 3), offset=42, record=delivered(record), message=None)
+    await letters.write(entry, error, attempt)
+    (written,) = publisher.records
+    return written
+
+
+class Recorder(Publisher):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    async def publish(self, records: Sequence[Record], *, wait_s: float) -> None:
+        self.records += records
+
+
 def test_there_is_a_record_for_every_released_fact() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {*RELEASED, *FOREIGN}
+    known = {*RELEASED, *FOREIGN, "foreign-malformed.v1", *RETRIES, *DEAD_LETTERS}
+    assert {path.name for path in GOLDEN.iterdir()} == known
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -74,6 +122,35 @@ def test_what_a_released_version_wrote_is_read_as_it_was_meant(name: str) -> Non
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_record_of_another_producer_is_the_same_job_in_every_release(name: str) -> None:
     assert decode_request(from_record(delivered(read(name)), NAMES)) == FOREIGN[name]
+
+
+@pytest.mark.parametrize("name", RETRIES)
+def test_a_retry_is_still_written_as_the_same_record(name: str) -> None:
+    assert to_file(RETRIES[name]()) == (GOLDEN / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", RETRIES)
+def test_a_retry_is_still_the_same_job_with_its_attempts(name: str) -> None:
+    message = from_record(delivered(read(name)), NAMES)
+    assert known_attempts(message.headers) == Mark(2, 1)
+    assert decode_request(without_ours(message)) == RELEASED["request-least.v1"]
+
+
+def test_a_retry_says_where_it_goes_and_when() -> None:
+    headers = from_record(delivered(read("retry-waiting.v1")), NAMES).headers
+    assert due(headers) == (CHANNEL, AT_MS / 1000 + 30)
+
+
+@pytest.mark.parametrize("name", DEAD_LETTERS)
+async def test_a_dead_letter_is_still_written_as_the_same_record(name: str) -> None:
+    refused, error, attempt = DEAD_LETTERS[name]
+    assert to_file(await dead_letter(read(refused), error, attempt)) == (GOLDEN / name).read_bytes()
+
+
+def test_a_malformed_record_is_refused_with_the_code_of_its_dead_letter() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        from_record(delivered(read("foreign-malformed.v1")), NAMES)
+    assert refusal.value.code == dict(read("dlq-malformed.v1").headers)["forebay-error-code"].decode()
 
 
 def test_the_page_names_every_header_that_a_record_carries() -> None:
