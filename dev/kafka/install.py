@@ -1,4 +1,4 @@
-"""Brings Kafka and everything it needs at run time into `.kafka/`, once per version; finds Java."""
+"""Brings Kafka, or another Java server, with all it needs at run time into `.kafka/`, once per version; finds Java."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INSTALL_MAVEN = "apt-get install maven (Debian, Ubuntu), brew install maven (mac
 
 
 class KafkaUnavailable(Exception):
-    """This machine cannot run Kafka; the message says what is missing and what to do."""
+    """This machine cannot run Kafka (or the other server); the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Distribution:
 
     pom: Path
     logging_option: str
+    name: str = "Kafka"
 
     @property
     def version(self) -> str:
@@ -46,7 +47,7 @@ class Distribution:
     def folder(self) -> Path:
         """Where its jars are, or would be: a changed pom has another folder."""
         pom = self.pom.read_bytes()
-        return INSTALLED / f"kafka-{self.version}-{hashlib.sha256(pom).hexdigest()[:8]}"
+        return INSTALLED / f"{self.name.lower()}-{self.version}-{hashlib.sha256(pom).hexdigest()[:8]}"
 
 
 KAFKA = Distribution(HERE / "pom.xml", f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}")
@@ -60,7 +61,7 @@ def install(distribution: Distribution) -> Path:
 
     Raises KafkaUnavailable.
     """
-    find_java()
+    find_java(distribution.name)
     if distribution.folder.exists():
         return distribution.folder
     INSTALLED.mkdir(exist_ok=True)
@@ -71,26 +72,28 @@ def install(distribution: Distribution) -> Path:
     return distribution.folder
 
 
-def find_java() -> str:
+def find_java(needed_by: str = KAFKA.name) -> str:
     """The command of a Java that is new enough: JAVA_HOME's, or else the PATH's. Raises KafkaUnavailable."""
     home = os.environ.get("JAVA_HOME")
     command = str(Path(home) / "bin" / "java") if home else "java"
     try:
         answer = subprocess.run([command, "-version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise KafkaUnavailable(f"Kafka needs Java {JAVA_AT_LEAST} or newer, found none: {INSTALL_JAVA}") from error
+        raise KafkaUnavailable(
+            f"{needed_by} needs Java {JAVA_AT_LEAST} or newer, found none: {INSTALL_JAVA}"
+        ) from error
     # `openjdk version "17.0.15" 2025-04-15`; Java 8 says "1.8.0_402".
     version = re.search(r'version "(\d+)', answer.stderr)
     if version is None or int(version[1]) < JAVA_AT_LEAST:
         found = answer.stderr.partition("\n")[0]
-        raise KafkaUnavailable(f"Kafka needs Java {JAVA_AT_LEAST} or newer, {command} is {found}: {INSTALL_JAVA}")
+        raise KafkaUnavailable(f"{needed_by} needs Java {JAVA_AT_LEAST} or newer, {command} is {found}: {INSTALL_JAVA}")
     return command
 
 
 def _resolve(distribution: Distribution) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaUnavailable(f"Kafka is brought by Maven, and there is no mvn: {INSTALL_MAVEN}")
+        raise KafkaUnavailable(f"{distribution.name} is brought by Maven, and there is no mvn: {INSTALL_MAVEN}")
     unfinished = distribution.folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     command = [maven, "--quiet", "--batch-mode", "--strict-checksums", "-Dstyle.color=never"]
@@ -99,7 +102,9 @@ def _resolve(distribution: Distribution) -> None:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=RESOLVE_AT_MOST_S)
     except subprocess.CalledProcessError as error:
         said = (error.stdout + error.stderr)[-TAIL:]
-        raise KafkaUnavailable(f"Maven could not bring Kafka {distribution.version}; is it online?\n{said}") from error
+        raise KafkaUnavailable(
+            f"Maven could not bring {distribution.name} {distribution.version}; is it online?\n{said}"
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise KafkaUnavailable(f"Maven took more than {RESOLVE_AT_MOST_S} s to bring Kafka") from error
+        raise KafkaUnavailable(f"Maven took more than {RESOLVE_AT_MOST_S} s to bring {distribution.name}") from error
     unfinished.rename(distribution.folder)

@@ -25,7 +25,7 @@ def archive_in(jars: Path) -> Path:
 
 
 class BrokerFailed(Exception):
-    """A process of Kafka did not become ready, or ended; the message holds the end of its log."""
+    """A server did not become ready, or ended; the message holds the end of its log."""
 
 
 class JavaProcess(abc.ABC):
@@ -160,7 +160,14 @@ class JavaProcess(abc.ABC):
         options += ["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]
         if archive_in(jars).exists():
             options.append(f"-XX:SharedArchiveFile={archive_in(jars)}")
-        return [find_java(), *options, self._distribution.logging_option, "-cp", f"{jars}/*", *arguments]
+        return [
+            find_java(self._distribution.name),
+            *options,
+            self._distribution.logging_option,
+            "-cp",
+            f"{jars}/*",
+            *arguments,
+        ]
 
     def _close_pipes(self) -> None:
         if self._leash is not None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,83 @@ from typing import Any
 import httpx2
 import pytest
 
+from dev.kafka.broker import Broker
 from forebay.testing.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_MODELS = ROOT / "tests" / "models"
 
 Start = Callable[..., RunningService]
+
+
+class Roles:
+    """A service of several processes on a real Kafka: each role in a process and a data folder of its own, states in
+    PostgreSQL. Topics are named after `prefix`, which no other test uses."""
+
+    def __init__(self, folder: Path, bootstrap: str, store: str, models: Sequence[str], **settings: str) -> None:
+        self._folder = folder
+        self._processes: list[RunningService] = []
+        self.bootstrap = bootstrap
+        self.prefix = f"s{uuid.uuid4().hex[:12]}"
+        self.settings = {
+            "queue": f"kafka://{bootstrap}",
+            "store": store,
+            "blobs": f"files://{folder / 'blobs'}",
+            "blobs_shared": "true",
+            "secrets": "a secret that all roles share",
+            "kafka_prefix": self.prefix,
+            "kafka_partitions": "3",
+            "kafka_session_timeout_s": "6",
+            "models": ",".join(models),
+            "trusted_models": ",".join(models),
+            **settings,
+        }
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`forebay ARGUMENTS` with these settings."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+        environ |= {f"FOREBAY_{name.upper()}": value for name, value in self.settings.items()}
+        environ |= {"FOREBAY_MODELS_DIR": str(TEST_MODELS), "FOREBAY_DATA_DIR": str(self._folder / "command")}
+        command = [sys.executable, "-m", "forebay", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+    def apply_topics(self) -> None:
+        done = self.command("topics", "apply")
+        assert done.returncode == 0, done.stderr
+
+    def spawn(self, *roles: str, **settings: str) -> RunningService:
+        """A process with these roles that may not be ready yet."""
+        folder = self._folder / f"{'-'.join(roles)}-{len(self._processes)}"
+        process = RunningService(folder, TEST_MODELS, settings={**self.settings, **settings}, roles=roles)
+        self._processes.append(process)
+        process.spawn()
+        return process
+
+    def start(self, *roles: str, **settings: str) -> RunningService:
+        process = self.spawn(*roles, **settings)
+        process.wait_ready()
+        return process
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+
+StartRoles = Callable[..., Roles]
+
+
+@pytest.fixture
+def roles_on_kafka(tmp_path: Path, kafka: Broker, database: str) -> Iterator[StartRoles]:
+    """`roles_on_kafka("echo", ..., key=value)`: topics are there, no role runs yet. All are killed at the end."""
+    with ExitStack() as stack:
+
+        def make(*models: str, bootstrap: str = kafka.bootstrap, **settings: str) -> Roles:
+            roles = Roles(tmp_path, bootstrap, database, models, **settings)
+            stack.callback(roles.kill)
+            roles.apply_topics()
+            return roles
+
+        yield make
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from forebay.core.errors import NotFound
-from forebay.core.ids import IdMint
+from forebay.core.ids import IdMint, is_foreign
 from forebay.core.job import Job
 from forebay.ports.blobs import BlobStore
 from forebay.ports.store import ResultStore
@@ -42,16 +42,17 @@ class JobReader:
     async def get(self, tenant: str, job_id: str) -> Job:
         """The job, without asking anybody but the store. Right after acceptance it is `queued`, with what its id tells.
 
+        A job that came by a record of another producer is found too, once its row is there.
         Raises NotFound for an id that we did not issue to this tenant and for one without a row when the store has had
         time enough; the two cannot be told apart.
         """
         issued_at = self._mint.issued_at(tenant, job_id)
-        if issued_at is None:
+        if issued_at is None and not is_foreign(job_id):
             raise _unknown(job_id)
         job = await self._store.get(tenant, job_id)
         if job is not None:
             return job
-        if self._clock() - issued_at < max(YOUNG_S, self._projector_lag_s()):
+        if issued_at is not None and self._clock() - issued_at < max(YOUNG_S, self._projector_lag_s()):
             return Job(tenant=tenant, id=job_id, created_at=issued_at)
         raise _unknown(job_id)
 

@@ -7,12 +7,14 @@ one tenant, and what it finds is only that a job may exist.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Sequence
 
 from forebay.core.errors import Misconfigured
 
 TAG_HEX = 16
 SECRET_MIN_BYTES = 16
+FOREIGN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
 
 
 class IdMint:
@@ -41,6 +43,12 @@ class IdMint:
         if not any(hmac.compare_digest(_tag(secret, tenant, uuid), tag) for secret in self._secrets):
             return None
         return int(uuid[0:8] + uuid[9:13], 16) / 1000
+
+
+def is_foreign(job_id: str) -> bool:
+    """Whether it has the shape of an id that was derived from a record of a producer that is not ours
+    (`core/foreign.py`): a version 8 UUID, which nobody signed. It says nothing of whether there is such a job."""
+    return FOREIGN_ID.fullmatch(job_id) is not None
 
 
 def _tag(secret: bytes, tenant: str, uuid: str) -> str:

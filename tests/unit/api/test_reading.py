@@ -79,6 +79,16 @@ async def test_a_foreign_id_a_garbled_one_and_an_old_one_are_the_same_404(api: A
             assert "known" not in problem
 
 
+async def test_a_job_of_another_producers_record_is_found_once_it_has_a_row(api: Api) -> None:
+    job_id = "0f0e0d0c-0b0a-8908-8706-050403020100-0123456789abcdef"
+    assert (await api.http.get(f"/v1/jobs/{job_id}")).status_code == 404
+    await api.submit()
+    await api.project(replace(api.accepted(), job_id=job_id))
+    assert (await api.http.get(f"/v1/jobs/{job_id}")).json()["id"] == job_id
+    await api.project(replace(api.accepted(), tenant="another", job_id=job_id.replace("0f0e", "1f1e")))
+    assert (await api.http.get(f"/v1/jobs/{job_id.replace('0f0e', '1f1e')}")).status_code == 404
+
+
 async def test_another_tenants_job_is_unknown(api: Api) -> None:
     job_id = api.mint.issue("another", NOW)
     await api.submit()

@@ -5,20 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import shutil
 import uuid
 from hashlib import sha256
 from pathlib import Path
 
 from forebay.core import crash
-from forebay.core.errors import BlobDamaged, InvalidRequest, Unavailable
-from forebay.core.payload import BlobRef
+from forebay.core.errors import BlobDamaged, Unavailable
+from forebay.core.payload import BlobRef, blob_ref, check_blob_name
 from forebay.ports.blobs import BlobStore
-
-# Names are ours, yet a reference may have come in with a record that somebody else wrote.
-_PART = re.compile(r"[A-Za-z0-9_@+=:-][A-Za-z0-9._@+=:-]{0,199}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 TRIES = 5
 """A delete of the same job's last blob may remove the folder between its making and its use."""
@@ -44,8 +39,7 @@ class FilesBlobs(BlobStore):
         await asyncio.to_thread(self._delete, ref)
 
     def _put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
-        digest = sha256(data).hexdigest()
-        ref = BlobRef(name=f"{tenant}/{job_id}/{digest}", size_bytes=len(data), sha256=digest)
+        ref = blob_ref(tenant, job_id, data)
         path = self._path(ref)
         try:
             self._write(path, data)
@@ -124,11 +118,8 @@ class FilesBlobs(BlobStore):
 
     def _path(self, ref: BlobRef) -> Path:
         """Raises InvalidRequest for a name that is not tenant/job/sha256, such as one that leads out of the folder."""
-        parts = ref.name.split("/")
-        fits = len(parts) == 3 and all(_PART.fullmatch(part) for part in parts[:2]) and _DIGEST.fullmatch(parts[2])
-        if not fits or parts[2] != ref.sha256:
-            raise InvalidRequest(f"{ref.name!r} is no blob name")
-        return self._folder.joinpath(*parts)
+        check_blob_name(ref)
+        return self._folder.joinpath(*ref.name.split("/"))
 
     def _unavailable(self, what: str, ref: BlobRef, error: OSError) -> Unavailable:
         usage = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent)

@@ -1,0 +1,120 @@
+"""Messages as records, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import confluent_kafka
+from msgspec import Struct
+
+from forebay.adapters.kafka.names import Names
+from forebay.core.errors import InvalidRequest
+from forebay.core.foreign import ForeignRecord, adopt, is_foreign
+from forebay.core.message import Message
+
+OURS = ("ce_", "content-type", "forebay-")
+"""Headers that must be text. One that somebody else's tracing adds may hold anything, and is left out then."""
+
+KEY_MAX_BYTES = 512
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Record(Struct, frozen=True):
+    """What a producer sends. `partition` -1: by the key's hash."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int = -1
+
+    @property
+    def size_bytes(self) -> int:
+        """As brokers count, to within a few bytes of framing."""
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + 32
+
+
+def key_of(tenant: str, job_id: str) -> bytes:
+    """All that is said of one job has one key, and so keeps its order."""
+    return f"{tenant}/{job_id}".encode()
+
+
+def split_key(key: bytes | None) -> tuple[str, str]:
+    """Tenant and job id; an id holds no "/". Raises InvalidRequest (`malformed_key`)."""
+    if key is None:
+        raise InvalidRequest("the record has no key", code="malformed_key")
+    try:
+        text = key.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the key is not UTF-8: {exc}", code="malformed_key") from exc
+    tenant, _, job_id = text.rpartition("/")
+    if not tenant or not job_id or not text.isprintable() or len(key) > KEY_MAX_BYTES:
+        raise InvalidRequest("the key is not <tenant>/<job id>", code="malformed_key")
+    return tenant, job_id
+
+
+def to_record(topic: str, message: Message, *, partition: int = -1, more: Mapping[str, str] | None = None) -> Record:
+    """`more` are headers beside the message's own; of two with one name they win."""
+    headers = {**message.headers, **(more or {})}
+    return Record(
+        topic=topic,
+        key=key_of(message.tenant, message.job_id),
+        value=message.value,
+        headers=[(name, value.encode()) for name, value in headers.items()],
+        partition=partition,
+    )
+
+
+def text_headers(headers: Iterable[tuple[str, str | bytes | None]] | None) -> dict[str, str]:
+    """Headers as text, the last of a name. Raises InvalidRequest (`malformed_header`) for one of OURS that is none."""
+    found: dict[str, str] = {}
+    for name, value in headers or ():
+        if value is None:
+            continue
+        try:
+            found[name] = value if isinstance(value, str) else value.decode()
+        except UnicodeDecodeError as exc:
+            if name.startswith(OURS):
+                raise InvalidRequest(f"the header {name} is not UTF-8: {exc}", code="malformed_header") from exc
+    return found
+
+
+def from_record(record: confluent_kafka.Message, names: Names) -> Message:
+    """The message in `record`; of a foreign one on a requests topic, the message that we would have sent for it.
+
+    Raises InvalidRequest: `malformed_key`, `malformed_header`, `malformed_record` (a foreign record that is no job).
+    """
+    headers = text_headers(_pairs(record))
+    topic = record.topic() or ""
+    if is_foreign(headers) and names.is_requests_topic(topic):
+        return _adopted(record, headers, topic, names)
+    tenant, job_id = split_key(record.key())
+    return Message(tenant=tenant, job_id=job_id, headers=headers, value=record.value() or b"")
+
+
+def logged_at(record: confluent_kafka.Message) -> float:
+    """When the log took it, in seconds since the epoch (topics are LogAppendTime); 0.0 where that is not known."""
+    return max(record.timestamp()[1], 0) / 1000
+
+
+def _adopted(record: confluent_kafka.Message, headers: Mapping[str, str], topic: str, names: Names) -> Message:
+    try:
+        return adopt(
+            ForeignRecord(
+                tenant=names.tenant_of(topic),
+                channel=names.channel_of(topic),
+                # With its time: offsets begin anew where a topic was deleted and made again.
+                place=f"{topic}/{record.partition()}/{record.offset()}@{record.timestamp()[1]}",
+                logged_at=logged_at(record),
+                headers=headers,
+                value=record.value() or b"",
+            )
+        )
+    except InvalidRequest as exc:
+        raise InvalidRequest(exc.message, code="malformed_record") from exc
+
+
+def _pairs(record: confluent_kafka.Message) -> Iterable[tuple[str, str | bytes | None]] | None:
+    headers = record.headers()
+    return headers.items() if isinstance(headers, dict) else headers

@@ -1,0 +1,120 @@
+"""Records put on a requests channel by a producer that is not ours, as jobs. Pure: every reader derives the same.
+
+A *foreign* record has no `forebay-wire` header. What is needed to submit a job is a value; all else has a default:
+
+    content-type            the value's media type; else application/json if the value is JSON, text/plain if it is
+                            UTF-8, application/octet-stream for the rest
+    ce_source and ce_id     CloudEvents 1.0: together they name the event. The same event with the same value sent twice
+                            to one model is one job. Without both of them the record's own place is its name, so that
+                            each record is a job
+    forebay-version, forebay-parameters, forebay-metadata, forebay-start-within-s, forebay-run-timeout-s
+                            as in `core/wire.py`, JSON objects and seconds
+    traceparent, tracestate are handed on
+
+Whatever else it says is not believed: its tenant is that of the channel, its time that of the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from forebay.core.errors import InvalidRequest
+from forebay.core.message import Channel, Message
+from forebay.core.payload import JSON, TEXT
+from forebay.core.times import to_rfc3339
+from forebay.core.wire import REQUEST_TYPE, WIRE_VERSION, decode_request
+
+OCTETS = "application/octet-stream"
+STRUCTURED = "application/cloudevents"
+HANDED_ON = (
+    "traceparent",
+    "tracestate",
+    "forebay-version",
+    "forebay-parameters",
+    "forebay-metadata",
+    "forebay-start-within-s",
+    "forebay-run-timeout-s",
+)
+
+_parse = msgspec.json.Decoder().decode
+
+
+class ForeignRecord(Struct, frozen=True, kw_only=True):
+    """`place` names this one record in the log for ever; `logged_at` is when the log took it, in seconds since the
+    epoch; `tenant` is that of whoever may write to the channel."""
+
+    tenant: str
+    channel: Channel
+    place: str
+    logged_at: float
+    headers: Mapping[str, str]
+    value: bytes
+
+
+def is_foreign(headers: Mapping[str, Any]) -> bool:
+    return "forebay-wire" not in headers
+
+
+def adopt(record: ForeignRecord) -> Message:
+    """The message that our own producer would have sent. Raises InvalidRequest naming what is wrong."""
+    given = record.headers
+    if given.get("content-type", "").lower().startswith(STRUCTURED):
+        raise InvalidRequest("CloudEvents in structured mode are not read; send the data itself, attributes as headers")
+    if "forebay-blob" in given:
+        raise InvalidRequest("only Forebay's API may refer to a blob: forebay-blob")
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_type": REQUEST_TYPE,
+        "ce_source": given.get("ce_source", "/forebay/foreign"),
+        "ce_time": to_rfc3339(record.logged_at),
+        "ce_subject": record.channel.model,
+        "forebay-wire": WIRE_VERSION,
+        "forebay-tenant": record.tenant,
+        "forebay-model": record.channel.model,
+        "forebay-lane": record.channel.lane,
+        "content-type": given.get("content-type") or media_type_of(record.value),
+        **{name: given[name] for name in HANDED_ON if name in given},
+    }
+    headers["ce_id"] = job_id = foreign_job_id(record)
+    message = Message(tenant=record.tenant, job_id=job_id, headers=headers, value=record.value)
+    decode_request(message)  # its headers are as they must be
+    return message
+
+
+def foreign_job_id(record: ForeignRecord) -> str:
+    """`<uuidv8>-<16 hex>`, the shape of our own ids, which are of version 7: the two can never be the same.
+
+    From tenant, model, the event's name and the value alone (RFC 9562 section 5.8).
+    """
+    source, event = record.headers.get("ce_source", ""), record.headers.get("ce_id", "")
+    name = ("event", source, event) if source and event else ("record", record.place, "")
+    parts = ("forebay.foreign.v1", record.tenant, record.channel.model, *name)
+    digest = hashlib.sha256(hashlib.sha256(record.value).digest())
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "big") + data)
+    octets = bytearray(digest.digest())
+    octets[6] = 0x80 | (octets[6] & 0x0F)
+    octets[8] = 0x80 | (octets[8] & 0x3F)
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}-{text[32:48]}"
+
+
+def media_type_of(value: bytes) -> str:
+    """What a value without a content-type is taken for."""
+    try:
+        _parse(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    else:
+        return JSON
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return OCTETS
+    return TEXT

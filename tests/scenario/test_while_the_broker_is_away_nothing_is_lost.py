@@ -1,0 +1,52 @@
+"""A broker that is away makes submitting fail in time, and everybody goes on by themselves once it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from tests.scenario.conftest import Client, StartRoles
+
+from dev.kafka.broker import Broker
+from forebay.testing.service import RunningService
+
+pytestmark = pytest.mark.scenario
+
+ClientOf = Callable[[RunningService], Client]
+
+
+def try_to_submit(api: Client, n: int) -> httpx2.Response:
+    return api.http.post("/v1/jobs", json={"model": "echo", "input": n})
+
+
+def test_submits_are_answered_503_and_workers_resume(
+    roles_on_kafka: StartRoles, client_of: ClientOf, kafka: Broker
+) -> None:
+    roles = roles_on_kafka("echo")
+    api = client_of(roles.start("api"))
+    for role in ("worker", "projector", "scheduler"):
+        roles.start(role)
+    accepted = {api.submit("echo", n): n for n in range(20)}
+
+    kafka.kill()
+    unknown: dict[str, int] = {}
+    for n in range(100, 105):
+        answer = try_to_submit(api, n)
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) >= 1
+        if answer.json()["code"] == "outcome_unknown":
+            unknown[answer.json()["job_id"]] = n
+
+    kafka.start()
+    ready_at = time.monotonic()
+    while (answer := try_to_submit(api, 200)).status_code != 202:
+        assert time.monotonic() - ready_at < 30.0, answer.text
+    accepted[answer.json()["id"]] = 200
+    for job_id, n in accepted.items():
+        assert api.final(job_id)["output"] == n
+    for job_id, n in unknown.items():
+        found = api.http.get(f"/v1/jobs/{job_id}", params={"wait": 5}).json()
+        assert found["status"] == "queued" or found["output"] == n
