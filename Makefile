@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka test check bench chaos docs lock
+.PHONY: help setup demo up kafka test check bench bench-peers chaos docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml requirements/dev.txt requirements/uv.txt dev/setup.sh
 	@dev/setup.sh
@@ -39,8 +39,11 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## run the benchmarks and print ratios
+bench: $(INSTALLED)  ## run the benchmarks and print ratios (ARGS=kafka or ARGS=embedded for one half)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(INSTALLED)  ## bring what the benchmarks measure us beside into .peers (they do it themselves, too)
+	@$(BIN)/python -m benchmarks.peers.environment
 
 chaos: $(INSTALLED)  ## 200 rounds of kill -9 under load, then judge every accepted job (ARGS="--rounds 20 --seed 7")
 	@$(BIN)/python -m chaos.kill_storm $(ARGS)

@@ -75,3 +75,24 @@ async def round_trip_rate(url: str, count: int) -> float:
         await load.each(count, submit)
         await load.each(count, see)
         return count / (time.perf_counter() - began)
+
+
+async def round_trips_ms(url: str, count: int) -> list[float]:
+    """How long each job took from submit to its result being visible, one in flight: `POST /v1/jobs`, then
+    `GET ?wait=`, as a client that wants the answer soon. What the model took (`metrics.predict_s`) is taken off."""
+    took_ms: list[float] = []
+    async with Load(url, 1) as load:
+        requests = [load.post("/v1/jobs", body) for body in JOBS]
+
+        async def one(connection: Connection, number: int) -> None:
+            began = time.perf_counter()
+            _, accepted = await connection.ask(requests[number % len(requests)])
+            _, seen = await connection.ask(load.get(f"/v1/jobs/{json.loads(accepted)['id']}?wait=10"))
+            took_s = time.perf_counter() - began
+            job = json.loads(seen)
+            if job["status"] != "succeeded":
+                raise RuntimeError(seen[:300])
+            took_ms.append((took_s - job["metrics"]["predict_s"]) * 1e3)
+
+        await load.each(count, one)
+    return took_ms

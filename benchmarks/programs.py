@@ -28,7 +28,12 @@ class Program:
     """A process and, in a group of its own, what it starts. Use as a context manager: SIGKILL to all at the end."""
 
     def __init__(
-        self, command: Sequence[str], log_file: Path, *, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        log_file: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self._command = command
         self._log_file = log_file

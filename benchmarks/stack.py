@@ -1,5 +1,5 @@
-"""A service under measurement, whoever wrote it: `POST /inference` answers 202 with a `request_id`, `GET /result/ID` 202
-while pending and then 200 with `"status":"succeeded"`."""
+"""A service under measurement, whoever wrote it: `POST /inference` answers 202 with a `request_id`, `GET /result/ID`
+202 while pending and then 200 with `"status":"succeeded"`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """FastAPI + Celery + Redis: late acknowledgement, so that a worker that is killed loses nothing.
 
-Runs in the environment of the peers: `uvicorn celery_app:app`, `celery -A celery_app worker`. PEER_REDIS is the address.
+Runs in the environment of the peers: `uvicorn celery_app:app`, `celery -A celery_app worker`. PEER_REDIS is the
+address.
 """
 
 from __future__ import annotations
