@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka postgres test check bench chaos chaos-short docs lock
+.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -43,8 +43,11 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## run the benchmarks and print ratios
+bench: $(INSTALLED)  ## run the benchmarks and print ratios (ARGS=kafka or ARGS=embedded for one half)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(INSTALLED)  ## bring what the benchmarks measure us beside into .peers (they do it themselves, too)
+	@$(BIN)/python -m benchmarks.peers.environment
 
 chaos: $(INSTALLED)  ## every storm: kills, bounces, rebalances under load; every accepted job is judged (ARGS="kills --seed 7")
 	@$(BIN)/python -m chaos $(ARGS)
