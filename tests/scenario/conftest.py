@@ -81,12 +81,12 @@ StartRoles = Callable[..., Roles]
 
 
 @pytest.fixture
-def roles_on_kafka(tmp_path: Path, kafka: Broker, database: str) -> Iterator[StartRoles]:
+def roles_on_kafka(tmp_path: Path, kafka: Broker, postgres_dsn: str) -> Iterator[StartRoles]:
     """`roles_on_kafka("echo", ..., key=value)`: topics are there, no role runs yet. All are killed at the end."""
     with ExitStack() as stack:
 
         def make(*models: str, bootstrap: str = kafka.bootstrap, **settings: str) -> Roles:
-            roles = Roles(tmp_path, bootstrap, database, models, **settings)
+            roles = Roles(tmp_path, bootstrap, settings.pop("store", postgres_dsn), models, **settings)
             stack.callback(roles.kill)
             roles.apply_topics()
             return roles
