@@ -3,12 +3,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka test check bench chaos chaos-short docs lock
+.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short docs lock
 
 PYTHON ?=
 ARGS ?=
 KAFKA_PORT ?=
-export PYTHON KAFKA_PORT
+POSTGRES_PORT ?=
+export PYTHON KAFKA_PORT POSTGRES_PORT
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
@@ -30,6 +31,9 @@ up: $(INSTALLED)  ## start the service and leave it running until Ctrl-C
 kafka: $(INSTALLED)  ## start a real Kafka on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=... for another port)
 	@exec $(BIN)/python -m dev.kafka
 
+postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-C (POSTGRES_PORT=... for another port)
+	@exec $(BIN)/python -m dev.postgres
+
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests $(ARGS)
 
@@ -39,8 +43,11 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## run the benchmarks and print ratios
+bench: $(INSTALLED)  ## run the benchmarks and print ratios (ARGS=kafka or ARGS=embedded for one half)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(INSTALLED)  ## bring what the benchmarks measure us beside into .peers (they do it themselves, too)
+	@$(BIN)/python -m benchmarks.peers.environment
 
 chaos: $(INSTALLED)  ## every storm: kills, bounces, rebalances under load; every accepted job is judged (ARGS="kills --seed 7")
 	@$(BIN)/python -m chaos $(ARGS)

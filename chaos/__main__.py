@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from chaos.planted import BUGS
 from chaos.report import Order, Part
 from chaos.stage import Stage
 
@@ -63,6 +64,8 @@ def _arguments() -> argparse.Namespace:
         "--planted", default="", metavar="BUG", help="run with this bug of chaos/planted: it must be found"
     )
     chosen = parser.parse_args()
+    if chosen.planted and chosen.planted not in BUGS:
+        parser.error(f"no such bug: {chosen.planted}; there are {', '.join(BUGS)}")
     unknown = sorted(set(chosen.storms) - set(STORMS))
     if unknown:
         parser.error(f"no such storm: {', '.join(unknown)}; there are {', '.join(STORMS)}")

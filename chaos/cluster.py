@@ -18,6 +18,7 @@ from typing import Self
 from msgspec import Struct
 
 from chaos.models import Oracle, write_models
+from chaos.planted import entry
 from dev.kafka.ports import HOST, free_port
 from forebay.testing.service import RunningService, ServiceFailed
 
@@ -30,8 +31,8 @@ TOPICS_WITHIN_S = 60.0
 class Shape(Struct, frozen=True, kw_only=True):
     """How many processes of which role, and their settings (environment variables without prefix, in lower case).
 
-    `together` are roles that share one process instead, for a store that only one process can hold. `planted` is a
-    module that stands in for `-m forebay`.
+    `together` are roles that share one process instead, for a store that only one process can hold. `planted`: see
+    chaos/planted.
     """
 
     apis: int = 2
@@ -150,8 +151,9 @@ class ServiceCluster:
         if "api" in kinds:
             settings["port"] = str(free_port())
             url = f"http://{HOST}:{settings['port']}"
-        planted = {"entry": ["-m", "chaos.planted", self.shape.planted]} if self.shape.planted else {}
-        service = RunningService(self.folder / name, self._models, settings=settings, roles=kinds, **planted)
+        service = RunningService(
+            self.folder / name, self._models, settings=settings, roles=kinds, entry=entry(self.shape.planted)
+        )
         role = Role(name, service, url)
         self.roles.append(role)
         return role

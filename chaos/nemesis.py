@@ -11,7 +11,6 @@ from chaos.cluster import READY_WITHIN_S, Role, ServiceCluster
 from chaos.history import Records
 from chaos.proxy import Proxy
 from dev.kafka.broker import Broker, Cluster
-from dev.kafka.java_process import JavaProcess
 
 DOWN_AT_MOST_S = 1.0
 PAUSE_S = (0.5, 12.0)
@@ -118,7 +117,7 @@ class Nemesis:
 
     # -- brokers ---------------------------------------------------------------------------------------------------
 
-    async def bounce(self, server: JavaProcess, *, hard: bool, away_s: float) -> None:
+    async def bounce(self, server: Broker, *, hard: bool, away_s: float) -> None:
         """The broker stops (`hard`: is killed), is away, comes back, and is ready when this returns."""
         fault = self._records.begin(f"broker {'hard' if hard else 'clean'}", server.folder.name, EVERYBODY)
         await asyncio.to_thread(server.kill if hard else server.stop)

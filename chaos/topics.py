@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from chaos.facts import Facts, FinalEvent
-from chaos.history import FINAL
+from chaos.facts import Facts, Gathered
 
 POLL_S = 1.0
 ANSWER_WITHIN_S = 30.0
-EVENT_PREFIX, EVENT_SUFFIX = "io.forebay.job.", ".v1"
 
 
 def read_facts(bootstrap: str, prefix: str) -> Facts:
     """Everything that stands now in the topics of requests, events and dead letters. Raises KafkaException."""
-    requests: dict[str, str] = {}
-    finals: dict[str, list[FinalEvent]] = {}
-    dead: list[str] = []
+    gathered = Gathered()
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -33,18 +27,13 @@ def read_facts(bootstrap: str, prefix: str) -> Facts:
         }
     )
     try:
-        for record in _all_of(consumer, lambda topic: topic.startswith(f"{prefix}.requests.")):
-            # A job that was sent back with a delay stands here again, the same.
-            requests[_job_id(record)] = _digest(record)
-        for record in _all_of(consumer, lambda topic: topic == f"{prefix}.events"):
-            event = _final(record)
-            if event is not None:
-                finals.setdefault(_job_id(record), []).append(event)
+        for record in _all_of(consumer, lambda topic: topic.startswith((f"{prefix}.requests.", f"{prefix}.events"))):
+            gathered.record(_job_id(record), _headers(record), record.value() or b"")
         for record in _all_of(consumer, lambda topic: topic == f"{prefix}.dlq"):
-            dead.append(_job_id(record))
+            gathered.dead_letter(_job_id(record))
     finally:
         consumer.close()
-    return Facts(requests, finals, dead)
+    return gathered.facts()
 
 
 def _all_of(consumer: Consumer, wanted: Callable[[str], bool]) -> Iterator[Message]:
@@ -83,28 +72,3 @@ def _job_id(record: Message) -> str:
 
 def _headers(record: Message) -> dict[str, str]:
     return {header[0]: str(header[1], "utf-8") for header in record.headers() or () if isinstance(header[1], bytes)}
-
-
-def _value(record: Message) -> bytes:
-    return record.value() or b""
-
-
-def _digest(record: Message) -> str:
-    """Of the text that was submitted; "" for what no client of ours sent."""
-    try:
-        text = json.loads(_value(record))["text"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return hashlib.sha256(str(text).encode()).hexdigest()
-
-
-def _final(record: Message) -> FinalEvent | None:
-    headers = _headers(record)
-    status = headers.get("ce_type", "").removeprefix(EVENT_PREFIX).removesuffix(EVENT_SUFFIX)
-    if status not in FINAL:
-        return None
-    value = _value(record)
-    error = json.loads(headers["forebay-error"]) if "forebay-error" in headers else {}
-    return FinalEvent(
-        status, int(headers["forebay-attempt"]), json.loads(value) if value else None, error.get("code", "")
-    )

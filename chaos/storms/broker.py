@@ -13,7 +13,7 @@ from chaos.parts import Frame, Ground, on_kafka
 from chaos.proxy import Proxy
 from chaos.report import Order, Part
 from chaos.rules import Least, Rules
-from dev.kafka.broker import Broker, Cluster
+from dev.kafka.broker import Broker
 from dev.kafka.ports import HOST, free_port
 
 AWAY_S = (2.0, 6.0)
@@ -30,8 +30,7 @@ def storm(order: Order) -> Iterator[Part]:
 
 
 def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
-    broker = order.stage.kafka("one")
-    assert isinstance(broker, Broker)
+    broker = order.stage.broker()
     rng = random.Random(order.seed)
 
     async def bounce(load: Load, nemesis: Nemesis) -> None:
@@ -56,8 +55,7 @@ async def _kill_an_api(nemesis: Nemesis) -> None:
 
 def _three_brokers(order: Order, bounces: int, jobs: int) -> Part:
     """The broker that leads most of the requests goes each time: with one of three away all goes on."""
-    brokers = order.stage.kafka("three")
-    assert isinstance(brokers, Cluster)
+    brokers = order.stage.cluster()
     rng = random.Random(order.seed)
 
     async def chase(load: Load, nemesis: Nemesis) -> None:

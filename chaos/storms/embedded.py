@@ -16,6 +16,8 @@ from pathlib import Path
 from chaos.checker import judge
 from chaos.history import Fault, Records
 from chaos.load import Load, Plan, Wish, read_finals
+from chaos.log_file import read_log_file
+from chaos.planted import entry
 from chaos.report import Order, Part
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
@@ -46,8 +48,9 @@ def least(rounds: int) -> Least:
 class EmbeddedStorm:
     """One run on a folder of its own."""
 
-    def __init__(self, folder: Path, rounds: int, seed: int, synchronous: str) -> None:
+    def __init__(self, folder: Path, rounds: int, seed: int, synchronous: str, planted: str = "") -> None:
         self._rounds = rounds
+        self._planted = planted
         self._random = random.Random(seed)
         self._ledger = folder / "ledger"
         self._ledger.touch()
@@ -82,7 +85,8 @@ class EmbeddedStorm:
         return self._judged(storm)
 
     def _new(self, **more: str) -> RunningService:
-        return RunningService(self._folder / "data", MODELS, settings={**self._settings, **more})
+        settings = {**self._settings, **more}
+        return RunningService(self._folder / "data", MODELS, settings=settings, entry=entry(self._planted))
 
     def _judged(self, storm: Callable[[Load], Awaitable[None]]) -> Verdict:
         try:
@@ -100,9 +104,13 @@ class EmbeddedStorm:
         finally:
             load.stop()
             await running
+        file = self._folder / "data" / "forebay.db"
+        arrived = read_log_file(file).requests  # those too of which no client was told
         await asyncio.to_thread(self._service.start)
-        finals = await read_finals([self._url], {*load.accepted, *load.unsure}, self._random, READ_WITHIN_S)
-        return judge(self._records.history(), self._ledger.read_text(), finals, rules=RULES)
+        asked = {*load.accepted, *load.unsure, *arrived}
+        finals = await read_finals([self._url], asked, self._random, READ_WITHIN_S)
+        self._service.kill()
+        return judge(self._records.history(), self._ledger.read_text(), finals, read_log_file(file), RULES)
 
     async def _storm(self, load: Load) -> None:
         for number in range(self._rounds):
@@ -136,6 +144,5 @@ def crash_once(folder: Path, point: str, reached: int) -> Verdict:
 def storm(order: Order) -> Iterator[Part]:
     """200 rounds, ended by `kill -9` (short: 10)."""
     rounds = 10 if order.short else 200
-    yield Part(
-        "kill -9 of `forebay up`", EmbeddedStorm(order.folder, rounds, order.seed, "normal").run(), least(rounds)
-    )
+    verdict = EmbeddedStorm(order.folder, rounds, order.seed, "normal", order.planted).run()
+    yield Part("kill -9 of `forebay up`", verdict, least(rounds))

@@ -18,6 +18,10 @@ from dev.kafka.install import Distribution, find_java, install
 LEASH = Path(__file__).with_name("leash.py")
 POLL_S = 0.02
 
+QUICK = ("-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Serial collector, first compiler only: a start costs 3 s of processor time instead of 4.5, memory 150 MB. For tests:
+under load the code is several times slower than what the second compiler makes of it."""
+
 
 def archive_in(jars: Path) -> Path:
     """Where dev/kafka/archive.py leaves the classes that a start loads."""
@@ -32,11 +36,12 @@ class JavaProcess(abc.ABC):
     """A server out of `distribution` that keeps all it has in `folder`.
 
     The same object can be started again after `stop` or `kill`: on the same ports, with the same data. It dies with the
-    Python process, whatever ends that. Methods may be called from any thread, by one at a time.
+    Python process, whatever ends that. Methods may be called from any thread, by one at a time. `java_options` say how
+    Java works: collector, compilers.
     """
 
     def __init__(
-        self, distribution: Distribution, folder: Path, heap_mib: int, java_options: Sequence[str] = ()
+        self, distribution: Distribution, folder: Path, heap_mib: int, java_options: Sequence[str] = QUICK
     ) -> None:
         self.folder = folder
         self.log_file = folder / "process.log"
@@ -88,8 +93,7 @@ class JavaProcess(abc.ABC):
         assert self.gone, "it is running"
         self._close_pipes()
         self.folder.mkdir(parents=True, exist_ok=True)
-        java, *rest = self._java(*self._arguments())
-        command = [java, *self._java_options, *rest]
+        command = self._java(*self._arguments())
         with open(self.log_file, "ab") as log:
             self._leash = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LEASH), *command],
@@ -102,7 +106,7 @@ class JavaProcess(abc.ABC):
         assert self._leash.stdout is not None
         said = self._leash.stdout.readline()
         if not said:
-            raise BrokerFailed(f"{java} could not be run:\n{self.log_tail()}")
+            raise BrokerFailed(f"{command[0]} could not be run:\n{self.log_tail()}")
         self._pid = int(said)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
@@ -155,9 +159,8 @@ class JavaProcess(abc.ABC):
 
     def _java(self, *arguments: str) -> list[str]:
         jars = install(self._distribution)
-        # Serial collector, first compiler only: a start costs 3 s of processor time instead of 4.5, memory 150 MB.
-        options = [f"-Xmx{self._heap_mib}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        options += ["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]
+        options = [f"-Xmx{self._heap_mib}m", *self._java_options, "-XX:-UsePerfData"]
+        options += ["-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true"]
         if archive_in(jars).exists():
             options.append(f"-XX:SharedArchiveFile={archive_in(jars)}")
         return [

@@ -30,6 +30,14 @@ def create_topic(
     return name
 
 
+def create_topics(bootstrap: str, partitions: Mapping[str, int], *, copies: int = 1) -> None:
+    """Topics of these names. Returns when the broker has confirmed them."""
+    topics = [NewTopic(name, count, copies) for name, count in partitions.items()]
+    client = admin(bootstrap)
+    for created in client.create_topics(topics, operation_timeout=WITHIN_S).values():
+        created.result(WITHIN_S)
+
+
 def produce(bootstrap: str, topic: str, values: Iterable[bytes], **settings: str | int) -> list[KafkaError | None]:
     """With acks=all; what became of each, None for accepted."""
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0, **settings})

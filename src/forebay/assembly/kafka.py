@@ -18,7 +18,6 @@ from forebay.adapters.kafka.link import KafkaLink, Security
 from forebay.adapters.kafka.probe import BrokerFacts, probe
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
-from forebay.adapters.kafka.reader import ConsumerPlan
 from forebay.adapters.kafka.topics import Topics
 from forebay.assembly.waiting import until_there
 from forebay.ports.queue import Durability
@@ -53,12 +52,6 @@ async def open_kafka(
     publisher = Publisher(link)
     await publisher.open()
     stack.push_async_callback(publisher.close)
-    plan = ConsumerPlan(
-        group_protocol=protocol,
-        drain_s=settings.kafka_drain_s,
-        session_timeout_s=settings.kafka_session_timeout_s,
-        max_poll_interval_s=settings.kafka_max_poll_interval_s,
-    )
     follow = None
     if "projector" in roles:
         follow = FollowerPlan(
@@ -70,7 +63,17 @@ async def open_kafka(
     fleet = KafkaFleet(link, publisher, listening="api" in roles)
     await fleet.open()
     stack.push_async_callback(fleet.close)
-    return KafkaBackends(KafkaQueue(link, publisher, durability=durability, plan=plan), events, fleet)
+    queue = KafkaQueue(
+        link,
+        publisher,
+        durability=durability,
+        group_protocol=protocol,
+        session_timeout_s=settings.kafka_session_timeout_s,
+        max_poll_interval_s=settings.kafka_max_poll_interval_s,
+        drain_s=settings.kafka_drain_s,
+    )
+    stack.push_async_callback(queue.close)
+    return KafkaBackends(queue, events, fleet)
 
 
 def link_of(settings: Settings) -> KafkaLink:

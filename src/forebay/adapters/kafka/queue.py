@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -37,9 +37,10 @@ PUBLISH_WAIT_S = 2.5
 class KafkaQueue(Queue):
     """`publisher` must be open, and the topics must exist (`forebay topics apply`).
 
-    `durability` is what the topics' settings give. `tiers` are the delays that there are, in seconds, by the last part
-    of a retry topic's name; a delay is rounded up to one, a longer one than the longest goes round several times.
-    `clock` gives seconds since the epoch; `random`, in [0, 1), scatters what comes back from a delay.
+    `durability` is what the topics' settings give. `group_protocol`, `session_timeout_s`, `max_poll_interval_s` and
+    `drain_s`: see ConsumerPlan. `tiers` are the delays that there are, in seconds, by the last part of a retry topic's
+    name; a delay is rounded up to one, a longer one than the longest goes round several times. `clock` gives seconds
+    since the epoch; `random`, in [0, 1), scatters what comes back from a delay.
     """
 
     def __init__(
@@ -48,7 +49,10 @@ class KafkaQueue(Queue):
         publisher: Publisher,
         *,
         durability: Durability,
-        plan: ConsumerPlan | None = None,
+        group_protocol: str = "consumer",
+        session_timeout_s: float = 45.0,
+        max_poll_interval_s: float = 300.0,
+        drain_s: float = 5.0,
         tiers: Mapping[str, float] = RETRY_TIERS_S,
         publish_wait_s: float = PUBLISH_WAIT_S,
         clock: Callable[[], float] = time.time,
@@ -58,12 +62,17 @@ class KafkaQueue(Queue):
         self._names = link.names
         self._publisher = publisher
         self._durability = durability
-        self._plan = plan or ConsumerPlan()
+        self._plan = ConsumerPlan(
+            group_protocol=group_protocol,
+            session_timeout_s=session_timeout_s,
+            max_poll_interval_s=max_poll_interval_s,
+            drain_s=drain_s,
+        )
         self._tiers = tiers
         self._publish_wait_s = publish_wait_s
         self._clock = clock
         self._random = random
-        self._consumers: weakref.WeakSet[KafkaConsumer] = weakref.WeakSet()
+        self._consumers: set[KafkaConsumer] = set()
         self._admin: AdminClient | None = None
 
     @property
@@ -95,6 +104,7 @@ class KafkaQueue(Queue):
             tiers=self._tiers,
             publish_wait_s=self._publish_wait_s,
             clock=self._clock,
+            on_close=self._consumers.discard,
         )
         self._consumers.add(consumer)
         return consumer
@@ -107,6 +117,10 @@ class KafkaQueue(Queue):
         if self._admin is None:
             self._admin = self._link.admin()
         return await depth(self._admin, self._names.requests_topic(channel), self._names.worker_group(channel))
+
+    async def close(self) -> None:
+        """Close the consumers that are still open."""
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
 
     async def forward_delayed(self) -> None:
         await Forwarder(
@@ -139,6 +153,7 @@ class KafkaConsumer(Consumer):
         tiers: Mapping[str, float],
         publish_wait_s: float,
         clock: Callable[[], float],
+        on_close: Callable[[KafkaConsumer], None],
     ) -> None:
         self.channel = channel
         self._member = member
@@ -149,6 +164,7 @@ class KafkaConsumer(Consumer):
         self._tiers = tiers
         self._publish_wait_s = publish_wait_s
         self._clock = clock
+        self._on_close = on_close
 
     async def receive(self, max_messages: int, wait_s: float) -> list[ReceivedMessage]:
         return [_received(*taken) for taken in await self._member.receive(max_messages, wait_s)]
@@ -184,6 +200,7 @@ class KafkaConsumer(Consumer):
         await self._member.commit()
 
     async def close(self) -> None:
+        self._on_close(self)
         await self._member.close()
 
     async def _delay(self, kept: Sequence[tuple[Entry, Mark]], delay_s: float) -> None:
