@@ -44,8 +44,7 @@ def measure() -> list[Figure]:
     """There is no goal to meet: a service projects some thousands of facts in a second."""
     for durability in (Durability.PROCESS, Durability.FLUSHED):
         _run(f"SQLite, {durability.value}", partial(_sqlite, durability))
-    # In the system's folder for such: the user of root's server must reach it.
-    with tempfile.TemporaryDirectory() as folder, Postgres(Path(folder)) as server:
+    with Postgres() as server:
         for wait in ("on", "off"):
             _run(f"PostgreSQL, synchronous_commit={wait}", partial(_postgres, server, wait))
     return []

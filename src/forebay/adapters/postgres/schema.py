@@ -175,8 +175,8 @@ async def _check_server(connection: asyncpg.Connection) -> None:
 
 async def _version(connection: asyncpg.Connection) -> int:
     """0 for a database without our tables. Raises Misconfigured for a newer one."""
-    # Read from the catalog's rows: to_regclass answers from a cache, which knows nothing of a table that another process
-    # has made while this one waited for the lock.
+    # Read from the catalog's rows: to_regclass answers from a cache, which knows nothing of a table that another
+    # process has made while this one waited for the lock.
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = 'forebay' AND tablename = 'migrations')"
     ):
