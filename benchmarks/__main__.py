@@ -15,6 +15,7 @@ from benchmarks.report import machine
 
 GROUPS = {
     "embedded": ("submit", "end_to_end", "images", "latency", "memory"),
+    "store": ("rates",),
     "kafka": ("submit", "producer", "end_to_end", "latency", "worker", "memory"),
 }
 

@@ -17,7 +17,7 @@ LIBRARIES = (
     "uvloop",
     "apsw",
     "confluent-kafka",
-    "psycopg",
+    "asyncpg",
     "msgspec",
     "onnxruntime",
     "pillow",

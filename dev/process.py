@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-LEASH = Path(__file__).with_name("kafka") / "leash.py"
+LEASH = Path(__file__).with_name("leash.py")
 POLL_S = 0.02
 
 
@@ -118,7 +118,7 @@ class ServerProcess(abc.ABC):
         return self._leash.wait(timeout_s)
 
     def stop(self, timeout_s: float = 30.0) -> int:
-        """A clean shutdown; its status. Raises subprocess.TimeoutExpired."""
+        """A clean shutdown; its status. Raises subprocess.TimeoutExpired. Once it is gone, a repetition is harmless."""
         self.send_signal(self.stop_signal)
         status = self.wait(timeout_s)
         self._close_pipes()

@@ -6,10 +6,7 @@ remedy, and tests/conftest.py lets no skip pass unnoticed.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,13 +24,8 @@ def session_postgres() -> Iterator[Postgres]:
         find_runner()
     except PostgresUnavailable as error:
         pytest.skip(str(error))
-    # Not pytest's folder: that is its user's only, and root's server runs as another.
-    folder = Path(tempfile.mkdtemp(prefix="forebay-postgres-"))
-    try:
-        with Postgres(folder, settings=SETTINGS) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
+    with Postgres(settings=SETTINGS) as server:
+        yield server
 
 
 @pytest.fixture

