@@ -17,6 +17,9 @@ from dev.process import ServerFailed
 FOLDER = Path(__file__).resolve().parents[2] / ".postgres"
 """Ignored by git."""
 
+DSN_FILE = FOLDER / "dsn"
+"""With the password, for its owner only: so that a command line can name it."""
+
 PORT = 5432
 DATABASE = "forebay"
 STOP_WITHIN_S = 30.0
@@ -26,6 +29,7 @@ PostgreSQL {version} answers on {host}:{port} (ready after {took_s:.1f} s): reac
   stop     Ctrl-C; what is in it stays
   data     {folder}, with the log of the server; delete the folder to start afresh
   dsn      {dsn}
+           (also in {dsn_file}: FOREBAY_STORE=$(cat {dsn_file}))
   look     {psql} '{dsn}'
 """
 
@@ -56,10 +60,20 @@ def run(port: int) -> int:
     with server:
         if not server.execute(f"SELECT FROM pg_database WHERE datname = '{DATABASE}'"):
             server.execute(f"CREATE DATABASE {DATABASE}")
+        DSN_FILE.touch(mode=0o600)
+        DSN_FILE.write_text(f"{server.dsn(DATABASE)}\n")
         took_s = time.monotonic() - began
         psql = programs / "psql"
         facts = {"version": found, "host": HOST, "port": port, "folder": FOLDER, "took_s": took_s}
-        print(READY.format(psql=psql if psql.exists() else "psql", dsn=server.dsn(DATABASE), **facts), flush=True)
+        print(
+            READY.format(
+                psql=psql if psql.exists() else "psql",
+                dsn=server.dsn(DATABASE),
+                dsn_file=os.path.relpath(DSN_FILE),
+                **facts,
+            ),
+            flush=True,
+        )
         try:
             status = server.wait()
         except KeyboardInterrupt:
