@@ -48,7 +48,7 @@ class KafkaPlace:
         publisher = self.publisher = Publisher(self.link)
         await publisher.open()
         queue = KafkaQueue(
-            self.link, publisher, durability=Durability.PROCESS, tiers=TIERS, **{**self.settings, **settings}
+            self.link, publisher, durability=Durability.PROCESS, **{"tiers": TIERS, **self.settings, **settings}
         )
         try:
             yield queue
