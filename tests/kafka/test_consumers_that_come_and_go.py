@@ -1,0 +1,198 @@
+"""Partitions that move while there is work in hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from tests.kafka.queues import CHANNEL, WITHIN_S, KafkaPlace, counts, number_of, publish, receive_all, until
+
+from dev.kafka.broker import Broker
+from forebay.core.errors import Revoked
+from forebay.core.message import ReceivedMessage
+from forebay.ports.queue import Consumer
+
+pytestmark = pytest.mark.anyio
+
+KINDS = [("kafka", "consumer"), ("kafka", "classic"), ("old_kafka", "classic")]
+
+
+@pytest.fixture(params=KINDS, ids=["-".join(kind) for kind in KINDS])
+def place(request: pytest.FixtureRequest) -> KafkaPlace:
+    kind, group_protocol = request.param
+    broker: Any = request.getfixturevalue(kind)
+    return KafkaPlace(broker.bootstrap, group_protocol=group_protocol)
+
+
+class Work:
+    """What a worker does, and a note of each attempt: receive, begin, a moment, ack."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+        self.done: Counter[int] = Counter()
+        self.attempts: set[tuple[int, int]] = set()
+
+    async def run(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        """Until told to stop; then what is in hand is finished, and what has not begun is given back."""
+        while not stop.is_set():
+            received = await consumer.receive(8, 0.1)
+            self.attempts |= set(counts(received).values())
+            batch, rest = received[:4], received[4:]
+            if batch:
+                await self.attempt(consumer, batch)
+            await consumer.nack(rest)
+        await consumer.close()
+
+    async def attempt(self, consumer: Consumer, batch: Sequence[ReceivedMessage]) -> None:
+        try:
+            await consumer.begin(batch)
+        except Revoked:
+            await consumer.nack(batch)
+            return
+        self.begun.update(map(number_of, batch))
+        await asyncio.sleep(0.02)
+        self.done.update(map(number_of, batch))
+        await consumer.ack(batch)
+
+
+async def test_nothing_runs_twice_when_consumers_come_and_leave_in_peace(place: KafkaPlace) -> None:
+    work, total = Work(), 600
+    async with place.queue() as queue, asyncio.TaskGroup() as tasks:
+        stops = []
+
+        def join() -> None:
+            stops.append(asyncio.Event())
+            tasks.create_task(work.run(queue.consumer(CHANNEL), stops[-1]))
+
+        join()
+        for turn in range(6):
+            await publish(queue, range(turn * 100, turn * 100 + 100))
+            join()
+            await served(work, turn * 100 + 40)
+            stops[turn].set()
+        await served(work, total)
+        stops[-1].set()
+    assert work.done == Counter(range(total))
+    assert work.begun == Counter(range(total))
+    assert work.attempts == {(0, 0)}
+
+
+async def served(work: Work, count: int) -> None:
+    async def enough() -> bool:
+        return len(work.done) >= count
+
+    await until(enough)
+
+
+async def test_what_runs_when_a_partition_goes_may_end_first(place: KafkaPlace) -> None:
+    """And what has not begun is taken over at once, as if nobody had had it."""
+    async with place.queue(drain_s=WITHIN_S) as queue:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await publish(queue, range(40))
+        received = await receive_all(one, 40)
+        running, resting = received[::2], received[1::2]
+        await one.begin(running)
+        joining = asyncio.create_task(two.receive(40, WITHIN_S))
+
+        async def some_are_gone() -> bool:
+            return not all(one.holds(each) for each in resting)
+
+        await until(some_are_gone)
+        assert all(one.holds(each) for each in running)
+        assert not joining.done()  # its partitions come when they are drained
+        await one.ack(running)
+        taken = await joining + await two.receive(40, 1.0)
+
+        gone = {number_of(each) for each in resting if not one.holds(each)}
+        assert set(counts(taken)) <= gone
+        await receive_all_of(two, taken, gone)
+        assert set(counts(taken).values()) == {(0, 0)}
+        assert await queue.depth(CHANNEL) == len(resting)
+
+
+async def receive_all_of(consumer: Consumer, taken: list[ReceivedMessage], numbers: set[int]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while set(counts(taken)) != numbers:
+            taken += await consumer.receive(40, 1.0)
+
+
+async def test_what_still_runs_when_its_time_is_over_goes_with_its_mark(place: KafkaPlace) -> None:
+    async with place.queue(drain_s=0.2) as queue:
+        one, two = queue.consumer(CHANNEL), queue.consumer(CHANNEL)
+        await publish(queue, range(40))
+        received = await receive_all(one, 40)
+        await one.begin(received)
+        taken = await two.receive(40, WITHIN_S)
+        gone = [each for each in received if not one.holds(each)]
+        assert gone
+        await receive_all_of(two, taken, {number_of(each) for each in gone})
+        assert set(counts(taken).values()) == {(1, 1)}
+
+        # Its outcome is published all the same, but no word of its first holder counts any more.
+        with pytest.raises(Revoked):
+            await one.begin(gone[:1])
+        await one.ack(gone)
+        await one.nack(gone)
+        assert all(two.holds(each) for each in taken)
+        assert await queue.depth(CHANNEL) == 40
+
+
+async def test_more_consumers_than_partitions_and_more_partitions_than_consumers_both_drain(kafka: Broker) -> None:
+    for partitions, consumers in ((1, 3), (12, 1)):
+        place = KafkaPlace(kafka.bootstrap, partitions=partitions)
+        async with place.queue() as queue, asyncio.TaskGroup() as tasks:
+            work, stop = Work(), asyncio.Event()
+            for _ in range(consumers):
+                tasks.create_task(work.run(queue.consumer(CHANNEL), stop))
+            await publish(queue, range(200))
+            await served(work, 200)
+            stop.set()
+        assert sorted(work.done) == list(range(200))
+
+
+@pytest.mark.parametrize("group_protocol", ["consumer", "classic"])
+async def test_a_job_may_take_longer_than_the_poll_interval(kafka: Broker, group_protocol: str) -> None:
+    place = KafkaPlace(kafka.bootstrap, group_protocol=group_protocol, max_poll_interval_s=6.0)
+    async with place.queue() as queue:
+        consumer = queue.consumer(CHANNEL)
+        await publish(queue, range(8))
+        received = await receive_all(consumer, 8)
+        await consumer.begin(received)
+        await consumer.ack(received[1:])
+        assert await consumer.receive(8, 9.0) == []
+        assert consumer.holds(received[0])
+        await consumer.begin(received[:1])
+        await consumer.ack(received[:1])
+        assert await queue.depth(CHANNEL) == 0
+
+
+async def test_a_partition_with_no_room_for_more_marks_stops_alone_and_recovers(kafka: Broker) -> None:
+    """3,000 messages in each of two partitions; those of one stay in hand, the other goes on."""
+    place = KafkaPlace(kafka.bootstrap, partitions=2)
+    async with place.queue() as queue:
+        by_partition = [set(range(3000)), set(range(3000, 6000))]
+        for partition, numbers in enumerate(by_partition):
+            await place.publish_to(partition, sorted(numbers))
+        consumer = queue.consumer(CHANNEL)
+        stuck: list[ReceivedMessage] = []
+        done: set[int] = set()
+        async with asyncio.timeout(WITHIN_S):
+            while (received := await consumer.receive(100, 1.0)) or len(done) < len(by_partition[1]):
+                stuck += [each for each in received if number_of(each) in by_partition[0]]
+                moving = [each for each in received if number_of(each) in by_partition[1]]
+                await consumer.ack(moving)
+                done |= set(counts(moving))
+        assert 500 < len(stuck) < 1000
+        await consumer.begin(stuck[::2])
+        assert await queue.depth(CHANNEL) == 3000
+
+        finished = 0
+        async with asyncio.timeout(WITHIN_S):
+            while finished < 3000:
+                await consumer.ack(stuck)
+                finished += len(stuck)
+                stuck = await consumer.receive(500, 5.0)
+        assert await queue.depth(CHANNEL) == 0
