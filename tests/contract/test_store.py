@@ -42,6 +42,7 @@ class SqlitePlace(StorePlace):
 
 class PostgresPlace(StorePlace):
     survives_restart = True
+    shared = True
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
