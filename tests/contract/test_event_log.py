@@ -12,6 +12,7 @@ from dev.kafka.broker import Broker
 from forebay.adapters.kafka.event_log import KafkaEventLog
 from forebay.adapters.kafka.follower import FollowerPlan
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue
@@ -60,7 +61,9 @@ class KafkaPlace(EventLogPlace):
         self._plan = plan
         self._open: dict[EventLog, Publisher] = {}
         names = self._link.names
-        create_topics(bootstrap, {names.events_topic: 4, names.requests_topic(CHANNEL): 2, names.dlq_topic: 1})
+        create_topics(
+            bootstrap, {names.events_topic: EVENTS_PARTITIONS, names.requests_topic(CHANNEL): 2, names.dlq_topic: 1}
+        )
 
     async def open(self) -> tuple[Queue, EventLog]:
         publisher = Publisher(self._link)

@@ -112,7 +112,7 @@ def media_type_of(value: bytes) -> str:
     """What a value without a content-type is taken for."""
     try:
         _parse(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: too deep for anybody here
         pass
     else:
         return JSON

@@ -184,5 +184,5 @@ class _Typed:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyError):
             raise InvalidRequest(f"the header {error.args[0]} is missing") from error
-        if isinstance(error, (ValueError, msgspec.MsgspecError)):
+        if isinstance(error, (ValueError, msgspec.MsgspecError, RecursionError)):  # the last: JSON that is too deep
             raise InvalidRequest(f"a header is wrong: {error}") from error

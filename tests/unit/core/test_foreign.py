@@ -71,6 +71,7 @@ def test_it_cannot_say_whose_it_is_nor_when_it_came(name: str) -> None:
     [
         ({"forebay_parameters": "{"}, "a header is wrong"),
         ({"forebay_parameters": "[]"}, "a header is wrong"),
+        ({"forebay_parameters": '{"a":' * 100_000}, "a header is wrong"),
         ({"forebay_start_within_s": "soon"}, "a header is wrong"),
         ({"forebay_run_timeout_s": "-1"}, "a header is wrong"),
         ({"forebay_blob": '{"name":"other/job/sha","size_bytes":1,"sha256":"00"}'}, "may refer to a blob"),
@@ -132,6 +133,7 @@ def test_records_that_name_no_event_are_a_job_each(headers: dict[str, str]) -> N
         (b"", "text/plain"),
         (b"\xff\xd8\xff\xe0", "application/octet-stream"),
         (b'{"a":"\xff"}', "application/octet-stream"),
+        (b"[" * 100_000, "text/plain"),
     ],
 )
 def test_a_value_without_a_type_is_taken_for_what_it_looks_like(value: bytes, media_type: str) -> None:

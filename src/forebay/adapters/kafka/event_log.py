@@ -1,50 +1,69 @@
 """The event log: the events topic, and with it the topics of requests, each partition a source.
 
 A position is the offset of the next record, as decimal text. Events go to the partition of their key's hash, so that
-facts of one job keep their order; that is why the events topic never changes its number of partitions.
+facts of one job keep their order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import confluent_kafka
-import structlog
 
 from forebay.adapters.kafka.follower import Follower, FollowerPlan
 from forebay.adapters.kafka.link import KafkaLink
-from forebay.adapters.kafka.offsets import Offsets
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS
+from forebay.adapters.kafka.offsets import Offsets, partition_of
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.records import from_record, to_record
-from forebay.core.errors import InvalidRequest
-from forebay.core.event import JobEvent, JobRequest
-from forebay.core.wire import decode, encode_event
+from forebay.adapters.kafka.records import key_of, to_record
+from forebay.adapters.kafka.shelves import Shelves
+from forebay.core.errors import Unavailable
+from forebay.core.event import JobEvent
+from forebay.core.wire import encode_event
 from forebay.ports.event_log import EventLog, LogBatch
-
-log = structlog.get_logger(__name__)
 
 PUBLISH_WAIT_S = 10.0
 """The worker repeats what was not confirmed; until then its runner goes on."""
 
-BATCH_BYTES = 4 * 1024 * 1024
-"""A read ends after this many bytes of values: bounds the projector's memory when inputs are large."""
+SETTLE_S = 0.5
+"""How long a read that waits for nothing waits to know the end of each of its sources."""
 
 
 class KafkaEventLog(EventLog):
-    """Made for publishing only unless `plan` says how to follow."""
+    """Made for publishing only unless `plan` says how to follow.
 
-    def __init__(self, link: KafkaLink, publisher: Publisher, plan: FollowerPlan | None = None) -> None:
+    `publish_wait_s`: how long `publish` waits for brokers; whoever answers a caller has 3 s.
+    """
+
+    def __init__(
+        self,
+        link: KafkaLink,
+        publisher: Publisher,
+        plan: FollowerPlan | None = None,
+        *,
+        publish_wait_s: float = PUBLISH_WAIT_S,
+    ) -> None:
         self._names = link.names
         self._publisher = publisher
+        self._publish_wait_s = publish_wait_s
         self._offsets = Offsets(link)
-        self._follower = Follower(link, plan, self._offsets) if plan is not None else None
+        self._shelves = Shelves()
+        self._follower = Follower(link, plan, self._shelves, self._offsets) if plan is not None else None
+        self._told: tuple[str, ...] = ()
+        self._waiting: set[asyncio.Event] = set()
 
     async def open(self) -> None:
         """Begin to follow, if that was planned. Sources come as soon as the brokers give them to us."""
         if self._follower is not None:
-            self._follower.start(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+
+            def notify() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(self._wake)
+
+            self._follower.start(notify)
 
     async def close(self) -> None:
         """Leave the others our sources."""
@@ -53,24 +72,40 @@ class KafkaEventLog(EventLog):
 
     async def publish(self, events: Sequence[JobEvent]) -> None:
         """Each event by itself: of several some may be written when it raises."""
-        records = [to_record(self._names.events_topic, encode_event(event)) for event in events]
-        await self._publisher.publish(records, wait_s=PUBLISH_WAIT_S)
+        topic = self._names.events_topic
+        records = [
+            to_record(topic, encode_event(event), partition=events_partition(event.tenant, event.job_id))
+            for event in events
+        ]
+        await self._publisher.publish(records, wait_s=self._publish_wait_s)
 
     def sources(self) -> tuple[str, ...]:
-        return self._following.sources()
+        self._told = self._following.sources
+        return self._told
 
     async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
-        follower, loop = self._following, asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            follower.news.clear()
-            taken = follower.take(after, limit, BATCH_BYTES)
-            remaining_s = deadline - loop.time()
-            if taken or remaining_s <= 0 or set(after) != set(follower.sources()):
-                return [self._batch(source, after[source], records) for source, records in taken.items()]
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(remaining_s):
-                    await follower.news.wait()
+        """Requests come before events where both are there. Unavailable is raised at once while no broker answers."""
+        follower, now = self._following, asyncio.get_running_loop().time
+        told, woken, began = self._told, asyncio.Event(), now()
+        self._waiting.add(woken)
+        try:
+            while True:
+                woken.clear()
+                sources = follower.sources
+                mine = {source: position for source, position in after.items() if source in sources}
+                batches, settled = self._shelves.look(mine, limit)
+                left_s = began + (wait_s if settled else max(wait_s, SETTLE_S)) - now()
+                if batches or sources != told or len(mine) != len(after):
+                    return sorted(batches, key=self._is_of_events)
+                if follower.away:
+                    raise Unavailable("no Kafka broker can be reached")
+                if left_s <= 0:
+                    return []
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await woken.wait()
+        finally:
+            self._waiting.discard(woken)
 
     async def ends(self) -> Mapping[str, str]:
         ends = await asyncio.to_thread(self._offsets.ends)
@@ -88,22 +123,14 @@ class KafkaEventLog(EventLog):
         assert self._follower is not None, "this log was made for publishing only"
         return self._follower
 
-    def _batch(self, source: str, start: str, records: Sequence[confluent_kafka.Message]) -> LogBatch:
-        facts = list(self._facts(records))
-        last = records[-1].offset()
-        assert last is not None
-        malformed = len(records) - len(facts)
-        return LogBatch(source=source, start=start, end=str(last + 1), facts=tuple(facts), malformed=malformed)
+    def _wake(self) -> None:
+        for woken in self._waiting:
+            woken.set()
 
-    def _facts(self, records: Sequence[confluent_kafka.Message]) -> Iterable[JobRequest | JobEvent]:
-        for record in records:
-            try:
-                yield decode(from_record(record, self._names))
-            except InvalidRequest as exc:
-                log.warning(
-                    "event_log.malformed",
-                    topic=record.topic(),
-                    partition=record.partition(),
-                    offset=record.offset(),
-                    reason=exc.message,
-                )
+    def _is_of_events(self, batch: LogBatch) -> bool:
+        return partition_of(batch.source)[0] == self._names.events_topic
+
+
+def events_partition(tenant: str, job_id: str) -> int:
+    """As the default partitioner of Kafka's own clients would choose among EVENTS_PARTITIONS."""
+    return confluent_kafka.murmur2(key_of(tenant, job_id), EVENTS_PARTITIONS)

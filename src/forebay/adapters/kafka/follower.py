@@ -1,256 +1,235 @@
 """Follows the partitions of the log that fall to this process: one thread, which alone touches two consumers.
 
-The *member* is in the projectors' group and never fetches anything: it only learns which partitions are ours. The
-*fetcher* is in no group and reads those partitions from the offsets that the caller names. One consumer for both would
-have to stand still in between, and a paused partition takes half a second to a second to wake up (docs of the queue's
-reader); this way a partition that changes hands is read at once.
+The *member* (membership.py) is in the projectors' group and never fetches anything: it only learns which partitions are
+ours. The *fetcher* is in no group and reads those partitions from the positions that the caller names. One consumer for
+both would have to stand still in between, and a paused partition takes half a second to a second to wake up; this way a
+partition that changes hands is read at once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct
 
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.membership import Membership
 from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
-from forebay.core.errors import Unavailable
+from forebay.adapters.kafka.records import from_record
+from forebay.adapters.kafka.shelves import Entry, Shelves
+from forebay.core.errors import InvalidRequest, Unavailable
+from forebay.core.event import JobEvent, JobRequest
+from forebay.core.wire import decode_event, decode_request
 from forebay.ports.event_log import START
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.05
-FETCH_MOST = 500
-LIST_EVERY_S = 5.0
-"""How long a topic that was created since may go unnoticed."""
+"""How long a change of what is to be read may take to be noticed."""
 
-BUFFER_BYTES = 16 * 1024 * 1024
-"""Fetched and not yet taken. A full buffer stops the fetching until it is half empty."""
+CHUNK = 500
+LIST_EVERY_S = 5.0
+"""How soon topics of new models and new partitions are found."""
+
+RETRY_S = 0.5
+
+FETCHING: Mapping[str, Any] = {
+    "auto.offset.reset": "error",  # never a silent jump: see Follower._lost
+    "check.crcs": True,
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "fetch.max.bytes": 16 * 1024 * 1024,
+    # From 1 s: how long a partition rests once enough of it is queued here, though we may have emptied it long before.
+    "fetch.queue.backoff.ms": 10,
+    "fetch.wait.max.ms": 100,
+    "isolation.level": "read_committed",
+    "queued.max.messages.kbytes": 8192,
+    "queued.min.messages": 1000,
+}
 
 
 class FollowerPlan(Struct, frozen=True, kw_only=True):
-    """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic". With `whole` there is no group: everything
-    is followed, whoever else does, for a rebuild."""
+    """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic". `session_timeout_s`, with "classic" only:
+    after so long without a word a projector counts as dead; with the other the brokers decide (45 s unless they are set
+    up otherwise). With `whole` there is no group: everything is followed, whoever else does, for a rebuild."""
 
     group_protocol: str = "consumer"
     session_timeout_s: float = 45.0
     whole: bool = False
 
 
-class _Buffer:
-    """What was fetched of one source from the position `start` on."""
-
-    __slots__ = ("records", "size_bytes", "start")
-
-    def __init__(self, start: str) -> None:
-        self.start = start
-        self.records: deque[Message] = deque()
-        self.size_bytes = 0
-
-
 class Follower:
-    """`sources`, `take` and `news` are for the event loop, the rest is the thread's."""
+    """Puts what it reads on `shelves`."""
 
-    def __init__(self, link: KafkaLink, plan: FollowerPlan, offsets: Offsets) -> None:
+    def __init__(self, link: KafkaLink, plan: FollowerPlan, shelves: Shelves, offsets: Offsets) -> None:
         self._link = link
+        self._names = link.names
         self._plan = plan
+        self._shelves = shelves
         self._offsets = offsets
-        self.news = asyncio.Event()
-        """Set when something was fetched or the sources have changed."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="kafka-follower", daemon=True)
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._mine: frozenset[str] = frozenset()
-        self._buffers: dict[str, _Buffer] = {}
-        self._wanted: dict[str, str] = {}  # where the loop wants to read, of sources whose buffer stands elsewhere
-        self._buffered_bytes = 0
-        self._listed: frozenset[str] = frozenset()
-        self._list_at = 0.0
+        self._notify: Callable[[], None] = lambda: None
+        self._sources: tuple[str, ...] = ()
+        self._away = False
         self._fetching: set[str] = set()
+        self._list_at = 0.0
+        self._troubles: set[tuple[str, int]] = set()  # logged once each, until the source gives records again
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kafka-follower", daemon=True)
 
-    # ----------------------------------------------------------------------------------------------- on the event loop
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What is ours to read now."""
+        return self._sources
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    @property
+    def away(self) -> bool:
+        """Whether no broker could be reached when last asked."""
+        return self._away
+
+    def start(self, notify: Callable[[], None]) -> None:
+        """`notify` is called from the thread whenever there is something to look at."""
+        self._notify = notify
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the consumers are closed."""
+        """Returns when the group is left."""
         self._stopping.set()
+        with self._shelves.changed:
+            self._shelves.changed.notify()
         self._thread.join()
 
-    def sources(self) -> tuple[str, ...]:
-        return tuple(sorted(self._mine))
-
-    def take(self, after: Mapping[str, str], limit: int, limit_bytes: int) -> dict[str, list[Message]]:
-        """What was fetched after these positions, at most `limit` records; the fetching goes where they are."""
-        taken: dict[str, list[Message]] = {}
-        with self._lock:
-            for source, position in after.items():
-                buffer = self._buffers.get(source)
-                if source not in self._mine:
-                    continue
-                if buffer is None or buffer.start != position:
-                    self._wanted[source] = position
-                    continue
-                while buffer.records and limit > 0 and limit_bytes > 0:
-                    record = buffer.records.popleft()
-                    size = len(record)
-                    buffer.size_bytes -= size
-                    self._buffered_bytes -= size
-                    limit_bytes -= size
-                    limit -= 1
-                    taken.setdefault(source, []).append(record)
-                if source in taken:
-                    buffer.start = str(_after(taken[source][-1]))
-        return taken
-
-    # -------------------------------------------------------------------------------------------------- in the thread
+    # ------------------------------------------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
-        own = {
-            "group.id": self._link.names.projector_group,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "check.crcs": True,
-        }
-        fetching = {
-            # A position that is no longer there is told to us, and never answered with another one in silence.
-            "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": 16384,
-            "fetch.queue.backoff.ms": 20,
-            "fetch.wait.max.ms": 100,
-        }
-        fetcher = Consumer(self._link.config(**own, **fetching))
-        member = None if self._plan.whole else Consumer(self._link.config(**own, **self._membership()))
+        group = {"group.id": self._names.projector_group}  # asked for even where nothing is committed
+        fetcher = Consumer(self._link.config(**{**FETCHING, **group, "error_cb": self._on_error}))
+        member = None
+        if not self._plan.whole:
+            member = Membership(self._link, self._plan.group_protocol, self._plan.session_timeout_s)
         try:
             while not self._stopping.is_set():
                 try:
                     self._turn(fetcher, member)
-                except (KafkaException, Unavailable) as exc:
-                    log.warning("event_log.away", reason=str(exc.args[0]))
-                    self._stopping.wait(0.5)
+                except Exception:  # the edge of the thread: without it nothing would be read any more
+                    log.exception("event_log.follower_failed")
+                    self._shelves.forget(self._sources)  # something may be missing: to be read again
+                    self._notify()
+                    self._stopping.wait(RETRY_S)
         finally:
-            for consumer in (member, fetcher):
-                if consumer is not None:
-                    consumer.close()
+            if member is not None:
+                member.close()
+            fetcher.close()
 
-    def _membership(self) -> dict[str, str | int]:
-        protocol: dict[str, str | int] = {"group.protocol": self._plan.group_protocol, "auto.offset.reset": "earliest"}
-        if self._plan.group_protocol == "classic":
-            protocol["partition.assignment.strategy"] = "cooperative-sticky"
-            protocol["session.timeout.ms"] = int(self._plan.session_timeout_s * 1000)
-        return protocol
-
-    def _turn(self, fetcher: Consumer, member: Consumer | None) -> None:
-        if time.monotonic() >= self._list_at:
-            self._list(member)
+    def _turn(self, fetcher: Consumer, member: Membership | None) -> None:
+        if self._away or time.monotonic() >= self._list_at:
+            self._follow(fetcher, self._list(member))
         if member is not None:
-            told = member.poll(0)
-            if told is not None and (error := told.error()) is not None:
-                log.info("event_log.group", code=error.name(), reason=error.str())
-        self._go_where_wanted(fetcher)
-        if self._buffered_bytes > BUFFER_BYTES:
-            self._stopping.wait(POLL_S)
+            member.poll()
+            self._follow(fetcher, member.assigned)
+        self._move(fetcher)
+        if not self._fetching or self._shelves.full:
+            with self._shelves.changed:
+                self._shelves.changed.wait(POLL_S)
             return
-        first = fetcher.poll(POLL_S)
-        if first is not None:
-            self._keep(fetcher, [first, *fetcher.consume(FETCH_MOST, 0)])
+        self._receive(fetcher)
 
-    def _list(self, member: Consumer | None) -> None:
-        """Look for topics: to be followed if we follow everything, else to be shared by the group."""
+    def _list(self, member: Membership | None) -> Sequence[str]:
+        """Ask for the topics. Whether there was an answer says whether brokers can be reached."""
+        try:
+            found = self._offsets.sources()
+        except Unavailable as exc:
+            if not self._away:
+                log.warning("event_log.away", reason=exc.message)
+            self._away = True
+            self._notify()
+            self._stopping.wait(POLL_S)
+            return self._sources
+        if self._away:
+            log.info("event_log.back")
+        self._away = False
         self._list_at = time.monotonic() + LIST_EVERY_S
         if member is None:
-            self._own(frozenset(self._offsets.sources()))
+            return found
+        member.subscribe(dict.fromkeys(partition_of(source)[0] for source in found))
+        return member.assigned
+
+    def _follow(self, fetcher: Consumer, found: Sequence[str]) -> None:
+        """From now on these are ours. They are read once somebody says from where."""
+        if (sources := tuple(found)) == self._sources:
             return
-        topics = frozenset(self._offsets.topics())
-        if topics != self._listed:
-            self._listed = topics
-            member.subscribe(
-                sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
+        self._shelves.keep_only(sources)
+        self._unassign(fetcher, self._fetching - set(sources))
+        self._sources = sources
+        self._notify()
 
-    def _on_assign(self, member: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        member.incremental_assign(list(partitions))
-        member.pause(list(partitions))  # it is a member only: the other consumer fetches
-        self._own(self._mine | {source_of(one.topic, one.partition) for one in partitions})
+    def _move(self, fetcher: Consumer) -> None:
+        moves = self._shelves.moves(self._sources)
+        self._assign(fetcher, {source: _offset(position) for source, position in moves.items()})
 
-    def _on_revoke(self, member: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        self._own(self._mine - {source_of(one.topic, one.partition) for one in partitions})
-
-    def _own(self, mine: frozenset[str]) -> None:
-        with self._lock:
-            if mine == self._mine:
-                return
-            self._mine = mine
-            for source in self._buffers.keys() - mine:
-                self._buffered_bytes -= self._buffers.pop(source).size_bytes
-            self._wanted = {source: position for source, position in self._wanted.items() if source in mine}
-        self._tell()
-
-    def _go_where_wanted(self, fetcher: Consumer) -> None:
-        with self._lock:
-            gone = self._fetching - self._mine
-            wanted, self._wanted = self._wanted, {}
-            for source, position in wanted.items():
-                old = self._buffers.get(source)
-                self._buffered_bytes -= old.size_bytes if old is not None else 0
-                self._buffers[source] = _Buffer(position)
-        leave = gone | (wanted.keys() & self._fetching)
-        if leave:
-            fetcher.incremental_unassign([TopicPartition(*partition_of(source)) for source in leave])
-            self._fetching -= leave
-        if wanted:
-            fetcher.incremental_assign([_from(source, position) for source, position in wanted.items()])
-            self._fetching |= wanted.keys()
-
-    def _keep(self, fetcher: Consumer, records: Sequence[Message]) -> None:
-        with self._lock:
-            for record in records:
-                if record.error() is not None:
-                    continue
-                buffer = self._buffers.get(source_of(record.topic() or "", record.partition() or 0))
-                if buffer is not None:
-                    size = len(record)
-                    buffer.records.append(record)
-                    buffer.size_bytes += size
-                    self._buffered_bytes += size
-        for record in records:
-            if (error := record.error()) is not None:
-                self._met(fetcher, record, error)
-        self._tell()
-
-    def _met(self, fetcher: Consumer, record: Message, error: KafkaError) -> None:
-        """An error of one partition, or of the link."""
-        topic, partition = record.topic(), record.partition()
-        if error.code() != KafkaError._AUTO_OFFSET_RESET or topic is None or partition is None:
-            log.info("event_log.fetch", topic=topic, partition=partition, code=error.name(), reason=error.str())
+    def _assign(self, fetcher: Consumer, offsets: Mapping[str, int]) -> None:
+        if not offsets:
             return
-        log.error("event_log.gap", topic=topic, partition=partition, reason=error.str())
-        here = TopicPartition(topic, partition)
-        fetcher.incremental_unassign([here])
-        fetcher.incremental_assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        self._unassign(fetcher, self._fetching & offsets.keys())
+        fetcher.incremental_assign([TopicPartition(*partition_of(source), at) for source, at in offsets.items()])
+        self._fetching |= offsets.keys()
 
-    def _tell(self) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self.news.set)
+    def _unassign(self, fetcher: Consumer, sources: Iterable[str]) -> None:
+        if places := [TopicPartition(*partition_of(source)) for source in sources]:
+            fetcher.incremental_unassign(places)
+            self._fetching -= set(sources)
+
+    def _receive(self, fetcher: Consumer) -> None:
+        first = fetcher.poll(POLL_S)  # `consume` would wait for as many as it is asked for
+        if first is None:
+            return
+        for message in (first, *fetcher.consume(CHUNK, 0)):
+            source = source_of(message.topic() or "", message.partition() or 0)
+            if (error := message.error()) is None:
+                self._shelves.put(source, self._entry(source, message))
+                self._troubles = {trouble for trouble in self._troubles if trouble[0] != source}
+            else:
+                self._report(fetcher, source, message, error)
+        self._notify()
+
+    def _entry(self, source: str, record: Message) -> Entry:
+        offset, size_bytes = record.offset() or 0, len(record.value() or b"")
+        try:
+            return Entry(offset, self._fact(record), size_bytes)
+        except InvalidRequest as exc:
+            log.warning("event_log.malformed", source=source, offset=offset, code=exc.code, reason=exc.message)
+            return Entry(offset, None, size_bytes)
+
+    def _fact(self, record: Message) -> JobRequest | JobEvent:
+        """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
+        message = from_record(record, self._names)
+        return decode_event(message) if record.topic() == self._names.events_topic else decode_request(message)
+
+    def _report(self, fetcher: Consumer, source: str, message: Message, error: KafkaError) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            self._shelves.end(source, message.offset() or 0)
+        elif code == KafkaError._AUTO_OFFSET_RESET:
+            self._lost(fetcher, source, error)
+        elif (source, code) not in self._troubles:
+            self._troubles.add((source, code))
+            log.error("event_log.read_failed", source=source, code=error.name(), reason=error.str())
+
+    def _lost(self, fetcher: Consumer, source: str, error: KafkaError) -> None:
+        """The position is not in the log: retention has been faster than we, or the topic was made anew."""
+        log.error("event_log.gap", source=source, position=self._shelves.position(source), reason=error.str())
+        if source in self._fetching:
+            self._assign(fetcher, {source: OFFSET_BEGINNING})
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._list_at = 0.0
 
 
-def _from(source: str, position: str) -> TopicPartition:
-    topic, partition = partition_of(source)
-    return TopicPartition(topic, partition, OFFSET_BEGINNING if position == START else int(position))
-
-
-def _after(record: Message) -> int:
-    offset = record.offset()
-    assert offset is not None
-    return offset + 1
+def _offset(position: str) -> int:
+    return OFFSET_BEGINNING if position == START else int(position)

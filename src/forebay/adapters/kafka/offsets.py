@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec  # admin hands it on without exporting it
 
 from forebay.adapters.kafka.link import KafkaLink
@@ -12,6 +13,19 @@ from forebay.core.errors import Unavailable
 
 ANSWER_WITHIN_S = 2.0
 """Of each question; a page that a person waits for asks two."""
+
+AGAIN_S = 0.1
+LEADERLESS = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)
+"""Asked again after AGAIN_S: leaders are being chosen, as they are for a new topic."""
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library has no types there
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -66,14 +80,24 @@ class Offsets:
         if not sources:
             return {}
         wanted = {TopicPartition(*partition_of(source)): spec for source in sources}
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while True:
+            try:
+                return self._list(wanted)
+            except KafkaException as exc:
+                if exc.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                    raise _away(exc) from exc
+            time.sleep(AGAIN_S)
+
+    def _list(self, wanted: Mapping[TopicPartition, OffsetSpec]) -> dict[str, int]:
+        answers = self._admin.list_offsets(
+            dict(wanted), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_WITHIN_S
+        )
         try:
-            answers = self._admin.list_offsets(wanted, request_timeout=ANSWER_WITHIN_S)
             return {
                 source_of(one.topic, one.partition): answer.result(ANSWER_WITHIN_S + 1.0).offset
                 for one, answer in answers.items()
             }
-        except KafkaException as exc:
-            raise _away(exc) from exc
         except TimeoutError as exc:
             raise Unavailable("Kafka does not tell where its log ends") from exc
 
