@@ -23,7 +23,7 @@ from forebay.assembly.waiting import until_there
 from forebay.ports.queue import Durability
 from forebay.settings import Settings
 
-__all__ = ["Acl", "Difference", "KafkaBackends", "Role", "acls_of", "open_kafka", "topics_of"]
+__all__ = ["Acl", "Difference", "KafkaBackends", "Role", "acls_of", "ask_brokers", "open_kafka", "topics_of"]
 
 log = structlog.get_logger()
 
@@ -97,6 +97,14 @@ def link_of(settings: Settings) -> KafkaLink:
             oauth_scope=settings.kafka_oauth_scope,
         ),
     )
+
+
+def ask_brokers(settings: Settings) -> str:
+    """What the brokers can do, in words. Blocks. Raises Unavailable, Misconfigured."""
+    facts = probe(link_of(settings))
+    protocol = _group_protocol(settings, facts)
+    share = "with" if facts.share_groups else "without"
+    return f"answers; groups use the {protocol} protocol, {share} share groups"
 
 
 def topics_of(settings: Settings, models: Collection[str]) -> Topics:
