@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import OFFSET_END
 
-from forebay.adapters.kafka import reader
+import forebay.adapters.kafka.reader as reader
 
 
 def plant() -> None:
