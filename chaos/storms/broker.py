@@ -17,9 +17,12 @@ from dev.kafka.broker import Broker
 from dev.kafka.ports import HOST, free_port
 
 AWAY_S = (2.0, 6.0)
-RULES = Rules(refusal_within_s=3.0, recovery_within_s=5.0)
+AFTERWARDS = 50
+"""So many jobs more are accepted after the last fault."""
+
+RULES = Rules(busy_at=5, refusal_within_s=3.0, recovery_within_s=5.0)
 SHAPE = Shape(apis=2, workers=2, projectors=2, schedulers=1)
-LOAD = Plan(wish=lambda _: Wish({"run_s": 0.01}), waiting_at_most=5_000, pace_s=0.08)
+LOAD = Plan(wish=lambda _: Wish({"run_s": 0.1}), waiting_at_most=5_000, pace_s=0.08)
 
 
 def storm(order: Order) -> Iterator[Part]:
@@ -40,7 +43,7 @@ def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
                 tasks.create_task(nemesis.bounce(broker, hard=number % 2 == 1, away_s=rng.uniform(*AWAY_S)))
                 if number % 3 == 2:
                     tasks.create_task(_kill_an_api(nemesis))
-        await load.until(jobs)
+        await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
     least = Least(accepted=jobs, faults=bounces, busy_share=0.5, refused_outages=bounces)
     frame = Frame(title="one broker, clean and hard bounces", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
@@ -63,7 +66,7 @@ def _three_brokers(order: Order, bounces: int, jobs: int) -> Part:
             await load.until((number + 0.5) * jobs / bounces)
             leader = await nemesis.leader(brokers, nemesis.requests_topic)
             await nemesis.bounce(leader, hard=number % 2 == 0, away_s=rng.uniform(*AWAY_S))
-        await load.until(jobs)
+        await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
     least = Least(accepted=jobs, faults=bounces, busy_share=0.5)
     frame = Frame(title="three brokers, the leader chased", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
@@ -89,7 +92,7 @@ def _connections(order: Order, cuts: int, jobs: int) -> Part:
                 await load.until((number + 0.5) * jobs / cuts)
                 target, proxy = rng.choice((("broker", kafka), ("postgres", postgres)))
                 await nemesis.cut(proxy, target, rng.choice(("cut", "stall", "reset")), rng.uniform(*AWAY_S))
-            await load.until(jobs)
+            await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
         least = Least(accepted=jobs, faults=cuts, busy_share=0.5)
         frame = Frame(title="connections cut, stalled, reset", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
