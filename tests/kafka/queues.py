@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.records import to_record
+from forebay.core.errors import Revoked
 from forebay.core.message import Channel, ReceivedMessage
 from forebay.ports.queue import Consumer, Durability
 from forebay.testing.samples import message
@@ -135,3 +137,41 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not await true():  # noqa: ASYNC110 - nobody tells when it is: mostly another process
             await asyncio.sleep(0.05)
+
+
+class Work:
+    """What a worker does, and a note of each attempt: receive, begin, a moment, ack."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+        self.done: Counter[int] = Counter()
+        self.attempts: set[tuple[int, int]] = set()
+
+    async def run(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        """Until told to stop; then what is in hand is finished, and what has not begun is given back."""
+        while not stop.is_set():
+            received = await consumer.receive(8, 0.1)
+            self.attempts |= set(counts(received).values())
+            batch, rest = received[:4], received[4:]
+            if batch:
+                await self.attempt(consumer, batch)
+            await consumer.nack(rest)
+        await consumer.close()
+
+    async def attempt(self, consumer: Consumer, batch: Sequence[ReceivedMessage]) -> None:
+        try:
+            await consumer.begin(batch)
+        except Revoked:
+            await consumer.nack(batch)
+            return
+        self.begun.update(map(number_of, batch))
+        await asyncio.sleep(0.02)
+        self.done.update(map(number_of, batch))
+        await consumer.ack(batch)
+
+
+async def served(work: Work, count: int) -> None:
+    async def enough() -> bool:
+        return len(work.done) >= count
+
+    await until(enough)

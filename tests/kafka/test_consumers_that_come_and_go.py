@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.kafka.queues import CHANNEL, WITHIN_S, KafkaPlace, counts, number_of, publish, receive_all, until
+from tests.kafka.queues import (
+    CHANNEL,
+    WITHIN_S,
+    KafkaPlace,
+    Work,
+    counts,
+    number_of,
+    publish,
+    receive_all,
+    served,
+    until,
+)
 
 from dev.kafka.broker import Broker
 from forebay.core.errors import Revoked
@@ -25,37 +35,6 @@ def place(request: pytest.FixtureRequest) -> KafkaPlace:
     kind, group_protocol = request.param
     broker: Any = request.getfixturevalue(kind)
     return KafkaPlace(broker.bootstrap, group_protocol=group_protocol)
-
-
-class Work:
-    """What a worker does, and a note of each attempt: receive, begin, a moment, ack."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[int] = Counter()
-        self.done: Counter[int] = Counter()
-        self.attempts: set[tuple[int, int]] = set()
-
-    async def run(self, consumer: Consumer, stop: asyncio.Event) -> None:
-        """Until told to stop; then what is in hand is finished, and what has not begun is given back."""
-        while not stop.is_set():
-            received = await consumer.receive(8, 0.1)
-            self.attempts |= set(counts(received).values())
-            batch, rest = received[:4], received[4:]
-            if batch:
-                await self.attempt(consumer, batch)
-            await consumer.nack(rest)
-        await consumer.close()
-
-    async def attempt(self, consumer: Consumer, batch: Sequence[ReceivedMessage]) -> None:
-        try:
-            await consumer.begin(batch)
-        except Revoked:
-            await consumer.nack(batch)
-            return
-        self.begun.update(map(number_of, batch))
-        await asyncio.sleep(0.02)
-        self.done.update(map(number_of, batch))
-        await consumer.ack(batch)
 
 
 async def test_nothing_runs_twice_when_consumers_come_and_leave_in_peace(place: KafkaPlace) -> None:
@@ -78,13 +57,6 @@ async def test_nothing_runs_twice_when_consumers_come_and_leave_in_peace(place: 
     assert work.done == Counter(range(total))
     assert work.begun == Counter(range(total))
     assert work.attempts == {(0, 0)}
-
-
-async def served(work: Work, count: int) -> None:
-    async def enough() -> bool:
-        return len(work.done) >= count
-
-    await until(enough)
 
 
 async def test_what_runs_when_a_partition_goes_may_end_first(place: KafkaPlace) -> None:

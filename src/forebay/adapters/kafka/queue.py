@@ -37,10 +37,10 @@ PUBLISH_WAIT_S = 2.5
 class KafkaQueue(Queue):
     """`publisher` must be open, and the topics must exist (`forebay topics apply`).
 
-    `durability` is what the topics' settings give. `group_protocol`, `session_timeout_s`, `max_poll_interval_s` and
-    `drain_s`: see ConsumerPlan. `tiers` are the delays that there are, in seconds, by the last part of a retry topic's
-    name; a delay is rounded up to one, a longer one than the longest goes round several times. `clock` gives seconds
-    since the epoch; `random`, in [0, 1), scatters what comes back from a delay.
+    `durability` is what the topics' settings give. `group_protocol`, `session_timeout_s`, `max_poll_interval_s`,
+    `drain_s` and `begin_wait_s`: see ConsumerPlan. `tiers` are the delays that there are, in seconds, by the last part
+    of a retry topic's name; a delay is rounded up to one, a longer one than the longest goes round several times.
+    `clock` gives seconds since the epoch; `random`, in [0, 1), scatters what comes back from a delay.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class KafkaQueue(Queue):
         session_timeout_s: float = 45.0,
         max_poll_interval_s: float = 300.0,
         drain_s: float = 5.0,
+        begin_wait_s: float = 10.0,
         tiers: Mapping[str, float] = RETRY_TIERS_S,
         publish_wait_s: float = PUBLISH_WAIT_S,
         clock: Callable[[], float] = time.time,
@@ -67,6 +68,7 @@ class KafkaQueue(Queue):
             session_timeout_s=session_timeout_s,
             max_poll_interval_s=max_poll_interval_s,
             drain_s=drain_s,
+            begin_wait_s=begin_wait_s,
         )
         self._tiers = tiers
         self._publish_wait_s = publish_wait_s
