@@ -19,7 +19,7 @@ from forebay.testing.service import RunningService
 TEST_MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
 
 HEAP_MIB = 1024
-JAVA = ("-Xms1g", "-XX:+UseParallelGC")
+JAVA = ("-Xms1g", "-XX:+UseSerialGC")
 """Both compilers and the heap that Kafka comes with. Of the collectors, on 2 cores, the one that costs least."""
 
 BROKER = {
@@ -43,7 +43,7 @@ class KafkaService:
         self._roles: dict[str, RunningService] = {}
         self.settings = {
             "queue": f"kafka://{broker.bootstrap}",
-            "store": postgres.create_database(),
+            "store": postgres.dsn(postgres.create_database()),
             "blobs": f"files://{folder / 'blobs'}",
             "blobs_shared": "true",
             "secrets": "a secret that all roles share",
