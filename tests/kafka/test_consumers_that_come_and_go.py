@@ -125,6 +125,27 @@ async def test_more_consumers_than_partitions_and_more_partitions_than_consumers
         assert sorted(work.done) == list(range(200))
 
 
+async def test_a_pause_under_back_pressure_loses_and_repeats_nothing(kafka: Broker) -> None:
+    """Everything is paused when a busy consumer has asked for nothing for a second, and fetched again after it."""
+    place = KafkaPlace(kafka.bootstrap)
+    async with place.queue() as queue:
+        await publish(queue, range(1500))
+        consumer = queue.consumer(CHANNEL)
+        seen: Counter[int] = Counter()
+        for most in (10, 300, 40):
+            received = await receive_all(consumer, most)
+            await consumer.begin(received)
+            await asyncio.sleep(1.5)  # time itself is what is tried
+            seen.update(map(number_of, received))
+            await consumer.ack(received)
+        while len(seen) < 1500:
+            received = await receive_all(consumer, 1)
+            seen.update(map(number_of, received))
+            await consumer.ack(received)
+        assert await consumer.receive(1, 1.0) == []
+        assert seen == Counter(range(1500))
+
+
 @pytest.mark.parametrize("group_protocol", ["consumer", "classic"])
 async def test_a_job_may_take_longer_than_the_poll_interval(kafka: Broker, group_protocol: str) -> None:
     place = KafkaPlace(kafka.bootstrap, group_protocol=group_protocol, max_poll_interval_s=6.0)

@@ -190,6 +190,23 @@ async def test_a_delayed_record_without_a_way_back_is_a_dead_letter(place: Kafka
         assert headers(letter)["forebay-error-topic"] == topic
 
 
+async def test_what_is_due_in_a_channel_that_is_gone_stops_no_other(place: KafkaPlace) -> None:
+    async with place.queue(publish_wait_s=5.0) as queue, forwarding(queue):
+        topic = f"{place.names.retry_prefix}short"
+        ways = ["gone/normal", f"{CHANNEL.model}/{CHANNEL.lane}"]
+        records = [
+            to_record(topic, message(number), more={"forebay-due": "0", "forebay-channel": way})
+            for number, way in enumerate(ways)
+        ]
+        await place.publisher.publish(records, wait_s=WITHIN_S)
+        assert counts(await receive_all(queue.consumer(CHANNEL), 1)) == {1: (0, 0)}
+        [again] = await asyncio.to_thread(
+            consume, place.link.bootstrap, f"{place.names.retry_prefix}long", 1, group_protocol="classic"
+        )
+        assert again.key() == key_of("default", job_id(0))
+        assert headers(again)["forebay-channel"] == "gone/normal"
+
+
 async def test_a_foreign_record_keeps_its_name_and_its_time_over_a_delay(place: KafkaPlace) -> None:
     """Both come from where it stood first."""
     async with place.queue() as queue, forwarding(queue):

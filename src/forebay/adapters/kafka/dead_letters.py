@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forebay.adapters.kafka.hand import Entry
+from forebay.adapters.kafka.entries import Entry
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Headers, Record
 from forebay.core.errors import PayloadTooLarge

@@ -16,14 +16,14 @@ import structlog
 
 from forebay.adapters.kafka.attempts import attempt_headers, delay_headers, due, tier_for, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
-from forebay.adapters.kafka.hand import Entry
+from forebay.adapters.kafka.entries import Entry
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
+from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.reader import ConsumerPlan
 from forebay.adapters.kafka.records import Record, to_record
-from forebay.core.errors import InvalidRequest, Unavailable
-from forebay.core.event import JobError
+from forebay.core.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from forebay.core.message import Channel
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,7 @@ JITTER = 0.1
 """Of the tier's delay, added by chance, so that what failed together does not come back together."""
 
 SLACK_S = 0.001
+AGAIN_S = 1.0
 
 
 class Forwarder:
@@ -56,7 +57,6 @@ class Forwarder:
         self._tiers = tiers
         self._tier_s = {self._names.retry_prefix + name: tier_s for name, tier_s in tiers.items()}
         self._publisher = publisher
-        self._dead_letters = dead_letters
         self._publish_wait_s = publish_wait_s
         self._clock = clock
         self._random = random
@@ -86,13 +86,18 @@ class Forwarder:
             await self._member.close()
 
     def _schedule(self, entry: Entry, now: float) -> None:
+        """Not before it is due by its own word, and not later than its tier allows."""
         tier_s = self._tier_s[entry.place[0]]
         try:
-            wait_s = due(_headers(entry))[1] - self._clock()
-        except InvalidRequest:
-            wait_s = 0.0  # to be a dead letter
-        wait_s = min(max(wait_s, 0.0), tier_s) + JITTER * tier_s * self._random()
-        heapq.heappush(self._leaving, (now + wait_s, next(self._numbers), entry))
+            _, due_at = due(entry.readable.headers)
+        except InvalidRequest as refusal:
+            self._member.bury(entry, refusal)
+            return
+        wait_s = min(max(due_at - self._clock(), 0.0), tier_s)
+        self._push(entry, now + wait_s + JITTER * tier_s * self._random())
+
+    def _push(self, entry: Entry, leaves_at: float) -> None:
+        heapq.heappush(self._leaving, (leaves_at, next(self._numbers), entry))
 
     def _due(self, now: float) -> list[Entry]:
         entries = []
@@ -100,37 +105,51 @@ class Forwarder:
             entries.append(heapq.heappop(self._leaving)[2])
         return entries
 
-    async def _forward(self, entries: list[Entry]) -> None:
-        """Until they are there: what waits behind them needs the same brokers."""
-        while entries:
-            # Those that were taken away are another forwarder's.
-            kept = [entry for entry, _ in self._member.hand.keep(entry.receipt for entry in entries)]
+    async def _forward(self, due_now: list[Entry]) -> None:
+        """To their channels, each channel by itself. What cannot be written is tried again a moment later; what a
+        channel does not take, because it was removed, goes round again, so that it is in nobody's way."""
+        kept = [entry for entry, _ in self._member.hand.keep(entry.receipt for entry in due_now)]  # ours still
+        by_topic: dict[str, list[tuple[Entry, Record]]] = {}
+        for entry in kept:
+            record = self._record(entry, self._clock())
+            by_topic.setdefault(record.topic, []).append((entry, record))
+        for leaving in by_topic.values():
+            entries = [entry for entry, _ in leaving]
             try:
-                records = [record for entry in kept if (record := await self._record(entry)) is not None]
-                await self._publisher.publish(records, wait_s=self._publish_wait_s)
+                await self._publish([record for _, record in leaving], entries)
             except Unavailable as away:
-                log.warning("queue.delayed_waits", count=len(kept), reason=away.message)
-                await asyncio.sleep(away.retry_after_s)
-                continue
-            self._member.hand.done(entry.receipt for entry in kept)
-            return
+                log.warning("queue.delayed_waits", topic=leaving[0][1].topic, count=len(leaving), reason=away.message)
+                for entry in entries:
+                    self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
+            else:
+                self._member.hand.done(entry.receipt for entry in entries)
 
-    async def _record(self, entry: Entry) -> Record | None:
-        """In its channel, or, if that is not yet due, in a retry topic again. None if it had to be a dead letter."""
-        assert entry.message is not None
+    async def _publish(self, records: list[Record], entries: list[Entry]) -> None:
         try:
-            channel, due_at = due(entry.message.headers)
-        except InvalidRequest as refusal:
-            log.error("queue.malformed", topic=entry.place[0], offset=entry.offset, reason=refusal.message)
-            await self._dead_letters.write(entry, JobError(code=refusal.code, message=refusal.message), 0)
-            return None
-        remaining_s = due_at - self._clock()
-        message = without_ours(entry.message)
-        if remaining_s > SLACK_S:
-            tier, _ = tier_for(remaining_s, self._tiers)
-            return to_record(self._names.retry_prefix + tier, message, more=delay_headers(entry.known, channel, due_at))
-        return to_record(self._names.requests_topic(channel), message, more=attempt_headers(entry.known))
+            await self._publisher.publish(records, wait_s=self._publish_wait_s)
+        except OutcomeUnknown:
+            raise
+        except Unavailable as refused:
+            log.warning("queue.delayed_again", topic=records[0].topic, count=len(records), reason=refused.message)
+            await self._publisher.publish(self._round_again(entries), wait_s=self._publish_wait_s)
 
+    def _record(self, entry: Entry, now: float) -> Record:
+        """In its channel, or, if that is not yet due, in a retry topic again."""
+        channel, due_at = due(entry.readable.headers)
+        if due_at > now + SLACK_S:
+            return self._delayed(entry, channel, due_at, due_at - now)
+        more = attempt_headers(entry.known)
+        return to_record(self._names.requests_topic(channel), without_ours(entry.readable), more=more)
 
-def _headers(entry: Entry) -> Mapping[str, str]:
-    return entry.message.headers if entry.message is not None else {}
+    def _round_again(self, entries: list[Entry]) -> list[Record]:
+        longest_s = max(self._tiers.values())
+        records = []
+        for entry in entries:
+            channel, _ = due(entry.readable.headers)
+            records.append(self._delayed(entry, channel, self._clock() + longest_s, longest_s))
+        return records
+
+    def _delayed(self, entry: Entry, channel: Channel, due_at: float, delay_s: float) -> Record:
+        tier, _ = tier_for(delay_s, self._tiers)
+        more = delay_headers(entry.known, channel, due_at)
+        return to_record(self._names.retry_prefix + tier, without_ours(entry.readable), more=more)

@@ -10,76 +10,17 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-import confluent_kafka
 import structlog
-from msgspec import Struct, field
 
+from forebay.adapters.kafka.commits import Commit, Commits
+from forebay.adapters.kafka.entries import Entry, Part, Place, Request
 from forebay.adapters.kafka.tracker import Mark, Tracker
-from forebay.core.errors import ForebayError, InvalidRequest, Revoked, Unavailable
-from forebay.core.message import Message
 
 log = structlog.get_logger(__name__)
 
-Place = tuple[str, int]
-"""Topic and partition."""
-
 ANY_NUMBER = 2**31
-
-
-class Entry(Struct, eq=False, kw_only=True):
-    """One record. `message` is None where nobody can read it, `refusal` says why. `known` is what the record itself
-    says of attempts elsewhere. `receipt` is 0 while nobody has it; `busy` once its outcome is on its way: begun, or
-    about to be published somewhere else, so that a revocation waits for it."""
-
-    place: Place
-    offset: int
-    record: confluent_kafka.Message
-    message: Message | None
-    refusal: InvalidRequest | None = None
-    known: Mark = Mark()
-    receipt: int = 0
-    busy: bool = False
-
-
-class Request(Struct, eq=False, kw_only=True):
-    """Commit what there is, with an attempt of each of these begun; of none: only commit.
-
-    `answer` is called once, from any thread, unless the request was withdrawn. `deadline` is monotonic.
-    """
-
-    receipts: Sequence[int]
-    answer: Callable[[ForebayError | None], None]
-    deadline: float
-    withdrawn: bool = False
-    settled: bool = False
-    before: list[tuple[Entry, Mark | None]] = field(default_factory=list)
-
-    def settle(self, error: ForebayError | None) -> None:
-        self.settled = True
-        if not self.withdrawn:
-            self.answer(error)
-
-
-class Part(Struct, eq=False):
-    """A partition. `stash`: read, but more than the metadata has room for. `changes` counts moves of the tracker, of
-    which `committed` are in the group's commit. `leaving`: it is about to be another's, and takes nothing in."""
-
-    tracker: Tracker | None  # None until the first record, where nothing was ever committed
-    stash: deque[Entry] = field(default_factory=deque)
-    stashed_at: int = 0
-    changes: int = 0
-    committed: int = 0
-    leaving: bool = False
-
-
-class Commit(Struct):
-    """What to commit: watermark and metadata of each place, and the requests that it answers."""
-
-    offsets: list[tuple[Place, int, str]]
-    changes: dict[Place, int]
-    requests: list[Request]
 
 
 class Hand:
@@ -97,7 +38,7 @@ class Hand:
         self._waiting: deque[Entry] = deque()
         self._held: dict[int, Entry] = {}
         self._receipts = itertools.count(1)
-        self._requests: list[Request] = []
+        self._commits = Commits(self._parts, self._held)
         self._wanted = 0
         self._stirred = False
 
@@ -107,7 +48,7 @@ class Hand:
         """Up to `most` of what waits, now in hand, and what is known of their attempts. With none, `ring` will tell."""
         taken: list[tuple[Entry, Mark]] = []
         with self.changed:
-            self._wanted = most
+            self._wanted = max(most, self._wanted)
             while self._waiting and len(taken) < most:
                 entry = self._waiting.popleft()
                 taken.append((entry, self._mark(entry)))
@@ -118,17 +59,6 @@ class Hand:
 
     def holds(self, receipt: object) -> bool:
         return receipt in self._held
-
-    def ask(self, request: Request) -> None:
-        with self.changed:
-            self._requests.append(request)
-            self._stir()
-
-    def withdraw(self, request: Request) -> bool:
-        """Nobody waits for it any more: if it is not settled, it has not happened."""
-        with self.changed:
-            request.withdrawn = not request.settled
-            return request.withdrawn
 
     def keep(self, receipts: Iterable[object]) -> list[tuple[Entry, Mark]]:
         """Those of them that are in hand, with what is known of their attempts. A revocation will now wait for them."""
@@ -142,7 +72,7 @@ class Hand:
         with self.changed:
             for entry in self._those_held(receipts):
                 part = self._let_go(entry)
-                self._tracker(part).done(entry.offset)
+                part.known.done(entry.offset)
                 self.ended_since_commit += 1
             self._stir()
 
@@ -152,15 +82,26 @@ class Hand:
         with self.changed:
             for entry in reversed(self._those_held(receipts)):
                 part = self._let_go(entry)
-                mark = self._tracker(part).mark(entry.offset)
+                mark = part.known.mark(entry.offset)
                 if mark is not None and mark.running:
                     ran = True
-                    self._tracker(part).end(entry.offset)
+                    part.known.end(entry.offset)
                 if not part.leaving:
                     self._waiting.appendleft(entry)
             self._feed_hungry()
             self._stir()
         return ran
+
+    def ask(self, request: Request) -> None:
+        with self.changed:
+            self._commits.ask(request)
+            self._stir()
+
+    def withdraw(self, request: Request) -> bool:
+        """Nobody waits for it any more: if it is not settled, it has not happened."""
+        with self.changed:
+            request.withdrawn = not request.settled
+            return request.withdrawn
 
     def close(self) -> None:
         """Nothing is handed out any more; the thread ends."""
@@ -178,7 +119,7 @@ class Hand:
 
     @property
     def wanted(self) -> int:
-        """How many more should wait here: as many as were last asked for."""
+        """How many more should wait here: as many as were ever asked for at once."""
         return self._wanted - len(self._waiting)
 
     @property
@@ -191,6 +132,16 @@ class Hand:
         """Whether there is something that may begin at any time."""
         with self.changed:
             return bool(self._waiting) or any(not entry.busy for entry in self._held.values())
+
+    @property
+    def requested(self) -> bool:
+        return self._commits.requested
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything that is not committed."""
+        with self.changed:
+            return self._commits.due
 
     def wait(self, timeout_s: float) -> None:
         """Until the loop has done something since the last call, or `timeout_s`."""
@@ -227,7 +178,7 @@ class Hand:
         unreadable: list[Entry] = []
         with self.changed:
             for part in self._parts.values():
-                while part.stash and self._room(self._tracker(part)):
+                while part.stash and self._room(part.known):
                     self._admit(part.stash.popleft(), part, unreadable)
             self._feed_hungry()
         return unreadable
@@ -236,57 +187,25 @@ class Hand:
         """Of which partitions nothing more should come for now: until nothing is stashed and half is done."""
         with self.changed:
             for part in self._parts.values():
-                if not part.stash and part.stashed_at and 2 * self._tracker(part).unfinished <= part.stashed_at:
+                if not part.stash and part.stashed_at and 2 * part.known.unfinished <= part.stashed_at:
                     part.stashed_at = 0
             return {place for place, part in self._parts.items() if part.stash or part.stashed_at}
-
-    @property
-    def requested(self) -> bool:
-        return bool(self._requests)
-
-    @property
-    def dirty(self) -> bool:
-        with self.changed:
-            return any(part.changes != part.committed for part in self._parts.values())
 
     def prepare(self) -> Commit | None:
         """What to commit now; None for nothing. Attempts that are to begin are marked; `settle` must follow."""
         with self.changed:
-            requests, self._requests = self._requests, []
-            requests = [request for request in requests if self._mark_begun(request)]
-            offsets: dict[Place, tuple[int, str]] = {}
-            changes: dict[Place, int] = {}
-            for place, part in self._parts.items():
-                if part.changes == part.committed:
-                    continue
-                tracker = self._tracker(part)
-                if (metadata := tracker.metadata()) is None:
-                    requests = self._refuse(requests, place)
-                    if (metadata := tracker.metadata()) is None:
-                        log.error("queue.metadata_too_long", topic=place[0], partition=place[1])
-                        continue
-                offsets[place] = (tracker.watermark, metadata)
-                changes[place] = part.changes
-            if not offsets:
-                self._settle(requests, None)
-                return None
-            self.ended_since_commit = 0
-            return Commit([(place, *offset) for place, offset in offsets.items()], changes, requests)
+            commit = self._commits.prepare()
+            if commit is not None:
+                self.ended_since_commit = 0
+            return commit
 
     def settle(self, commit: Commit, error: str | None, now: float) -> None:
         """It was committed, or why it was not: then its requests stay until their deadlines."""
         with self.changed:
             if error is None:
-                for place, changes in commit.changes.items():
-                    self._parts[place].committed = changes
-                self._settle(commit.requests, None)
-                return
-            for request in commit.requests:
-                self._take_back(request)
-                if now < request.deadline:
-                    self._requests.append(request)
-                else:
-                    request.settle(Unavailable(f"Kafka does not take the commit: {error}"))
+                self._commits.succeeded(commit)
+            else:
+                self._commits.failed(commit, error, now)
 
     def leaving(self, places: Iterable[Place]) -> None:
         """These will be another's. What has not begun is no longer in hand."""
@@ -321,12 +240,8 @@ class Hand:
             self.hungry = False
             self._ring()
 
-    def _tracker(self, part: Part) -> Tracker:
-        assert part.tracker is not None, "nothing was read of it"
-        return part.tracker
-
     def _mark(self, entry: Entry) -> Mark:
-        return self._tracker(self._parts[entry.place]).mark(entry.offset) or entry.known
+        return self._parts[entry.place].known.mark(entry.offset) or entry.known
 
     def _room(self, tracker: Tracker) -> bool:
         return tracker.unfinished < self._most_of_a_part and tracker.room > 0
@@ -346,7 +261,7 @@ class Hand:
         return part
 
     def _admit(self, entry: Entry, part: Part, unreadable: list[Entry]) -> None:
-        tracker = self._tracker(part)
+        tracker = part.known
         missing, before = entry.offset - tracker.next_offset, tracker.watermark
         if missing > 1:  # one is a transaction's marker
             log.warning("queue.offsets_missing", topic=entry.place[0], partition=entry.place[1], count=missing)
@@ -373,55 +288,7 @@ class Hand:
 
     def _drop(self, goes: Callable[[Entry], bool]) -> None:
         self._waiting = deque(entry for entry in self._waiting if not goes(entry))
-        self._held = {receipt: entry for receipt, entry in self._held.items() if not goes(entry)}
-        revoked = [request for request in self._requests if not all(map(self.holds, request.receipts))]
-        self._requests = [request for request in self._requests if request not in revoked]
-        for request in revoked:
-            request.settle(_revoked())
+        for entry in [entry for entry in self._held.values() if goes(entry)]:
+            del self._held[entry.receipt]
+        self._commits.refuse_revoked()
         self.changed.notify_all()
-
-    def _mark_begun(self, request: Request) -> bool:
-        """Mark all of them, or none if one is not in hand."""
-        if request.withdrawn:
-            return False
-        entries = self._those_held(request.receipts)
-        if len(entries) < len(request.receipts):
-            request.settle(_revoked())
-            return False
-        request.before = []
-        for entry in entries:
-            part = self._parts[entry.place]
-            request.before.append((entry, self._tracker(part).mark(entry.offset)))
-            self._tracker(part).begin(entry.offset, entry.known)
-            part.changes += 1
-        return True
-
-    def _take_back(self, request: Request) -> None:
-        for entry, mark in reversed(request.before):
-            if (part := self._parts.get(entry.place)) is not None:
-                self._tracker(part).restore(entry.offset, mark)
-                part.changes += 1
-
-    def _refuse(self, requests: list[Request], place: Place) -> list[Request]:
-        """Take back what does not fit into the metadata of `place`; returns the others."""
-        fitting = []
-        for request in requests:
-            if any(entry.place == place for entry, _ in request.before):
-                self._take_back(request)
-                request.settle(Unavailable("more attempts run in one partition than its commit has room for"))
-            else:
-                fitting.append(request)
-        return fitting
-
-    def _settle(self, requests: Sequence[Request], error: ForebayError | None) -> None:
-        for request in requests:
-            if request.withdrawn:
-                self._take_back(request)
-                continue
-            for entry, _ in request.before:
-                entry.busy = True
-            request.settle(error)
-
-
-def _revoked() -> Revoked:
-    return Revoked("messages are no longer in hand: their part of the channel went to another consumer")

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 import structlog
 
 from forebay.adapters.kafka.dead_letters import DeadLetters
-from forebay.adapters.kafka.hand import ANY_NUMBER, Entry, Hand, Request
+from forebay.adapters.kafka.entries import Entry, Request
+from forebay.adapters.kafka.hand import ANY_NUMBER, Hand
 from forebay.adapters.kafka.link import KafkaLink
-from forebay.adapters.kafka.reader import ConsumerPlan, Reader
+from forebay.adapters.kafka.plan import ConsumerPlan
+from forebay.adapters.kafka.reader import Reader
 from forebay.adapters.kafka.records import from_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.adapters.kafka.waiting import Bell
-from forebay.core.errors import ForebayError, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
 from forebay.core.event import JobError
 
 log = structlog.get_logger(__name__)
@@ -131,27 +133,33 @@ class Member:
         self._in_loop(self._bell.ring)
 
     def _unreadable(self, entries: list[Entry]) -> None:
-        self._in_loop(self._bury, entries)
+        self._in_loop(self._bury_all, entries)
 
-    def _bury(self, entries: Iterable[Entry]) -> None:
-        burial = asyncio.get_running_loop().create_task(self._write_dead_letters(entries), name="dead letters")
+    # ---------------------------------------------------------------------------------------------------- dead letters
+
+    def bury(self, entry: Entry, refusal: InvalidRequest) -> None:
+        """Make a dead letter of something in hand that can be used for nothing. Goes on by itself until it is one."""
+        topic, partition = entry.place
+        log.error("queue.malformed", topic=topic, partition=partition, offset=entry.offset, reason=refusal.message)
+        burial = asyncio.get_running_loop().create_task(self._write_dead_letter(entry, refusal), name="dead letter")
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
 
-    async def _write_dead_letters(self, entries: Iterable[Entry]) -> None:
+    def _bury_all(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             assert entry.refusal is not None
-            error = JobError(code=entry.refusal.code, message=entry.refusal.message)
-            topic, partition = entry.place
-            log.error("queue.malformed", topic=topic, partition=partition, offset=entry.offset, reason=error.message)
-            while self.hand.holds(entry.receipt):
-                try:
-                    await self._dead_letters.write(entry, error, 0)
-                except Unavailable as away:
-                    log.warning("queue.dead_letter_waits", reason=away.message)
-                    await asyncio.sleep(BURY_AGAIN_S)
-                else:
-                    self.hand.done([entry.receipt])
+            self.bury(entry, entry.refusal)
+
+    async def _write_dead_letter(self, entry: Entry, refusal: InvalidRequest) -> None:
+        error = JobError(code=refusal.code, message=refusal.message)
+        while self.hand.holds(entry.receipt):
+            try:
+                await self._dead_letters.write(entry, error, 0)
+            except Unavailable as away:
+                log.warning("queue.dead_letter_waits", reason=away.message)
+                await asyncio.sleep(BURY_AGAIN_S)
+            else:
+                self.hand.done([entry.receipt])
 
 
 def _resolve(answered: asyncio.Future[None], error: ForebayError | None) -> None:

@@ -14,13 +14,13 @@ from confluent_kafka.admin import AdminClient
 from forebay.adapters.kafka.attempts import delay_headers, tier_for, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.depth import depth
+from forebay.adapters.kafka.entries import Entry
 from forebay.adapters.kafka.forwarder import Forwarder
-from forebay.adapters.kafka.hand import Entry
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.names import RETRY_TIERS_S
+from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.reader import ConsumerPlan
 from forebay.adapters.kafka.records import to_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import PayloadTooLarge, Revoked, Unavailable
@@ -221,11 +221,10 @@ class KafkaConsumer(Consumer):
         records = [
             to_record(
                 self._retry_prefix + tier,
-                without_ours(entry.message),
+                without_ours(entry.readable),
                 more=delay_headers(mark, self.channel, due_at),
             )
             for entry, mark in kept
-            if entry.message is not None
         ]
         try:
             await self._publisher.publish(records, wait_s=self._publish_wait_s)
@@ -238,9 +237,8 @@ class KafkaConsumer(Consumer):
 
 
 def _received(entry: Entry, mark: Mark) -> ReceivedMessage:
-    assert entry.message is not None
     return ReceivedMessage(
-        message=without_ours(entry.message),
+        message=without_ours(entry.readable),
         receipt=entry.receipt,
         attempt=mark.attempt,
         interruptions=mark.interruptions,

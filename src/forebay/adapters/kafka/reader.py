@@ -15,11 +15,14 @@ from typing import Any
 import confluent_kafka
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
-from msgspec import Struct
 
 from forebay.adapters.kafka.attempts import known_attempts
-from forebay.adapters.kafka.hand import Commit, Entry, Hand, Place
+from forebay.adapters.kafka.commits import Commit
+from forebay.adapters.kafka.entries import Entry, Place
+from forebay.adapters.kafka.flow import Flow
+from forebay.adapters.kafka.hand import Hand
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.tracker import Tracker
 from forebay.core.crash import reach
 from forebay.core.errors import InvalidRequest
@@ -37,9 +40,8 @@ TICK_S, TICK_MOST_S = 0.005, 0.05
 """Between looks at the broker's messages while a `begin` may come, which is then served at once. Longer the longer
 nothing happens: then a model is at work, and a new message has time."""
 
-PRESSED_S = 1.0
-"""Back-pressure for so long is met with a pause. Not at once: a pause drops what was fetched, and the first record
-after it takes half a second to a second to come (measured; Sentry found the same, getsentry/snuba#4774)."""
+REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "STALE_MEMBER_EPOCH"})
+"""What brokers answer to a commit while members come and go. It says nothing of whether the partitions stay ours."""
 
 RETRY_S = 0.1
 LAST_COMMIT_S = 3.0
@@ -47,48 +49,6 @@ LAST_COMMIT_S = 3.0
 again by the next owner."""
 
 QUESTION_S = 5.0
-
-
-class ConsumerPlan(Struct, frozen=True, kw_only=True):
-    """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic".
-
-    `drain_s`: how long a partition that is to go waits for what has begun in it; the new owner waits with it.
-    `begin_wait_s`: how long `begin` tries.
-    `session_timeout_s`: of a classic member, how long it may be silent before its partitions go to others; under the
-    other protocol the brokers say (`group.consumer.session.timeout.ms`). 45 as in Kafka since 3.0 (KIP-735).
-    `max_poll_interval_s`: the thread may be held up for so long, by a broker that does not answer a commit.
-    """
-
-    group_protocol: str = "consumer"
-    drain_s: float = 5.0
-    begin_wait_s: float = 10.0
-    session_timeout_s: float = 45.0
-    max_poll_interval_s: float = 300.0
-
-    def config(self, link: KafkaLink, group: str, **more: Any) -> dict[str, Any]:
-        """librdkafka's settings for a member of `group`. Raises Misconfigured."""
-        config = {
-            "group.id": group,
-            "group.protocol": self.group_protocol,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
-            "check.crcs": True,
-            "max.poll.interval.ms": int(self.max_poll_interval_s * 1000),
-            # New partitions are seen within so long; 300 s by default.
-            "topic.metadata.refresh.interval.ms": 30_000,
-            # Little is fetched ahead, as nobody else can take it: 64 MiB by default. A full queue is looked at again
-            # after 20 ms and not after a second, which would allow 200 messages per partition and second.
-            "queued.max.messages.kbytes": 8192,
-            "queued.min.messages": 200,
-            "fetch.queue.backoff.ms": 20,
-            "fetch.wait.max.ms": 100,
-        }
-        if self.group_protocol == "classic":
-            config["partition.assignment.strategy"] = "cooperative-sticky"
-            config["session.timeout.ms"] = int(self.session_timeout_s * 1000)
-            config["heartbeat.interval.ms"] = int(min(3.0, self.session_timeout_s / 5) * 1000)
-        return link.config(**config, **more)
 
 
 class Reader:
@@ -126,10 +86,9 @@ class Reader:
         self._commit_not_before = 0.0
         self._commit_fails = False
         self._tick_s = TICK_S
-        self._pressed_since: float | None = None
-        self._paused_at: int | None = None  # the load when everything was paused
+        self._flow = Flow(hand)
         self._paused: set[Place] = set()
-        self._failed: KafkaError | None = None
+        self._failed: str | None = None
         self._away = False
 
     def start(self) -> None:
@@ -158,8 +117,10 @@ class Reader:
             try:
                 self._turn()
                 if self._failed is not None:
-                    self._rebuild(self._failed)
-            except Exception:
+                    log.error("queue.consumer_failed", group=self._group, reason=self._failed)
+                    self._rebuild()
+            except Exception:  # what was read since the last commit may be lost in here: back to what is committed
+                self._failed = "unexpected"
                 log.exception("queue.reader_failed", group=self._group)
                 time.sleep(COMMIT_EVERY_S)
         try:
@@ -173,7 +134,7 @@ class Reader:
         if hand.requested or hand.ended_since_commit >= COMMIT_AFTER or now >= self._committed_at + COMMIT_EVERY_S:
             self._commit(now)
         self._regulate(now)
-        room = 0 if self._paused_at is not None else hand.wanted
+        room = 0 if self._flow.stopped else hand.wanted
         if room <= 0:
             hand.wait(POLL_S)
             self._poll(0)
@@ -227,27 +188,14 @@ class Reader:
         if unreadable:
             self._unreadable(unreadable)
 
-    # ---------------------------------------------------------------------------------------------------- flow control
-
     def _regulate(self, now: float) -> None:
-        """Pause what has no room: everything after a while of back-pressure, a partition whose metadata is full."""
-        hand = self._hand
-        if self._paused_at is not None:
-            if hand.hungry or 2 * hand.load <= self._paused_at:
-                self._paused_at = self._pressed_since = None
-        elif hand.wanted > 0:
-            self._pressed_since = None
-        elif self._pressed_since is None:
-            self._pressed_since = now
-        elif now >= self._pressed_since + PRESSED_S and hand.load:
-            self._paused_at = hand.load
-        wanted = set(hand.places) if self._paused_at is not None else hand.stashing()
-        if wanted != self._paused:
-            if new := wanted - self._paused:
-                self._consumer.pause(_partitions(new))
-            if over := self._paused - wanted:
-                self._consumer.resume(_partitions(over))
-            self._paused = wanted
+        """Pause what is to be paused, and nothing else."""
+        paused = self._flow.paused(now)
+        if new := paused - self._paused:
+            self._consumer.pause(_partitions(new))
+        if over := self._paused - paused:
+            self._consumer.resume(_partitions(over))
+        self._paused = paused
 
     # --------------------------------------------------------------------------------------------------------- commits
 
@@ -267,9 +215,9 @@ class Reader:
         if error is None:
             self._commit_fails = False
             return True
-        if not self._commit_fails:
+        if not self._commit_fails and error not in REBALANCING:
+            self._commit_fails = True
             log.warning("queue.commit_failed", group=self._group, reason=error)
-        self._commit_fails = True
         self._commit_not_before = now + RETRY_S
         return False
 
@@ -317,6 +265,7 @@ class Reader:
     def _committed(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """What the last owners committed. Without it nothing may be read, so this goes on until there is an answer:
         nothing of ours depends on the thread meanwhile but commits, which need the same brokers."""
+        told = ""
         while partitions and not self._hand.closing:
             try:
                 known = consumer.committed(partitions, timeout=QUESTION_S)
@@ -326,7 +275,9 @@ class Reader:
                 reason = errors[0].name()
             except KafkaException as exc:
                 reason = exc.args[0].name()
-            log.warning("queue.committed_unknown", group=self._group, reason=reason)
+            if reason != told:
+                log.warning("queue.committed_unknown", group=self._group, reason=reason)
+            told = reason
             time.sleep(RETRY_S)
         return []
 
@@ -381,11 +332,10 @@ class Reader:
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal():
-            self._failed = error
+            self._failed = f"{error.str()} ({error.name()})"
 
-    def _rebuild(self, error: KafkaError) -> None:
+    def _rebuild(self) -> None:
         """After a fatal error a consumer takes part in nothing any more. What was in hand is another's."""
-        log.error("queue.consumer_failed", group=self._group, code=error.name(), reason=error.str())
         self._forget(set(self._hand.places))
         failed, self._consumer = self._consumer, self._open()
         self._failed = None

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import Struct
 
-from forebay.adapters.kafka.hand import Entry, Hand, Place, Request
+from forebay.adapters.kafka.entries import Entry, Place, Request
+from forebay.adapters.kafka.hand import Hand
 from forebay.adapters.kafka.tracker import Mark, Tracker
 from forebay.core.errors import ForebayError, InvalidRequest, Revoked, Unavailable
 from forebay.testing.samples import message

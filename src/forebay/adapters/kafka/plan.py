@@ -1,0 +1,51 @@
+"""How our consumers behave in their groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from forebay.adapters.kafka.link import KafkaLink
+
+
+class ConsumerPlan(Struct, frozen=True, kw_only=True):
+    """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic".
+
+    `drain_s`: how long a partition that is to go waits for what has begun in it; the new owner waits with it.
+    `begin_wait_s`: how long `begin` tries.
+    `session_timeout_s`: of a classic member, how long it may be silent before its partitions go to others; under the
+    other protocol the brokers say (`group.consumer.session.timeout.ms`). 45 as in Kafka since 3.0 (KIP-735).
+    `max_poll_interval_s`: the thread may be held up for so long, by a broker that does not answer a commit.
+    """
+
+    group_protocol: str = "consumer"
+    drain_s: float = 5.0
+    begin_wait_s: float = 10.0
+    session_timeout_s: float = 45.0
+    max_poll_interval_s: float = 300.0
+
+    def config(self, link: KafkaLink, group: str, **more: Any) -> dict[str, Any]:
+        """librdkafka's settings for a member of `group`. Raises Misconfigured."""
+        config = {
+            "group.id": group,
+            "group.protocol": self.group_protocol,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "check.crcs": True,
+            "max.poll.interval.ms": int(self.max_poll_interval_s * 1000),
+            # New partitions are seen within so long; 300 s by default.
+            "topic.metadata.refresh.interval.ms": 30_000,
+            # Little is fetched ahead, as nobody else can take it: 64 MiB by default. A full queue is looked at again
+            # after 20 ms and not after a second, which would allow 200 messages per partition and second.
+            "queued.max.messages.kbytes": 8192,
+            "queued.min.messages": 200,
+            "fetch.queue.backoff.ms": 20,
+            "fetch.wait.max.ms": 100,
+        }
+        if self.group_protocol == "classic":
+            config["partition.assignment.strategy"] = "cooperative-sticky"
+            config["session.timeout.ms"] = int(self.session_timeout_s * 1000)
+            config["heartbeat.interval.ms"] = int(min(3.0, self.session_timeout_s / 5) * 1000)
+        return link.config(**config, **more)
