@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from tests.unit.cli.conftest import Ran
 
 from dev.postgres.server import Postgres
@@ -25,12 +27,21 @@ from forebay.testing.store_contract import batch
 
 Forebay = Callable[..., Ran]
 JOBS = 30
+WITHIN_S = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _logs_as_they_were() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
+@pytest.fixture
+def forebay(tmp_path: Path) -> Forebay:
+    """In a process of its own: the command sets up logging, for good."""
+
+    def run(*arguments: str, **environ: str) -> Ran:
+        command = [sys.executable, "-m", "forebay", *arguments]
+        ran = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **environ}, timeout=WITHIN_S
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    return run
 
 
 async def fill(folder: Path, dsn: str = "") -> None:
@@ -72,12 +83,10 @@ def test_the_states_come_from_the_log_alone(forebay: Forebay, tmp_path: Path) ->
     assert [job.id for job in asyncio.run(jobs_in(tmp_path))] == [job_id(n) for n in reversed(range(JOBS))]
 
 
-def test_the_states_in_postgresql_too(
-    forebay: Forebay, tmp_path: Path, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_states_in_postgresql_too(forebay: Forebay, tmp_path: Path, postgres_dsn: str) -> None:
     asyncio.run(fill(tmp_path, postgres_dsn))
-    monkeypatch.setenv("FOREBAY_STORE", postgres_dsn)
-    assert told(forebay("store", "rebuild", "--data-dir", str(tmp_path))).startswith("60 records applied in ")
+    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), FOREBAY_STORE=postgres_dsn)
+    assert told(ran).startswith("60 records applied in ")
     assert len(asyncio.run(jobs_in(tmp_path, postgres_dsn))) == JOBS
 
 
@@ -91,11 +100,8 @@ def test_a_service_that_runs_on_the_folder_must_be_stopped(forebay: Forebay, tmp
     assert "is in use by process" in ran.err
 
 
-def test_a_database_that_refuses_us_is_told(
-    forebay: Forebay, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FOREBAY_STORE", postgres.dsn("no_such_database"))
-    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path))
+def test_a_database_that_refuses_us_is_told(forebay: Forebay, tmp_path: Path, postgres: Postgres) -> None:
+    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), FOREBAY_STORE=postgres.dsn("no_such_database"))
     assert ran.code == 1
     assert 'database "no_such_database" does not exist' in ran.err
     password = postgres.dsn().partition("@")[0].rpartition(":")[2]
