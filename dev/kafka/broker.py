@@ -113,11 +113,16 @@ class Server(JavaProcess):
             self._format(self._quorum.cluster_id)
         return ["kafka.Kafka", str(self._properties)]
 
-    def answers(self, bootstrap: str, node_id: int) -> bool:
+    def answers(self, bootstrap: str, node_id: int, client: Mapping[str, str] | None = None) -> bool:
         """Whether metadata comes from this address, names the broker, and is of the cluster in our folder: another
-        server that has the port does not count."""
+        server that has the port does not count. `client`: what librdkafka needs to be let in."""
         # log_level 0: a refused connection is expected here, librdkafka would print it.
-        admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0})
+        quick: dict[str, str | int | float] = {
+            "bootstrap.servers": bootstrap,
+            "reconnect.backoff.max.ms": 100,
+            "log_level": 0,
+        }
+        admin = AdminClient({**quick, **(client or {})})
         try:
             metadata = admin.list_topics(timeout=ANSWER_WITHIN_S)
         except KafkaException:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from confluent_kafka import KafkaError, KafkaException
 
+from forebay.adapters.kafka.link import Admin
 from forebay.core.errors import Misconfigured, Unavailable
 
 OPERATORS = frozenset(
@@ -30,16 +31,22 @@ OPERATORS = frozenset(
 )
 """Waiting does not help with these."""
 
+NO_TOKEN = "Failed to acquire SASL OAUTHBEARER token"
+"""librdkafka's words; it has no code for it. Whoever issues tokens is away, and may come back."""
+
 
 @contextlib.contextmanager
-def unavailable(what: str) -> Iterator[None]:
-    """Turns errors into Misconfigured where an operator must act, else into Unavailable: `<what>: ...`."""
+def unavailable(what: str, admin: Admin) -> Iterator[None]:
+    """Turns errors of `admin` into Misconfigured where an operator must act, else into Unavailable: `<what>: ...`."""
     try:
         yield
     except KafkaException as exc:
-        error: KafkaError = exc.args[0]
+        answered: KafkaError = exc.args[0]
+        refusal = admin.refusal()
+        error = refusal or answered
         text = f"{what}: {error.str()} ({error.name()})"
-        if error.code() in OPERATORS:
+        operators = refusal is not None and NO_TOKEN not in refusal.str()
+        if operators or answered.code() in OPERATORS:
             raise Misconfigured(text) from exc
         raise Unavailable(text) from exc
     except concurrent.futures.TimeoutError as exc:

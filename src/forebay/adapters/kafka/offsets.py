@@ -68,7 +68,7 @@ class Offsets:
         try:
             metadata = self._admin.list_topics(timeout=ANSWER_WITHIN_S)
         except KafkaException as exc:
-            raise _away(exc) from exc
+            raise self._away(exc) from exc
         names = self._names
         return {
             topic: len(found.partitions)
@@ -86,7 +86,7 @@ class Offsets:
                 return self._list(wanted)
             except KafkaException as exc:
                 if exc.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
-                    raise _away(exc) from exc
+                    raise self._away(exc) from exc
             time.sleep(AGAIN_S)
 
     def _list(self, wanted: Mapping[TopicPartition, OffsetSpec]) -> dict[str, int]:
@@ -101,6 +101,6 @@ class Offsets:
         except TimeoutError as exc:
             raise Unavailable("Kafka does not tell where its log ends") from exc
 
-
-def _away(exc: KafkaException) -> Unavailable:
-    return Unavailable(f"Kafka does not tell where its log ends: {exc.args[0].str()}")
+    def _away(self, exc: KafkaException) -> Unavailable:
+        reason: KafkaError = self._admin.refusal() or exc.args[0]
+        return Unavailable(f"Kafka does not tell where its log ends: {reason.str()}")

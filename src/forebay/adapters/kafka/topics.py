@@ -85,7 +85,7 @@ class Topics:
         return durability_of([look.found[name] for name in self._deciding()])
 
     def _look(self) -> _Look:
-        with unavailable("topics cannot be looked at"):
+        with unavailable("topics cannot be looked at", self._admin):
             metadata = self._admin.list_topics(timeout=self._timeout_s)
         wanted = desired(self._names, self._models, self._wishes, len(metadata.brokers))
         return _Look(wanted, self._found(metadata, [topic.name for topic in wanted]))
@@ -125,7 +125,7 @@ class Topics:
         futures = self._admin.describe_configs(resources, request_timeout=self._timeout_s)
         configs = {}
         for resource, future in futures.items():
-            with unavailable("the configuration of topics cannot be read"), _unless_unknown():
+            with unavailable("the configuration of topics cannot be read", self._admin), _unless_unknown():
                 entries = future.result(self._timeout_s)
                 configs[resource.name] = {key: entry.value for key, entry in entries.items()}
         return configs
@@ -155,7 +155,7 @@ class Topics:
         refused = []
         for name, future in futures.items():
             try:
-                with unavailable("topics cannot be changed"):
+                with unavailable("topics cannot be changed", self._admin):
                     future.result(self._timeout_s)
             except Misconfigured as exc:
                 refused.append(f"{name}: {exc.message}")
