@@ -25,7 +25,7 @@ from forebay.testing.service import RunningService, ServiceFailed
 READY_WITHIN_S = 120.0
 """A dozen Python processes start on two cores at once."""
 
-TOPICS_WITHIN_S = 60.0
+COMMAND_WITHIN_S = 300.0
 
 
 class Shape(Struct, frozen=True, kw_only=True):
@@ -171,14 +171,14 @@ class ServiceCluster:
         with ThreadPoolExecutor(len(roles) or 1) as pool:
             list(pool.map(lambda role: role.service.wait_ready(READY_WITHIN_S), roles))
 
-    def command(self, *arguments: str) -> str:
-        """The output of a command of `forebay`, with the settings of the roles. Raises ServiceFailed."""
+    def command(self, *arguments: str, **more: str) -> str:
+        """The output of a command of `forebay`, with the settings of the roles and `more`. Raises ServiceFailed."""
         done = subprocess.run(
             [sys.executable, "-m", "forebay", *arguments],
-            env=self.environ(),
+            env=self.environ(**more),
             capture_output=True,
             text=True,
-            timeout=TOPICS_WITHIN_S,
+            timeout=COMMAND_WITHIN_S,
         )
         if done.returncode:
             raise ServiceFailed(
@@ -186,9 +186,9 @@ class ServiceCluster:
             )
         return done.stdout
 
-    def environ(self) -> dict[str, str]:
+    def environ(self, **more: str) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        chosen = {**self._settings, "models_dir": str(self._models), "data_dir": str(self.folder / "command")}
+        chosen = {**self._settings, "models_dir": str(self._models), "data_dir": str(self.folder / "command"), **more}
         return own | {f"FOREBAY_{name.upper()}": value for name, value in chosen.items()}
 
     def kill(self) -> None:

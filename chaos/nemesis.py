@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
@@ -113,6 +114,19 @@ class Nemesis:
     async def _revive(self, role: Role) -> None:
         fault = self._records.begin("death", role.name, role.pid)
         await self.start(role)
+        self._records.end(fault)
+
+    # -- the store -------------------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        return self._cluster.folder
+
+    async def rebuild(self, **settings: str) -> None:
+        """Delete the derived tables and fill them anew; of another store if `settings` name one. Raises
+        ServiceFailed."""
+        fault = self._records.begin("rebuild", settings.get("store", "store"), NO_WORKER)
+        await asyncio.to_thread(self._cluster.command, "store", "rebuild", **settings)
         self._records.end(fault)
 
     # -- brokers ---------------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chaos.cluster import ServiceCluster, Shape
+from chaos.history import Records
 from chaos.load import Plan
+from chaos.nemesis import Nemesis
 from chaos.proxy import Proxy
 from chaos.report import Order, Part
 from chaos.rules import Least, Rules
@@ -20,6 +22,9 @@ from chaos.under_load import ENDS_WITHIN_S, Storm, judged
 
 PLANTED_WITHIN_S = 30.0
 """With a planted bug there are jobs that never end."""
+
+
+Afterwards = Callable[[Nemesis], Awaitable[None]]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -43,13 +48,22 @@ class Frame(Struct, frozen=True, kw_only=True):
     ends_within_s: float = ENDS_WITHIN_S
 
 
-def on_kafka(order: Order, frame: Frame, storm: Storm, *, kafka: str = "one", ground: Ground | None = None) -> Part:
-    """Starts the service, runs `storm` under load, judges. Raises ServiceFailed; the ends of all logs are printed."""
+def on_kafka(
+    order: Order,
+    frame: Frame,
+    storm: Storm,
+    *,
+    kafka: str = "one",
+    ground: Ground | None = None,
+    afterwards: Afterwards | None = None,
+) -> Part:
+    """Starts the service, runs `storm` under load, judges, and does `afterwards` while all is still there. Raises
+    ServiceFailed; the ends of all logs are printed."""
     ground = ground or Ground(bootstrap=order.stage.kafka(kafka).bootstrap, store=order.stage.database())
-    return asyncio.run(_on_kafka(order, frame, storm, ground))
+    return asyncio.run(_on_kafka(order, frame, storm, ground, afterwards))
 
 
-async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground) -> Part:
+async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground, afterwards: Afterwards | None) -> Part:
     prefix = order.stage.name("storm")
     cluster = ServiceCluster(
         order.folder / prefix,
@@ -68,6 +82,8 @@ async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground) ->
             read_by = ground.read_by or ground.bootstrap
             within_s = PLANTED_WITHIN_S if order.planted else frame.ends_within_s
             verdict = await judged(cluster, read_by, rng, frame.plan, storm, frame.rules, within_s)
+            if afterwards is not None:
+                await afterwards(Nemesis(cluster, Records(), rng))
         except BaseException:
             print(cluster.log_tails(), file=sys.stderr)
             raise

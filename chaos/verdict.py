@@ -28,6 +28,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     unexplained_reruns a job ran again although nothing hit the worker that had it
     false_202          accepted and not in the log
     false_refusals     refused as not stored, and yet a job
+    differing_rows     a derived row is not the same after a rebuild, or in another kind of store
     dead_lettered_good a job without fault among the dead letters
     internal_errors    5xx other than 503
     slow_refusals      503 later than the rules allow
@@ -61,6 +62,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     unexplained_reruns: int = 0
     false_202: int = 0
     false_refusals: int = 0
+    differing_rows: int = 0
     dead_lettered_good: int = 0
     internal_errors: int = 0
     slow_refusals: int = 0

@@ -7,11 +7,15 @@ moment drawn from the seed: while it starts, while it works, at any instruction.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from chaos.checker import judge
 from chaos.history import Fault, Records
@@ -19,10 +23,11 @@ from chaos.load import Load, Plan, Wish, read_finals
 from chaos.log_file import read_log_file
 from chaos.planted import entry
 from chaos.report import Order, Part
+from chaos.rows import differing, sqlite_rows
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 from dev.kafka.ports import free_port
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, ServiceFailed
 
 MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
 ENOUGH_BUSY = 0.75
@@ -46,11 +51,22 @@ def least(rounds: int) -> Least:
 
 
 class EmbeddedStorm:
-    """One run on a folder of its own."""
+    """One run on a folder of its own. With `rebuilding` the derived tables are deleted and filled anew after each
+    kill."""
 
-    def __init__(self, folder: Path, rounds: int, seed: int, synchronous: str, planted: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rounds: int,
+        seed: int,
+        synchronous: str,
+        planted: str = "",
+        *,
+        rebuilding: bool = False,
+    ) -> None:
         self._rounds = rounds
         self._planted = planted
+        self._rebuilding = rebuilding
         self._random = random.Random(seed)
         self._ledger = folder / "ledger"
         self._ledger.touch()
@@ -110,7 +126,20 @@ class EmbeddedStorm:
         asked = {*load.accepted, *load.unsure, *arrived}
         finals = await read_finals([self._url], asked, self._random, READ_WITHIN_S)
         self._service.kill()
-        return judge(self._records.history(), self._ledger.read_text(), finals, read_log_file(file), RULES)
+        verdict = judge(self._records.history(), self._ledger.read_text(), finals, read_log_file(file), RULES)
+        if not self._rebuilding:
+            return verdict
+        before = sqlite_rows(file)
+        await asyncio.to_thread(self._rebuild)
+        return replace(verdict, differing_rows=differing(before, sqlite_rows(file)))
+
+    def _rebuild(self) -> None:
+        environ = {f"FOREBAY_{name.upper()}": value for name, value in self._settings.items()}
+        environ |= {"FOREBAY_DATA_DIR": str(self._folder / "data"), "FOREBAY_MODELS_DIR": str(MODELS)}
+        command = [sys.executable, "-m", "forebay", "store", "rebuild"]
+        done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=LIFE_AT_MOST_S)
+        if done.returncode:
+            raise ServiceFailed(f"forebay store rebuild ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
     async def _storm(self, load: Load) -> None:
         for number in range(self._rounds):
@@ -131,6 +160,8 @@ class EmbeddedStorm:
         pid = self._service.pid
         self._fault(pid)
         self._service.kill()
+        if self._rebuilding:
+            await asyncio.to_thread(self._rebuild)
 
     def _fault(self, pid: int) -> None:
         self._records.faults.append(Fault("kill", "up", pid, time.time()))
