@@ -3,18 +3,19 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka test check bench chaos docs lock
+.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short docs lock
 
 PYTHON ?=
 ARGS ?=
 KAFKA_PORT ?=
-export PYTHON KAFKA_PORT
+POSTGRES_PORT ?=
+export PYTHON KAFKA_PORT POSTGRES_PORT
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml requirements/dev.txt requirements/uv.txt dev/setup.sh
 	@dev/setup.sh
@@ -30,6 +31,9 @@ up: $(INSTALLED)  ## start the service and leave it running until Ctrl-C
 kafka: $(INSTALLED)  ## start a real Kafka on 127.0.0.1:9092 until Ctrl-C (KAFKA_PORT=... for another port)
 	@exec $(BIN)/python -m dev.kafka
 
+postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-C (POSTGRES_PORT=... for another port)
+	@exec $(BIN)/python -m dev.postgres
+
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests $(ARGS)
 
@@ -39,11 +43,17 @@ check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## run the benchmarks and print ratios
+bench: $(INSTALLED)  ## run the benchmarks and print ratios (ARGS=kafka or ARGS=embedded for one half)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(INSTALLED)  ## 200 rounds of kill -9 under load, then judge every accepted job (ARGS="--rounds 20 --seed 7")
-	@$(BIN)/python -m chaos.kill_storm $(ARGS)
+bench-peers: $(INSTALLED)  ## bring what the benchmarks measure us beside into .peers (they do it themselves, too)
+	@$(BIN)/python -m benchmarks.peers.environment
+
+chaos: $(INSTALLED)  ## every storm: kills, bounces, rebalances under load; every accepted job is judged (ARGS="kills --seed 7")
+	@$(BIN)/python -m chaos $(ARGS)
+
+chaos-short: $(INSTALLED)  ## the same, as short as still proves something
+	@$(BIN)/python -m chaos --short $(ARGS)
 
 docs: $(INSTALLED)  ## write the pages that come from the code: docs/settings.md, docs/metrics.md
 	@$(BIN)/python dev/docs.py

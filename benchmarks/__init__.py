@@ -1,2 +1,2 @@
-"""One file per question. `python -m benchmarks [QUESTION ...]` answers them in one run and prints machine and
-versions."""
+"""One file per question. `python -m benchmarks [GROUP | GROUP/QUESTION ...]` answers them in one run and prints machine
+and versions."""

@@ -5,10 +5,16 @@ python -m benchmarks.floor PORT_FILE
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
 import sys
+import tempfile
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,12 +26,37 @@ class Inference(BaseModel):
     data: str
 
 
+class Job(BaseModel):
+    model: str
+    input: Any
+
+
 app = FastAPI()
 
 
 @app.post("/inference", status_code=202)
 async def submit(body: Inference) -> dict[str, str]:
     return {"request_id": uuid.uuid4().hex, "status": "queued"}
+
+
+@app.post("/v1/jobs", status_code=202)
+async def submit_job(body: Job) -> dict[str, str]:
+    return {"id": uuid.uuid4().hex, "status": "queued"}
+
+
+@contextlib.contextmanager
+def running_floor() -> Iterator[tuple[str, int]]:
+    """Its address and process id."""
+    with tempfile.TemporaryDirectory() as folder:
+        port_file = Path(folder) / "port"
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.floor", str(port_file)])
+        try:
+            while not (port_file.exists() and port_file.read_text()):
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{port_file.read_text()}", process.pid
+        finally:
+            process.kill()
+            process.wait()
 
 
 def main() -> None:

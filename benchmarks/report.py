@@ -11,7 +11,18 @@ from pathlib import Path
 
 from msgspec import Struct
 
-LIBRARIES = ("fastapi", "uvicorn", "uvloop", "apsw", "msgspec", "onnxruntime", "pillow", "numpy")
+LIBRARIES = (
+    "fastapi",
+    "uvicorn",
+    "uvloop",
+    "apsw",
+    "confluent-kafka",
+    "asyncpg",
+    "msgspec",
+    "onnxruntime",
+    "pillow",
+    "numpy",
+)
 
 
 class Figure(Struct, frozen=True, kw_only=True):

@@ -1,93 +1,215 @@
-"""The judge: a pure function of what clients saw and what the model wrote down. It cannot see how the service works."""
+"""The judge: a pure function of what clients saw, what the model wrote down, what stands in the log and what is read in
+the end. It cannot see how the service works."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from chaos import timing
+from chaos.facts import Facts, FinalEvent
+from chaos.history import FINAL, SUCCEEDS, Accepted, History, Invoked, Refused, Seen, Unsure
+from chaos.ledger import Run, read_ledger
+from chaos.rules import Rules
+from chaos.verdict import Verdict
 
-from chaos.history import History
+NOT_COMPARED = frozenset({"urls", "request_id"})
+
+Job = Mapping[str, Any]
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
-    """Counts; every field after `busy_kills` must be 0 for a promise to hold."""
+def judge(
+    history: History,
+    ledger: str,
+    finals: Mapping[str, Seen],
+    facts: Facts | None = None,
+    rules: Rules = Rules(),  # noqa: B008 - a frozen value
+) -> Verdict:
+    """`finals` are the readings of every known job after all was healed; `facts` what the log holds, None where nobody
+    looked (then what only the log can tell counts 0). What each count means stands at `Verdict`."""
+    case = _Case(history, read_ledger(ledger), finals, facts)
+    reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
+    return Verdict(
+        accepted=len(case.accepted),
+        unknown=len(case.unsure),
+        refused=len(case.refused),
+        runs=len(case.runs),
+        reruns=reruns.count,
+        reruns_bound=reruns.bound,
+        interrupted=sum(job["attempts"] > 1 for job in case.final_jobs.values()),
+        duplicate_finals=sum(len(events) - 1 for events in facts.finals.values()) if facts else 0,
+        faults=len(history.faults),
+        busy_faults=timing.busy_faults(history, case.final_jobs, rules.busy_at),
+        refused_outages=timing.refused_outages(case.refusals, history.faults),
+        slowest_refusal_s=max((seconds for _, seconds in case.refusals), default=0.0),
+        slowest_recovery_s=max(timing.recoveries(case.accepted.values(), history.faults), default=0.0),
+        lost=len(case.must_end() - case.final_jobs.keys()),
+        vanished=len(case.vanished()),
+        changed=len(case.changed()),
+        contradicted=_contradicted(case.final_jobs, facts.finals if facts else {}),
+        phantom=len(case.phantoms()),
+        failed=sum(not _as_expected(job, case.expected(job_id)) for job_id, job in case.final_jobs.items()),
+        swapped=sum(output["job"] != job_id for job_id, output in case.outputs()),
+        wrong_answers=sum(output["answer"] != case.digest_of(job_id) for job_id, output in case.outputs()),
+        false_attempts=sum(_attempts_are_false(job, case.ran) for job in case.final_jobs.values()),
+        repeated_attempts=sum(count > 1 for count in case.ran.values()),
+        unexplained_reruns=reruns.unexplained,
+        false_202=len(case.accepted.keys() - facts.requests.keys()) if facts else 0,
+        false_refusals=case.false_refusals(),
+        dead_lettered_good=sum(case.expected(job_id) == SUCCEEDS for job_id in facts.dead_letters) if facts else 0,
+        internal_errors=case.internal_errors(),
+        slow_refusals=sum(seconds > rules.refusal_within_s for _, seconds in case.refusals),
+        slow_recoveries=sum(
+            seconds > rules.recovery_within_s for seconds in timing.recoveries(case.accepted.values(), history.faults)
+        ),
+    )
 
-    accepted: int
-    unknown: int
-    runs: int
-    interrupted: int
-    kills: int
-    busy_kills: int
-    lost: int
-    vanished: int
-    changed: int
-    failed: int
-    swapped: int
-    wrong_answers: int
-    false_attempts: int
-    repeated_attempts: int
+
+class _Case:
+    """The evidence, sorted."""
+
+    def __init__(self, history: History, runs: Sequence[Run], finals: Mapping[str, Seen], facts: Facts | None) -> None:
+        entries = [entry for log in history.clients.values() for entry in log]
+        self.runs = runs
+        self.ran = Counter((run.job_id, run.attempt) for run in runs)
+        self.invoked = {entry.op: entry for entry in entries if isinstance(entry, Invoked)}
+        ended = {entry.op for entry in entries if isinstance(entry, (Accepted, Refused, Unsure))}
+        self.accepted = {entry.job_id: entry for entry in entries if isinstance(entry, Accepted)}
+        self.refused = [entry for entry in entries if isinstance(entry, Refused)]
+        # A client that died before an answer came is as unsure as one that was told so.
+        self.unsure = [entry for entry in entries if isinstance(entry, Unsure)]
+        self.unsure += [Unsure(entry.at, op) for op, entry in self.invoked.items() if op not in ended]
+        self.final_jobs = {
+            job_id: seen.job for job_id, seen in finals.items() if seen.job is not None and seen.state in FINAL
+        }
+        self._readings = _by_job(entry for entry in [*entries, *finals.values()] if isinstance(entry, Seen))
+        self._facts = facts
+        self._op_of = {entry.job_id: entry.op for entry in self.accepted.values()}
+        self._op_of |= {entry.job_id: entry.op for entry in self.unsure if entry.job_id}
 
     @property
-    def broken(self) -> dict[str, int]:
-        """The promises that did not hold, with how often."""
-        names = ("lost", "vanished", "changed", "failed", "swapped", "wrong_answers", "false_attempts")
-        counts = {name: getattr(self, name) for name in (*names, "repeated_attempts")}
-        return {name: count for name, count in counts.items() if count}
+    def refusals(self) -> list[tuple[float, float]]:
+        """When each 503 came, and how long after it was asked for."""
+        told = [(entry.at, entry.op) for entry in self.refused if entry.status == 503]
+        told += [(entry.at, entry.op) for entry in self.unsure if entry.reason.startswith("503")]
+        return [(at, at - self.invoked[op].at) for at, op in told]
 
-    def __str__(self) -> str:
-        return "  ".join(f"{name}={getattr(self, name)}" for name in self.__struct_fields__)
+    def must_end(self) -> set[str]:
+        """What was accepted, and what came into the log whatever the client was told."""
+        return {*self.accepted, *(self._facts.requests if self._facts else ())}
+
+    def expected(self, job_id: str) -> str:
+        op = self._op_of.get(job_id)
+        return self.invoked[op].expected if op else SUCCEEDS
+
+    def digest_of(self, job_id: str) -> str:
+        """Of the text that was submitted under this id, as the client remembers it; as the log does for an id that no
+        client was told."""
+        op = self._op_of.get(job_id)
+        if op:
+            return digest(self.invoked[op].text)
+        return self._facts.requests.get(job_id, "") if self._facts else ""
+
+    def outputs(self) -> Iterable[tuple[str, Any]]:
+        return ((job_id, job["output"]) for job_id, job in self.final_jobs.items() if job["status"] == SUCCEEDS)
+
+    def vanished(self) -> set[str]:
+        """Jobs that were accepted, or had been seen, and then were not there."""
+        gone = set()
+        for job_id, readings in self._readings.items():
+            accepted = self.accepted.get(job_id)
+            known_at = min(
+                [accepted.at if accepted else float("inf"), *(seen.at for seen in readings if seen.status == 200)]
+            )
+            if any(seen.status in (404, 410) and seen.asked_at >= known_at for seen in readings):
+                gone.add(job_id)
+        return gone
+
+    def changed(self) -> set[str]:
+        """Jobs whose final state did not read the same each time, or that were final and then were not."""
+        changed = set()
+        for job_id, readings in self._readings.items():
+            final = [seen for seen in readings if seen.status == 200 and seen.state in FINAL]
+            if not final:
+                continue
+            first_at = min(seen.at for seen in final)
+            if any(_shown(seen.job) != _shown(final[0].job) for seen in final[1:]) or any(
+                seen.status == 200 and seen.state not in FINAL and seen.asked_at >= first_at for seen in readings
+            ):
+                changed.add(job_id)
+        return changed
+
+    def phantoms(self) -> set[str]:
+        """Jobs that nobody submitted: not under an id that a client was told, nor as one job of a submission that has
+        an unknown end without an id."""
+        known = {run.job_id: run.digest for run in self.runs}
+        known |= self._facts.requests if self._facts else {}
+        known |= dict.fromkeys(self._facts.finals.keys() - known.keys(), "") if self._facts else {}
+        nameless = Counter(digest(self.invoked[entry.op].text) for entry in self.unsure if not entry.job_id)
+        phantoms = set()
+        for job_id in sorted(known.keys() - self._op_of.keys()):
+            if nameless[known[job_id]] > 0:
+                nameless[known[job_id]] -= 1
+            else:
+                phantoms.add(job_id)
+        return phantoms
+
+    def false_refusals(self) -> int:
+        """Submissions that were refused for certain and yet became a job."""
+        stored = {run.digest for run in self.runs} | (set(self._facts.requests.values()) if self._facts else set())
+        return sum(digest(self.invoked[entry.op].text) in stored for entry in self.refused)
+
+    def internal_errors(self) -> int:
+        """Answers 5xx other than 503, which says what to do."""
+        reads = sum(seen.status >= 500 and seen.status != 503 for all_of in self._readings.values() for seen in all_of)
+        return reads + sum(entry.reason.startswith("500") for entry in self.unsure)
 
 
-def judge(history: History, ledger: str, busy_at: int) -> Verdict:
-    """`ledger` is what the oracle model wrote: one line `job attempt` per run. A kill is busy when at that moment at
-    least `busy_at` accepted jobs had no final state.
-
-    lost: no final state. swapped: the answer names another job. wrong_answers: not the digest of the text sent.
-    false_attempts: `attempts` is not the number of the run that answered, or that run never was. repeated_attempts: the
-    same attempt of a job ran twice, so a run went uncounted. interrupted: jobs that needed more than one attempt.
-    """
-    runs = Counter(tuple(line.split()) for line in ledger.splitlines())
-    finals = history.first_final
-    succeeded = {job_id: job for job_id, job in finals.items() if job["status"] == "succeeded"}
-    return Verdict(
-        accepted=len(history.accepted),
-        unknown=history.unknown,
-        runs=runs.total(),
-        interrupted=sum(job["attempts"] > 1 for job in finals.values()),
-        kills=len(history.kills),
-        busy_kills=sum(_unfinished(history, at) >= busy_at for at in history.kills),
-        lost=sum(job_id not in finals for job_id in history.accepted),
-        vanished=len(history.vanished),
-        changed=len(history.changed),
-        failed=len(finals) - len(succeeded),
-        swapped=sum(job["output"]["job"] != job_id for job_id, job in succeeded.items()),
-        wrong_answers=sum(
-            job["output"]["answer"] != _digest(history.accepted[job_id].text) for job_id, job in succeeded.items()
-        ),
-        false_attempts=sum(_attempts_are_false(job, runs) for job in succeeded.values()),
-        repeated_attempts=sum(count > 1 for count in runs.values()),
-    )
-
-
-def _attempts_are_false(job: Mapping[str, Any], runs: Mapping[tuple[str, ...], int]) -> bool:
-    ran = (job["id"], str(job["attempts"])) in runs
-    return not ran or job["output"]["attempt"] != job["attempts"]
-
-
-def _unfinished(history: History, at: float) -> int:
-    return sum(
-        submission.accepted_at < at and _finished_at(history.first_final.get(submission.job_id)) > at
-        for submission in history.accepted.values()
-    )
-
-
-def _finished_at(job: Mapping[str, Any] | None) -> float:
-    return float("inf") if job is None else datetime.fromisoformat(job["finished_at"]).timestamp()
-
-
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _by_job(readings: Iterable[Seen]) -> dict[str, list[Seen]]:
+    grouped: dict[str, list[Seen]] = {}
+    for seen in sorted(readings, key=lambda seen: seen.at):
+        grouped.setdefault(seen.job_id, []).append(seen)
+    return grouped
+
+
+def _shown(job: Job | None) -> Job:
+    return {name: value for name, value in (job or {}).items() if name not in NOT_COMPARED}
+
+
+def _contradicted(jobs: Mapping[str, Job], finals: Mapping[str, Sequence[FinalEvent]]) -> int:
+    """Final jobs that are not what their first final event says: the first decides. One without any is no fact."""
+    return sum(
+        not _says_the_same(job, finals[job_id][0] if job_id in finals else None)
+        for job_id, job in jobs.items()
+        if finals
+    )
+
+
+def _says_the_same(job: Job, event: FinalEvent | None) -> bool:
+    return (
+        event is not None
+        and job["status"] == event.status
+        and job["attempts"] == event.attempt
+        and job.get("output") == event.output
+        and (job.get("error") or {}).get("code", "") == event.error_code
+    )
+
+
+def _as_expected(job: Job, expected: str) -> bool:
+    if expected == SUCCEEDS:
+        return bool(job["status"] == SUCCEEDS)
+    return bool(job["status"] == "failed" and job["error"]["code"] == expected)
+
+
+def _attempts_are_false(job: Job, ran: Collection[tuple[str, int]]) -> bool:
+    """For an answer: the run that it names must have been, and must be the one that it says. For a death: nobody can
+    have run oftener than is counted."""
+    if job["status"] == SUCCEEDS:
+        return (job["id"], job["attempts"]) not in ran or job["output"]["attempt"] != job["attempts"]
+    return (job["id"], job["attempts"] + 1) in ran

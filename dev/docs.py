@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and docs/metrics.md from the code that they describe: `make docs`.
+"""Writes docs/settings.md, docs/metrics.md and the tables of docs/kafka.md from the code they describe: `make docs`.
 
 A test fails while a committed page differs from what this would write.
 """
@@ -11,10 +11,17 @@ from pathlib import Path
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from forebay.adapters.kafka.acls import Role, acls
+from forebay.adapters.kafka.layout import TopicWishes, desired
+from forebay.adapters.kafka.names import Names
 from forebay.settings import Settings, environment_name, meaning_of, option_name
 from forebay.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parent.parent / "docs"
+
+MODEL = "MODEL"
+TOLD = ("cleanup.policy", "retention.ms", "segment.ms")
+"""The settings in which topics differ."""
 
 SETTINGS_HEAD = """\
 # Settings
@@ -80,7 +87,43 @@ def metrics_page() -> str:
     return METRICS_HEAD + "".join(rows)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"settings.md": settings_page, "metrics.md": metrics_page}
+def kafka_page() -> str:
+    """The page as it is, with its tables written anew."""
+    page = (DOCS / "kafka.md").read_text(encoding="utf-8")
+    for name, table in (("topics", _topics_table()), ("acls", _acls_table())):
+        head = f"<!-- {name}: by make docs -->\n"
+        before, after = page.split(head)
+        page = before + head + table + after[after.index("<!-- end -->") :]
+    return page
+
+
+def _topics_table() -> str:
+    rows = ["| topic | partitions | copies | settings |\n|---|---|---|---|\n"]
+    for topic in desired(Names(), [MODEL], TopicWishes(), brokers=3):
+        if topic.name in {f"forebay.requests.{MODEL}.high", f"forebay.requests.{MODEL}.low"}:
+            continue
+        name = topic.name.replace(f"{MODEL}.normal", "<model>.<lane>")
+        settings = ", ".join(f"`{key}={topic.config[key]}`" for key in TOLD if key in topic.config)
+        rows.append(f"| `{name}` | {topic.partitions} | {topic.replication} | {settings} |\n")
+    common = {key: value for key, value in topic.config.items() if key not in TOLD}
+    rows.append(f"\nAll of them: {', '.join(f'`{key}={value}`' for key, value in sorted(common.items()))}.\n")
+    return "".join(rows)
+
+
+def _acls_table() -> str:
+    rows = ["| role | on | may | because it |\n|---|---|---|---|\n"]
+    for role in Role:
+        for acl in acls(role, Names(), [MODEL]):
+            name = acl.name.replace(MODEL, "<model>") + ("*" if acl.prefixed else "")
+            rows.append(f"| {role.value} | {acl.resource} `{name}` | {', '.join(acl.operations)} | {acl.why} |\n")
+    return "".join(rows)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "kafka.md": kafka_page,
+}
 
 
 def _toml(value: object) -> str:

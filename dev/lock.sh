@@ -22,3 +22,4 @@ lock() {
 lock requirements/uv.txt requirements/uv.in "$@"
 lock requirements/base.txt pyproject.toml "$@"
 lock requirements/dev.txt pyproject.toml requirements/dev.in --constraints requirements/base.txt "$@"
+lock requirements/peers.txt requirements/peers.in --constraints requirements/base.txt "$@"

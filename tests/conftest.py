@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["dev.kafka.fixtures", "dev.s3.fixtures"]
+pytest_plugins = ["dev.kafka.fixtures", "dev.postgres.fixtures", "dev.s3.fixtures"]
 
 # Where nobody reads the output, a test that was skipped is a test that did not run, so the run fails.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in {"1", "true", "yes"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dev.kafka.broker import Broker
 from dev.kafka.install import KAFKA, install
-from dev.kafka.java_process import BrokerFailed, archive_in
+from dev.kafka.java_process import QUICK, BrokerFailed, archive_in
 
 STOP_WITHIN_S = 60.0
 
@@ -28,7 +28,7 @@ def install_with_archive() -> None:
         return
     unfinished = archive.with_suffix(f".{os.getpid()}")
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(BrokerFailed, subprocess.TimeoutExpired):
-        with Broker(Path(folder), java_options=[f"-XX:ArchiveClassesAtExit={unfinished}"]) as broker:
+        with Broker(Path(folder), java_options=[*QUICK, f"-XX:ArchiveClassesAtExit={unfinished}"]) as broker:
             broker.stop(STOP_WITHIN_S)
         if unfinished.exists():
             unfinished.rename(archive)

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from dev.kafka.install import KAFKA, Distribution
-from dev.kafka.java_process import BrokerFailed, JavaProcess
+from dev.kafka.java_process import QUICK, BrokerFailed, JavaProcess
 from dev.kafka.ports import HOST, free_port
 
 HEAP_MIB = 384
@@ -96,7 +96,7 @@ class Server(JavaProcess):
         quorum: Quorum | None,
         distribution: Distribution = KAFKA,
         heap_mib: int = HEAP_MIB,
-        java_options: Sequence[str] = (),
+        java_options: Sequence[str] = QUICK,
     ) -> None:
         super().__init__(distribution, folder, heap_mib, java_options)
         self._properties = folder / "server.properties"
@@ -113,11 +113,16 @@ class Server(JavaProcess):
             self._format(self._quorum.cluster_id)
         return ["kafka.Kafka", str(self._properties)]
 
-    def answers(self, bootstrap: str, node_id: int) -> bool:
+    def answers(self, bootstrap: str, node_id: int, client: Mapping[str, str] | None = None) -> bool:
         """Whether metadata comes from this address, names the broker, and is of the cluster in our folder: another
-        server that has the port does not count."""
+        server that has the port does not count. `client`: what librdkafka needs to be let in."""
         # log_level 0: a refused connection is expected here, librdkafka would print it.
-        admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0})
+        quick: dict[str, str | int | float] = {
+            "bootstrap.servers": bootstrap,
+            "reconnect.backoff.max.ms": 100,
+            "log_level": 0,
+        }
+        admin = AdminClient({**quick, **(client or {})})
         try:
             metadata = admin.list_topics(timeout=ANSWER_WITHIN_S)
         except KafkaException:
@@ -147,7 +152,8 @@ class Broker(Server):
         settings: Mapping[str, str] | None = None,
         node_id: int = 1,
         quorum: Quorum | None = None,
-        java_options: Sequence[str] = (),
+        heap_mib: int = HEAP_MIB,
+        java_options: Sequence[str] = QUICK,
     ) -> None:
         self.node_id = node_id
         self.bootstrap = f"{HOST}:{port or free_port()}"
@@ -161,7 +167,7 @@ class Broker(Server):
             "advertised.listeners": listener,
             **replication(1),
         }
-        super().__init__(folder, {**own, **(settings or {})}, quorum, java_options=java_options)
+        super().__init__(folder, {**own, **(settings or {})}, quorum, heap_mib=heap_mib, java_options=java_options)
 
     def _is_ready(self) -> bool:
         return self.answers(self.bootstrap, self.node_id)

@@ -1,4 +1,5 @@
-"""pytest fixtures with real brokers, one of each kind per session: `kafka`, `kafka_cluster`, `old_kafka`.
+"""pytest fixtures with real brokers, one of each kind per session: `kafka`, `kafka_cluster`,
+`secure_kafka`, `old_kafka`.
 
 A test may kill what it is given; the next one finds it running again. Topics are a test's own business: it takes a name
 of its own and does not clean up. Where Java or Maven is missing, tests are skipped with the remedy, and
@@ -14,9 +15,10 @@ import pytest
 from dev.kafka.archive import install_with_archive
 from dev.kafka.broker import Broker, Cluster
 from dev.kafka.install import KAFKA, KAFKA_WITH_ZOOKEEPER, Distribution, KafkaUnavailable, install
+from dev.kafka.secure import SecureBroker
 from dev.kafka.zookeeper.broker import OldBroker
 
-NEEDS = {"kafka": KAFKA, "kafka_cluster": KAFKA, "old_kafka": KAFKA_WITH_ZOOKEEPER}
+NEEDS = {"kafka": KAFKA, "kafka_cluster": KAFKA, "secure_kafka": KAFKA, "old_kafka": KAFKA_WITH_ZOOKEEPER}
 UNAVAILABLE = pytest.StashKey[dict[Distribution, str]]()
 
 
@@ -54,6 +56,18 @@ def session_kafka_cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session")
+def session_secure_kafka(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SecureBroker]:
+    skip_unless_installed("secure_kafka", pytestconfig)
+    try:
+        with SecureBroker(tmp_path_factory.mktemp("secure-kafka")) as broker:
+            yield broker
+    except KafkaUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def session_old_kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldBroker]:
     skip_unless_installed("old_kafka", pytestconfig)
     with OldBroker(tmp_path_factory.mktemp("old-kafka")) as broker:
@@ -73,6 +87,14 @@ def kafka_cluster(session_kafka_cluster: Cluster) -> Cluster:
     """The newest Kafka, three brokers and a controller."""
     session_kafka_cluster.start()
     return session_kafka_cluster
+
+
+@pytest.fixture
+def secure_kafka(session_secure_kafka: SecureBroker) -> SecureBroker:
+    """The newest Kafka, one broker with TLS, SASL and ACLs."""
+    if session_secure_kafka.gone:
+        session_secure_kafka.start()
+    return session_secure_kafka
 
 
 @pytest.fixture

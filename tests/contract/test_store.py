@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from forebay.adapters.memory import MemoryStore
+from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteStore
 from forebay.ports.store import ResultStore
 from forebay.testing.store_contract import StoreContract, StorePlace
@@ -39,6 +40,21 @@ class SqlitePlace(StorePlace):
         await self._open.pop(store).close()
 
 
+class PostgresPlace(StorePlace):
+    survives_restart = True
+    shared = True
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    async def open(self) -> PostgresStore:
+        return await PostgresStore.open(self._dsn)
+
+    async def close(self, store: ResultStore) -> None:
+        assert isinstance(store, PostgresStore)
+        await store.close()
+
+
 class TestMemoryStore(StoreContract):
     @pytest.fixture
     def place(self) -> StorePlace:
@@ -49,3 +65,9 @@ class TestSqliteStore(StoreContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> StorePlace:
         return SqlitePlace(tmp_path)
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture
+    def place(self, postgres_dsn: str) -> StorePlace:
+        return PostgresPlace(postgres_dsn)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.kafka.java_process import LEASH
+from dev.process import LEASH
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 

@@ -29,6 +29,7 @@ class Roles:
 
     def __init__(self, folder: Path, bootstrap: str, store: str, models: Sequence[str], **settings: str) -> None:
         self._folder = folder
+        self._models_dir = Path(settings.pop("models_dir", str(TEST_MODELS)))
         self._processes: list[RunningService] = []
         self.bootstrap = bootstrap
         self.prefix = f"s{uuid.uuid4().hex[:12]}"
@@ -50,7 +51,7 @@ class Roles:
         """`forebay ARGUMENTS` with these settings."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
         environ |= {f"FOREBAY_{name.upper()}": value for name, value in self.settings.items()}
-        environ |= {"FOREBAY_MODELS_DIR": str(TEST_MODELS), "FOREBAY_DATA_DIR": str(self._folder / "command")}
+        environ |= {"FOREBAY_MODELS_DIR": str(self._models_dir), "FOREBAY_DATA_DIR": str(self._folder / "command")}
         command = [sys.executable, "-m", "forebay", *arguments]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
 
@@ -61,7 +62,7 @@ class Roles:
     def spawn(self, *roles: str, **settings: str) -> RunningService:
         """A process with these roles that may not be ready yet."""
         folder = self._folder / f"{'-'.join(roles)}-{len(self._processes)}"
-        process = RunningService(folder, TEST_MODELS, settings={**self.settings, **settings}, roles=roles)
+        process = RunningService(folder, self._models_dir, settings={**self.settings, **settings}, roles=roles)
         self._processes.append(process)
         process.spawn()
         return process
@@ -80,12 +81,12 @@ StartRoles = Callable[..., Roles]
 
 
 @pytest.fixture
-def roles_on_kafka(tmp_path: Path, kafka: Broker, database: str) -> Iterator[StartRoles]:
+def roles_on_kafka(tmp_path: Path, kafka: Broker, postgres_dsn: str) -> Iterator[StartRoles]:
     """`roles_on_kafka("echo", ..., key=value)`: topics are there, no role runs yet. All are killed at the end."""
     with ExitStack() as stack:
 
         def make(*models: str, bootstrap: str = kafka.bootstrap, **settings: str) -> Roles:
-            roles = Roles(tmp_path, bootstrap, database, models, **settings)
+            roles = Roles(tmp_path, bootstrap, settings.pop("store", postgres_dsn), models, **settings)
             stack.callback(roles.kill)
             roles.apply_topics()
             return roles

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dev.kafka.broker import Broker
 from forebay.testing.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,27 @@ def test_every_curl_line_prints_what_the_readme_shows(start: Callable[..., Runni
         for shown_id, real_id in zip(ID.findall(shown), ID.findall(printed), strict=True):
             ids.setdefault(shown_id, real_id)
         assert VARIES.sub("…", ID.sub("ID", printed.strip())) == VARIES.sub("…", ID.sub("ID", shown))
+
+
+def test_the_service_on_kafka_starts_and_answers_as_the_readme_says(
+    tmp_path: Path, kafka: Broker, postgres_dsn: str
+) -> None:
+    [block] = [one for one in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "topics apply" in one]
+    script = "\n".join(line.removeprefix("$ ") for line in block.splitlines())
+    shown = {"kafka://127.0.0.1:9092": f"kafka://{kafka.bootstrap}"}
+    shown["$(cat .postgres/dsn)"] = postgres_dsn
+    for address, real in shown.items():
+        assert address in script
+        script = script.replace(address, real)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+    environ |= {"FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_PORT": "0", "FOREBAY_KAFKA_PREFIX": f"r{uuid.uuid4().hex}"}
+    # The last line is typed once the API has said that it is ready.
+    ready = f"until [ -e {tmp_path}/address.json ]; do sleep 0.1; done"
+    *starting, submitting = script.splitlines()
+    script = "\n".join([*starting, ready, submitting, "status=$?; kill $(jobs -p); wait; exit $status"])
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "POSITIVE" in done.stdout or "NEGATIVE" in done.stdout
 
 
 def test_the_commands_that_the_readme_names_are_make_targets() -> None:

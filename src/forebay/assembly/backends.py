@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import structlog
 from msgspec import Struct
 
 from forebay.adapters.files import FilesBlobs
 from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
-from forebay.core.errors import Misconfigured, Unavailable
+from forebay.assembly.waiting import until_there
+from forebay.core.errors import Misconfigured
 from forebay.ports.blobs import BlobStore
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
@@ -22,12 +21,11 @@ from forebay.ports.queue import Durability, Queue
 from forebay.ports.store import ResultStore
 from forebay.settings import Settings
 
+if TYPE_CHECKING:
+    from forebay.assembly.kafka import KafkaBackends
+
 WITH_STORE = frozenset({"api", "projector"})
 """Roles that read or write visible job state; the others never open the store."""
-
-T = TypeVar("T")
-
-log = structlog.get_logger()
 
 
 class Backends(Struct, frozen=True, kw_only=True):
@@ -57,16 +55,17 @@ async def open_backends(
             stack.push_async_callback(database.close)
         fleet: Fleet = MemoryFleet()
         if settings.on_kafka:
-            from forebay.assembly.kafka import open_kafka
-
-            queue, events, fleet = await open_kafka(settings, roles, models, stack, whole_log=whole_log)
+            opened = await _open_kafka(settings, roles, models, stack, whole_log=whole_log)
+            queue: Queue = opened.queue
+            events: EventLog = opened.events
+            fleet = opened.fleet
         elif database is not None:
             queue, events = SqliteQueue(database), SqliteEventLog(database)
         else:
             memory = MemoryLog()
             queue, events = MemoryQueue(memory), MemoryEventLog(memory)
         store = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else None
-        yield Backends(queue=queue, events=events, store=store, blobs=_blobs(settings), fleet=fleet)
+        yield Backends(queue=queue, events=events, store=store, blobs=await _open_blobs(settings), fleet=fleet)
 
 
 async def _open_store(settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack) -> ResultStore:
@@ -84,7 +83,22 @@ async def _open_store(settings: Settings, database: Database | None, stack: cont
     return store
 
 
-def _blobs(settings: Settings) -> BlobStore:
+async def _open_kafka(
+    settings: Settings,
+    roles: Collection[str],
+    models: Collection[str],
+    stack: contextlib.AsyncExitStack,
+    *,
+    whole_log: bool,
+) -> KafkaBackends:
+    try:
+        from forebay.assembly.kafka import open_kafka
+    except ImportError as error:
+        raise _missing("Kafka", "kafka", error) from error
+    return await open_kafka(settings, roles, models, stack, whole_log=whole_log)
+
+
+async def _open_blobs(settings: Settings) -> BlobStore:
     scheme, _, place = settings.blobs.partition("://")
     if scheme == "memory":
         return MemoryBlobs()
@@ -95,17 +109,9 @@ def _blobs(settings: Settings) -> BlobStore:
         from forebay.adapters.s3 import S3Blobs
     except ImportError as error:
         raise _missing("an object store", "s3", error) from error
-    return S3Blobs(settings.blobs)
-
-
-async def until_there(what: str, open_it: Callable[[], Awaitable[T]]) -> T:
-    """What `open_it` gives, tried again while it raises Unavailable: a service may be started before what it needs."""
-    while True:
-        try:
-            return await open_it()
-        except Unavailable as error:
-            log.warning("backend.awaited", backend=what, reason=error.message)
-            await asyncio.sleep(error.retry_after_s)
+    blobs = S3Blobs(settings.blobs)
+    await until_there("the object store", blobs.check)
+    return blobs
 
 
 def _missing(what: str, extra: str, error: ImportError) -> Misconfigured:

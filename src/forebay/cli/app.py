@@ -15,7 +15,9 @@ from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
 from forebay.cli.program import program
 from forebay.cli.serving import run, up
+from forebay.cli.store import store
 from forebay.cli.submit import SubmitCommand, submit
+from forebay.cli.topics import topics
 from forebay.core.errors import ForebayError
 
 app = typer.Typer(
@@ -31,6 +33,8 @@ app.command(cls=SettingsCommand)(run)
 app.command(cls=SubmitCommand)(submit)
 app.add_typer(jobs)
 app.add_typer(models)
+app.add_typer(topics)
+app.add_typer(store)
 app.command(cls=SettingsCommand)(doctor)
 
 

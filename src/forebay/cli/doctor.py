@@ -17,7 +17,7 @@ from msgspec import Struct, to_builtins
 from forebay.cli.address import address_in
 from forebay.cli.options import AsJson, settings_of
 from forebay.cli.program import program
-from forebay.core.errors import FolderInUse, ForebayError, Misconfigured
+from forebay.core.errors import FolderInUse, ForebayError, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from forebay.settings import Settings
@@ -60,7 +60,15 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every check, in the order in which a start would meet them."""
-    checks: list[Callable[[Settings], Iterable[Finding]]] = [_python, _sqlite, _clock, _data_dir, _models, _ports]
+    checks: list[Callable[[Settings], Iterable[Finding]]] = [
+        _python,
+        _sqlite,
+        _clock,
+        _data_dir,
+        _models,
+        _kafka,
+        _ports,
+    ]
     findings: list[Finding] = []
     for check in checks:
         findings += check(settings)
@@ -162,6 +170,33 @@ def _models(settings: Settings) -> Iterable[Finding]:
     for name, problems in catalog.problems.items():
         for problem in problems:
             yield Finding("models", WRONG, f"{name}: {problem}", f"`{program()} models validate` checks again")
+
+
+def _kafka(settings: Settings) -> Iterable[Finding]:
+    """Whether a broker answers, and the topics of the models here are as they must be."""
+    if not settings.on_kafka:
+        return
+    try:
+        from forebay.assembly.kafka import ask_brokers, topics_of
+        from forebay.catalog import read_models
+
+        yield Finding("Kafka", OK, f"{settings.kafka_bootstrap}: {ask_brokers(settings)}")
+        names = read_models(settings.models_dir, settings.trusted_models).names()
+        differences = topics_of(
+            settings, [one for one in names if not settings.models or one in settings.models]
+        ).plan()
+    except ImportError as error:
+        yield Finding("Kafka", WRONG, f"{error.name} is not installed", "python -m pip install 'forebay[kafka]'")
+    except Unavailable as error:
+        yield Finding("Kafka", WRONG, error.message, "start the brokers, or name others with --queue kafka://HOST:PORT")
+    except Misconfigured as error:
+        yield Finding("Kafka", WRONG, error.message, "see docs/kafka.md: settings kafka_*, rights of each role")
+    else:
+        remedy = f"{program()} topics apply"
+        for one in differences:
+            yield Finding("topics", WRONG if one.blocking else WARNING, f"{one.topic}: {one.text}", remedy)
+        if not differences:
+            yield Finding("topics", OK, "as they should be")
 
 
 def _ports(settings: Settings) -> Iterable[Finding]:

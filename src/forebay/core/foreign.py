@@ -17,6 +17,7 @@ Whatever else it says is not believed: its tenant is that of the channel, its ti
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ HANDED_ON = (
 )
 
 _parse = msgspec.json.Decoder().decode
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What no CloudEvents attribute may hold (CloudEvents 1.0.2, type system); the id is a hash of lines."""
 
 
 class ForeignRecord(Struct, frozen=True, kw_only=True):
@@ -67,6 +70,9 @@ def adopt(record: ForeignRecord) -> Message:
         raise InvalidRequest("CloudEvents in structured mode are not read; send the data itself, attributes as headers")
     if "forebay-blob" in given:
         raise InvalidRequest("only Forebay's API may refer to a blob: forebay-blob")
+    for name in ("ce_source", "ce_id"):
+        if _CONTROL.search(given.get(name, "")):
+            raise InvalidRequest(f"{name} holds a control character")
     headers = {
         "ce_specversion": "1.0",
         "ce_type": REQUEST_TYPE,
@@ -89,16 +95,13 @@ def adopt(record: ForeignRecord) -> Message:
 def foreign_job_id(record: ForeignRecord) -> str:
     """`<uuidv8>-<16 hex>`, the shape of our own ids, which are of version 7: the two can never be the same.
 
-    From tenant, model, the event's name and the value alone (RFC 9562 section 5.8).
+    From tenant, model, the event's name and the value alone (RFC 9562 section 5.8): the SHA-256 of seven lines, so that
+    a producer knows the id beforehand, a shell script too.
     """
     source, event = record.headers.get("ce_source", ""), record.headers.get("ce_id", "")
     name = ("event", source, event) if source and event else ("record", record.place, "")
-    parts = ("forebay.foreign.v1", record.tenant, record.channel.model, *name)
-    digest = hashlib.sha256(hashlib.sha256(record.value).digest())
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    octets = bytearray(digest.digest())
+    lines = ("forebay.foreign.v1", record.tenant, record.channel.model, *name, hashlib.sha256(record.value).hexdigest())
+    octets = bytearray(hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest())
     octets[6] = 0x80 | (octets[6] & 0x0F)
     octets[8] = 0x80 | (octets[8] & 0x3F)
     text = octets.hex()
@@ -109,7 +112,7 @@ def media_type_of(value: bytes) -> str:
     """What a value without a content-type is taken for."""
     try:
         _parse(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: too deep for anybody here
         pass
     else:
         return JSON

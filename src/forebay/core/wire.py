@@ -147,7 +147,10 @@ def _payload(message: Message) -> Payload:
     media_type = message.headers.get("content-type", JSON)
     reference = message.headers.get("forebay-blob")
     if reference is not None:
-        return Payload(media_type=media_type, blob=_blob(reference))
+        blob = _blob(reference)
+        if not blob.name.startswith(f"{message.tenant}/{message.job_id}/"):  # else whoever may write reads all blobs
+            raise ValueError(f"forebay-blob {blob.name!r} is not of this job")
+        return Payload(media_type=media_type, blob=blob)
     return Payload(media_type=media_type, data=message.value)
 
 
@@ -181,5 +184,5 @@ class _Typed:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyError):
             raise InvalidRequest(f"the header {error.args[0]} is missing") from error
-        if isinstance(error, (ValueError, msgspec.MsgspecError)):
+        if isinstance(error, (ValueError, msgspec.MsgspecError, RecursionError)):  # the last: JSON that is too deep
             raise InvalidRequest(f"a header is wrong: {error}") from error

@@ -2,5 +2,6 @@
 
 from forebay.projector.lag import LagWatch
 from forebay.projector.projector import Projector
+from forebay.projector.rebuild import Progress, rebuild
 
-__all__ = ["LagWatch", "Projector"]
+__all__ = ["LagWatch", "Progress", "Projector", "rebuild"]

@@ -23,6 +23,9 @@ most."""
 
 READ_WAIT_S = 5.0
 
+REBUILD_SEEN_EVERY_S = 5.0
+"""How often a projector that always finds something asks whether a rebuild is done."""
+
 log = structlog.get_logger()
 
 
@@ -39,6 +42,7 @@ class Projector:
         self._clock = clock
         self._positions: dict[str, str] = {}  # of the sources that are followed
         self._reached: dict[str, float] = {}  # by source that is behind: up to which time its facts are applied
+        self._rebuild_seen_at = time.monotonic()
         self._stopping = asyncio.Event()
 
     def lag_s(self) -> float:
@@ -56,7 +60,7 @@ class Projector:
         while not self._stopping.is_set():
             try:
                 found = await self._step(wait_s)
-                if not found:
+                if not found or self._rebuild_unseen_s() >= REBUILD_SEEN_EVERY_S:
                     await self._end_rebuild()
                 wait_s = 0.0 if found else READ_WAIT_S  # the end is known before it is waited at
             except Unavailable as error:
@@ -139,16 +143,25 @@ class Projector:
             self._metrics.projector_lag.set(self.lag_s())
 
     async def _end_rebuild(self) -> None:
-        """Open the store for readers again once everything that was visible before the rebuild is."""
+        """Open the store for readers again once everything that was visible before the rebuild is.
+
+        Until then go by the store's positions and not by our own, which a rebuild has made void.
+        """
+        self._rebuild_seen_at = time.monotonic()
         until = await self._store.rebuilding()
         if until is None:
             return
+        allowed = await self._events.behind(until)  # first: what comes meanwhile must not look like what is left
         there = await self._store.positions()
         left = await self._events.behind({source: there.get(source, START) for source in until})
-        allowed = await self._events.behind(until)
         if all(left.get(source, 0) <= allowed.get(source, 0) for source in until):
             await self._store.end_rebuild()
             log.info("projector.rebuilt")
+        else:
+            self._positions.clear()
+
+    def _rebuild_unseen_s(self) -> float:
+        return time.monotonic() - self._rebuild_seen_at
 
     def _count(self, batches: Sequence[LogBatch], changed: Sequence[Job]) -> None:
         facts = [fact for batch in batches for fact in batch.facts]

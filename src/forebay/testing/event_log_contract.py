@@ -21,9 +21,10 @@ LONG_S = 30.0
 
 
 class EventLogPlace(ABC):
-    """Where a queue and its event log live."""
+    """Where a queue and its event log live. `one_order`: requests and events share a source."""
 
     survives_restart: bool
+    one_order: bool = True
 
     @abstractmethod
     async def open(self) -> tuple[Queue, EventLog]: ...
@@ -105,13 +106,16 @@ class EventLogContract:
             await log.publish([one])
         assert await LogReader(log).facts(7) == events
 
-    async def test_a_request_comes_before_any_event_about_it(self, queue: Queue, log: EventLog) -> None:
+    async def test_a_request_comes_before_any_event_about_it_where_they_share_a_source(
+        self, queue: Queue, log: EventLog, place: EventLogPlace
+    ) -> None:
         consumer = queue.consumer(CHANNEL)
         await queue.publish(CHANNEL, [encode_request(request(1))])
         (received,) = await consumer.receive(1, LONG_S)
         await log.publish([event(1, EventKind.STARTED)])
         await consumer.ack([received])
-        assert await LogReader(log).facts(2) == [request(1), event(1, EventKind.STARTED)]
+        facts, expected = await LogReader(log).facts(2), [request(1), event(1, EventKind.STARTED)]
+        assert facts in ([expected] if place.one_order else [expected, expected[::-1]])
 
     async def test_a_request_stays_in_the_log_after_it_was_acknowledged(self, queue: Queue, log: EventLog) -> None:
         consumer = queue.consumer(CHANNEL)
@@ -206,13 +210,14 @@ class EventLogContract:
         await queue.publish(CHANNEL, [encode_request(request(1))])
         await log.publish([event(1, EventKind.STARTED)])
         reader = LogReader(log)
-        await reader.facts(1, limit=1)
+        before = await reader.facts(1, limit=1)
         await place.close(queue, log)
         queue, log = await place.open()
         if place.survives_restart:
             again = LogReader(log)
             again.positions = reader.positions
-            assert await again.facts(1) == [event(1, EventKind.STARTED)]
+            after = await again.facts(1)
+            assert sorted([*before, *after], key=str) == sorted([request(1), event(1, EventKind.STARTED)], key=str)
         else:
             assert await log.read(dict.fromkeys(log.sources(), START), 1, 0.0) == []
         await place.close(queue, log)

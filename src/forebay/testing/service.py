@@ -25,7 +25,8 @@ class RunningService:
     caller's.
 
     `settings` are environment variables without their prefix, in lower case. The same object can be started again after
-    `kill` or `stop`: it then serves the same data folder at another port.
+    `kill` or `stop`: it then serves the same data folder, at another port unless `settings` name one. `entry` are
+    Python's arguments before the command: another program that stands in for `-m forebay`.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class RunningService:
         *,
         settings: Mapping[str, str] | None = None,
         roles: Sequence[str] = (),
+        entry: Sequence[str] = ("-m", "forebay"),
     ) -> None:
         self._data_dir = data_dir
+        self._entry = list(entry)
         self._command = ["run", *roles] if roles else ["up"]
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
         chosen = {
@@ -79,7 +82,7 @@ class RunningService:
         self._ready_file.unlink(missing_ok=True)
         with open(self.log_file, "ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "forebay", *self._command, "--ready-file", str(self._ready_file)],
+                [sys.executable, *self._entry, *self._command, "--ready-file", str(self._ready_file)],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -116,6 +119,23 @@ class RunningService:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout_s)
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """The exit status once it has ended by itself. Raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(timeout_s)
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and does nothing. Harmless when it is gone."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)  # which does nothing once it was seen to have ended
 
     def log_tail(self, characters: int = 4000) -> str:
         return self.log_file.read_text(errors="replace")[-characters:] if self.log_file.exists() else ""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
+from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.payload import JSON, BlobRef, Payload
@@ -20,10 +21,14 @@ LONG_S = 30.0
 OUTPUT = Payload(media_type=JSON, data=b'[{"label":"cat","score":0.5}]')
 
 
+STRANGE_NAMES = ("naïve ✓", "nul \0", "\0", "\\", "\\0000", "\\u0000", "\U0001f600\u202e\ufffd\ufeff")
+
+
 class StorePlace(ABC):
-    """Where a store lives."""
+    """Where a store lives. `shared`: several may be open at once, as of several processes."""
 
     survives_restart: bool
+    shared: bool = False
 
     @abstractmethod
     async def open(self) -> ResultStore: ...
@@ -50,6 +55,10 @@ class Feeder:
         return changed
 
 
+def batch(source: str, start: str, end: str, *facts: JobRequest | JobEvent) -> LogBatch:
+    return LogBatch(source=source, start=start, end=end, facts=facts)
+
+
 def folded(*facts: JobRequest | JobEvent) -> Job:
     job: Job | None = None
     for fact in facts:
@@ -69,6 +78,16 @@ class StoreContract:
         store = await place.open()
         yield store
         await place.close(store)
+
+    @pytest.fixture
+    async def other(self, place: StorePlace, store: ResultStore) -> AsyncIterator[ResultStore]:
+        """Another store of the same place, where there can be one."""
+        if not place.shared:
+            yield store
+            return
+        other = await place.open()
+        yield other
+        await place.close(other)
 
     @pytest.fixture
     def feed(self, store: ResultStore) -> Feeder:
@@ -131,6 +150,30 @@ class StoreContract:
         job = await store.get(TENANT, job_id(1))
         assert job is not None
         assert job.output == output
+
+    @pytest.mark.parametrize(
+        "name", ["naïve ✓", "nul \0", "\0", "\\", "\\0000", "\\u0000", "\U0001f600\u202e\ufffd\ufeff"]
+    )
+    async def test_every_name_comes_back_as_it_was(self, store: ResultStore, feed: Feeder, name: str) -> None:
+        output = Payload(media_type=name, blob=BlobRef(name=name, size_bytes=1, sha256=name))
+        facts = (
+            replace(
+                request(1, model=name, metadata={name: name}), job_id=name, tenant=name, lane=name, durability=name
+            ),
+            replace(succeeded(1, output), job_id=name, tenant=name, model_version=name),
+        )
+        assert await feed(*facts) == [folded(*facts)]
+        assert await store.get(name, name) == folded(*facts)
+        listed = await store.list_jobs(name, model=name, status="succeeded", limit=9)
+        assert listed == [replace(folded(*facts), output=None)]
+
+    @pytest.mark.parametrize("name", ["\0", "\\d800", "'; DROP TABLE jobs; --", "x" * 10_000])
+    async def test_nobody_has_a_strange_name(self, store: ResultStore, feed: Feeder, name: str) -> None:
+        await feed(request(1))
+        assert await store.get(name, job_id(1)) is None
+        assert await store.get(TENANT, name) is None
+        assert await store.list_jobs(TENANT, model=name, status=None, limit=9) == []
+        assert await store.list_jobs(TENANT, model=None, status=name, limit=9) == []
 
     async def test_a_job_is_seen_by_its_tenant_only(self, store: ResultStore, feed: Feeder) -> None:
         await feed(request(1), request(1, tenant="other", model="secret"))
@@ -237,6 +280,79 @@ class StoreContract:
         seen = [n for n in range(8) if await store.get(TENANT, job_id(n)) is not None]
         assert seen == won
 
+    async def test_the_sources_of_a_batch_advance_together(self, store: ResultStore) -> None:
+        first = [batch("a", START, "a1", request(1)), batch("b", START, "b1", event(1, EventKind.STARTED))]
+        assert await store.project(first) == [folded(request(1), event(1, EventKind.STARTED))]
+        assert await store.positions() == {"a": "a1", "b": "b1"}
+        assert await store.project([batch("b", "b1", "b2", failed(1)), batch("a", "a1", "a2")]) is not None
+        assert await store.positions() == {"a": "a2", "b": "b2"}
+
+    async def test_a_position_is_where_a_batch_ended_whatever_it_is_called(self, store: ResultStore) -> None:
+        ends = {"requests:0": "42", "naïve ✓": "ü", "nul \0": "\0", "back\\slash \\0000": "\\", " ": " "}
+        await store.project([batch(source, START, end) for source, end in ends.items()])
+        assert await store.positions() == ends
+        assert {source: await store.position(source) for source in ends} == ends
+        again = [batch(source, end, f"{end}'") for source, end in ends.items()]
+        assert await store.project(again) == []
+
+    @pytest.mark.parametrize("late", [0, 1, 2])
+    async def test_one_source_behind_and_nothing_changes(self, store: ResultStore, late: int) -> None:
+        names = ("a", "b", "c")
+        for name in names[:2]:
+            await store.project([batch(name, START, "1", request(9))])
+        starts = ["1", "1", START]
+        starts[late] = "elsewhere"
+        batches = [batch(names[n], starts[n], "2", request(n), failed(9)) for n in range(3)]
+        assert await store.project(batches) is None
+        assert await store.positions() == {"a": "1", "b": "1"}
+        assert [await store.get(TENANT, job_id(n)) for n in range(3)] == [None] * 3
+        assert await store.get(TENANT, job_id(9)) == folded(request(9))
+
+    async def test_a_projector_that_was_paused_overwrites_nothing(self, store: ResultStore, other: ResultStore) -> None:
+        """A hundred times: one reads a batch and stops, another goes on beyond it, the first wakes."""
+        position = START
+        for number in range(100):
+            paused = batch("log", position, f"{number}.1", request(number), failed(number))
+            sleeper, runner = (store, other) if number % 2 else (other, store)
+            kept = succeeded(number, OUTPUT)
+            position = f"{number}.9"
+            assert await runner.project([replace(paused, facts=(request(number), kept), end=position)]) is not None
+            assert await sleeper.project([paused]) is None
+            assert await sleeper.get(TENANT, job_id(number)) == folded(request(number), kept)
+            assert await sleeper.position("log") == position
+
+    async def test_two_projectors_at_once_apply_each_batch_once(self, store: ResultStore, other: ResultStore) -> None:
+        """A hundred rounds, each about jobs of the rounds before as well."""
+        position = START
+        facts: list[JobRequest | JobEvent] = []
+        for number in range(100):
+            new: list[JobRequest | JobEvent] = [request(number)]
+            if number > 1:
+                new += [event(number - 1, EventKind.STARTED), succeeded(number - 2, OUTPUT)]
+            rivals = [batch("log", position, f"{number}.{n}", *new) for n in range(2)]
+            results = await asyncio.gather(store.project([rivals[0]]), other.project([rivals[1]]))
+            [won] = [n for n, changed in enumerate(results) if changed is not None]
+            facts += new
+            position = rivals[won].end
+            assert await store.position("log") == position
+        for number in range(100):
+            of_job = [fact for fact in facts if fact.job_id == job_id(number)]
+            assert await other.get(TENANT, job_id(number)) == folded(*of_job)
+
+    async def test_requests_and_events_from_two_projectors_meet_in_one_row(
+        self, store: ResultStore, other: ResultStore
+    ) -> None:
+        """A hundred rounds: each projector has a source of its own, and both see facts about the same jobs at once."""
+        a, b = Feeder(store, "requests"), Feeder(other, "events")
+        for number in range(0, 300, 3):
+            jobs = range(number, number + 3)
+            mine = [request(n) for n in jobs]
+            theirs = [fact for n in reversed(jobs) for fact in (event(n, EventKind.STARTED), succeeded(n, OUTPUT))]
+            await asyncio.gather(a(*mine), b(*theirs))
+        for number in range(300):
+            expected = folded(request(number), event(number, EventKind.STARTED), succeeded(number, OUTPUT))
+            assert await store.get(TENANT, job_id(number)) == expected
+
     async def test_rows_and_position_are_there_after_a_restart(self, place: StorePlace) -> None:
         store = await place.open()
         await Feeder(store)(request(1), succeeded(1, OUTPUT))
@@ -246,6 +362,73 @@ class StoreContract:
         assert await store.get(TENANT, job_id(1)) == expected
         assert await store.position("log") == ("p1" if place.survives_restart else START)
         await place.close(store)
+
+    # -------------------------------------------------------------------------------------------------------- rebuild
+
+    async def test_a_rebuild_begins_with_nothing(self, store: ResultStore, other: ResultStore, feed: Feeder) -> None:
+        await feed(request(1), succeeded(1, OUTPUT), event(2, EventKind.STARTED))
+        assert await store.rebuilding() is None
+        await store.begin_rebuild({"log": "p1", "naïve \0": "✓"})
+        for one in (store, other):
+            assert await one.rebuilding() == {"log": "p1", "naïve \0": "✓"}
+            assert await one.positions() == {}
+            assert await one.position("log") == START
+        await store.end_rebuild()
+        for one in (store, other):
+            assert await one.rebuilding() is None
+            assert await one.get(TENANT, job_id(1)) is None
+            assert await one.list_jobs(TENANT, model=None, status=None, limit=9) == []
+        assert await other.project([batch("log", "p1", "p2", request(3))]) is None
+
+    async def test_nobody_reads_jobs_during_a_rebuild(
+        self, store: ResultStore, other: ResultStore, feed: Feeder
+    ) -> None:
+        await feed(request(1))
+        await store.begin_rebuild({"log": "p1"})
+        feed.position = START
+        for _ in range(2):
+            for one in (store, other):
+                with pytest.raises(Unavailable) as reading:
+                    await one.get(TENANT, job_id(1))
+                with pytest.raises(Unavailable) as listing:
+                    await one.list_jobs(TENANT, model=None, status=None, limit=9)
+                assert (reading.value.code, listing.value.code) == ("rebuilding", "rebuilding")
+            await feed(request(1))
+        await other.end_rebuild()
+        for one in (store, other):
+            assert await one.get(TENANT, job_id(1)) == folded(request(1))
+
+    async def test_a_rebuild_outlives_who_began_it(self, place: StorePlace) -> None:
+        if not place.survives_restart:
+            return
+        store = await place.open()
+        await store.begin_rebuild({"log": "p7"})
+        await place.close(store)
+        store = await place.open()
+        assert await store.rebuilding() == {"log": "p7"}
+        with pytest.raises(Unavailable):
+            await store.get(TENANT, job_id(1))
+        await store.begin_rebuild({"log": "p8"})
+        assert await store.rebuilding() == {"log": "p8"}
+        await store.end_rebuild()
+        await store.end_rebuild()
+        assert await store.rebuilding() is None
+        await place.close(store)
+
+    async def test_the_same_facts_give_the_same_jobs_again(self, store: ResultStore, feed: Feeder) -> None:
+        facts: list[JobRequest | JobEvent] = []
+        for n in range(20):
+            facts += [event(n, EventKind.STARTED), request(n, metadata={"b": n, "a": [1, "é"]})]
+            facts += [[succeeded(n, OUTPUT), failed(n)], [event(n, EventKind.QUEUED, at_s=1.5)]][n % 2]
+        await feed(*facts)
+        before = [await store.get(TENANT, job_id(n)) for n in range(20)]
+        await store.begin_rebuild(await store.positions())
+        again = Feeder(store)
+        for size in (1, 2, 3, 5, 100):
+            await again(*facts[:size])
+            del facts[:size]
+        await store.end_rebuild()
+        assert [await store.get(TENANT, job_id(n)) for n in range(20)] == before
 
     # ----------------------------------------------------------------------------------------------------------- list
 

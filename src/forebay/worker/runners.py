@@ -33,15 +33,10 @@ class Seat:
     def __init__(self, runner: Runner, apart: bool, on_leave: Callable[[Seat], None]) -> None:
         self.runner = runner
         self.apart = apart
-        self._on_leave = [on_leave]
-
-    def also_on_leave(self, call: Callable[[], None]) -> None:
-        """Call this too when the seat is given back."""
-        self._on_leave.append(lambda seat: call())
+        self._on_leave = on_leave
 
     def leave(self) -> None:
-        for call in self._on_leave:
-            call(self)
+        self._on_leave(self)
 
 
 class Runners:

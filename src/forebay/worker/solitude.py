@@ -10,8 +10,8 @@ import asyncio
 
 
 class Solitude:
-    """Batches enter before they are handed to a runner and leave when it has answered. Shared by the workers of a
-    process, on one event loop."""
+    """Batches enter before they are handed to a runner and leave when what became of them is on record. Shared by the
+    workers of a process, on one event loop."""
 
     def __init__(self) -> None:
         self._inside = 0

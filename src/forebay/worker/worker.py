@@ -185,10 +185,16 @@ class Worker:
                 if seat is not None:
                     running = tasks.create_task(self._run_batch(seat, self._batcher.take(loop.time())), name="batch")
                     self._running.add(running)
-                    running.add_done_callback(self._running.discard)
+                    running.add_done_callback(self._ended)
                     continue
                 wait_s = None  # until a seat is free
             await wait_for(self._changed, wait_s)
+
+    def _ended(self, batch: asyncio.Task[None]) -> None:
+        """Only now, with its outcomes published and acknowledged, may one start that wants to be alone: should it kill
+        the process, none of these is taken for cut off."""
+        self._running.discard(batch)
+        self._solitude.leave()
 
     def _seat(self) -> Seat | None:
         """A seat for the batch that leaves next, if it may start beside what else runs in this process."""
@@ -200,7 +206,6 @@ class Worker:
             return None
         seat = self._runners.seat(pipelined=pipelined, apart=apart)
         assert seat is not None
-        seat.also_on_leave(self._solitude.leave)
         return seat
 
     # -- predict ---------------------------------------------------------------------------------------------------

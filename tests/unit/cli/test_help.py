@@ -34,14 +34,14 @@ def test_help_lists_the_commands(forebay: Forebay) -> None:
     ran = forebay("--help")
     assert ran.code == 0
     listed = [line.split()[0] for line in ran.out.partition("Commands:\n")[2].splitlines()]
-    assert listed == ["up", "run", "submit", "doctor", "jobs", "models"]
+    assert listed == ["up", "run", "submit", "doctor", "jobs", "models", "topics", "store"]
 
 
 def test_version(forebay: Forebay) -> None:
     assert forebay("--version") == Ran(0, f"forebay {package.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [("up",), ("run",), ("doctor",), ("models", "validate")])
+@pytest.mark.parametrize("command", [("up",), ("run",), ("doctor",), ("models", "validate"), ("store", "rebuild")])
 def test_every_setting_is_an_option_but_for_secrets(command: tuple[str, ...], forebay: Forebay) -> None:
     words = set(forebay(*command, "--help").out.split())
     for name in Settings.model_fields:

@@ -161,3 +161,20 @@ async def test_a_suspect_waits_until_nothing_else_runs_in_the_process(
         solitude.leave()
         assert (await bench.final(suspect)).attempt == 2
     assert solitude.enter("another model", alone=False)
+
+
+async def test_a_suspect_waits_until_the_outcome_of_the_one_before_is_on_record(
+    bench: Bench, taking: TakingQueue, handlers: Handlers
+) -> None:
+    """Should it kill the process, one that has just succeeded must not be counted a death for it once more."""
+    first, second = await bench.submit(0), await bench.submit(1)
+    consumer = bench.queue.consumer(bench.channel())
+    await consumer.begin(await consumer.receive(2, 0.0))
+    await consumer.close()
+    bench.events.kinds, bench.events.away = {EventKind.SUCCEEDED}, 1000
+    async with bench.worker(handlers.spec()):
+        await until(lambda: bench.events.away < 1000)
+        assert bench.facts(second) == []
+        bench.events.away = 0
+        assert [final.attempt for final in await bench.finals([first, second])] == [2, 2]
+    assert [job for call in handlers.calls for job, _ in call] == [first, second]

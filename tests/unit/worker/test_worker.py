@@ -301,7 +301,9 @@ async def test_an_input_in_the_blob_store_is_fetched(bench: Bench, handlers: Han
 
 
 async def test_a_missing_input_fails_its_job_without_an_attempt(bench: Bench, handlers: Handlers) -> None:
-    missing = Payload(media_type=JSON, blob=BlobRef(name="t/j/0", size_bytes=1, sha256="0"))
+    missing = Payload(
+        media_type=JSON, blob=BlobRef(name=f"{TENANT}/{job_id(1)}/{'0' * 64}", size_bytes=1, sha256="0" * 64)
+    )
     job = await bench.submit(1, input=missing)
     async with bench.worker(handlers.spec()):
         final = await bench.final(job)
@@ -370,11 +372,11 @@ async def test_parameters_with_numbers_beyond_64_bits_reach_the_model(bench: Ben
         assert word(await bench.final(job)) == "succeeded"
 
 
-async def test_a_reference_that_names_no_blob_fails_its_own_job(bench: Bench, handlers: Handlers) -> None:
+async def test_a_reference_to_what_is_no_blob_of_the_job_fails_it(bench: Bench, handlers: Handlers) -> None:
     foreign = Payload(media_type=JSON, blob=BlobRef(name="../../etc/passwd", size_bytes=1, sha256="0" * 64))
     await bench.publish(encode_request(structs.replace(request(1), input=foreign)))
     async with bench.worker(handlers.spec()):
-        assert word(await bench.final(request(1).job_id)) == "input_lost"
+        assert word(await bench.final(request(1).job_id)) == "malformed_request"
 
 
 async def test_a_job_that_may_have_killed_a_worker_runs_alone(bench: Bench, handlers: Handlers) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
@@ -19,6 +21,10 @@ log = structlog.get_logger(__name__)
 PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 MECHANISMS = (*PASSWORD_MECHANISMS, "OAUTHBEARER")
+
+REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})
+TROUBLES = 16
+"""Of the newest that long: a client that nobody asks anything is not to gather them for ever."""
 
 COMMON: Mapping[str, Any] = {
     # From 10 s: a broker that comes back is found within half a second, not after the rest of a long pause.
@@ -158,9 +164,9 @@ class KafkaLink(Struct, frozen=True, kw_only=True):
             raise Misconfigured(f"prefix: {mistake}")
         return {**self._common(), "logger": _Log(self.client_id), **more}
 
-    def admin(self) -> AdminClient:
-        """A client for questions to the cluster. Nobody polls it, so it logs nothing: its answers carry the errors."""
-        return AdminClient({**self._common(), "log_level": 0})
+    def admin(self) -> Admin:
+        """A client for questions to the cluster. It logs nothing: its answers carry the errors."""
+        return Admin({**self._common(), "log_level": 0})
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -169,6 +175,23 @@ class KafkaLink(Struct, frozen=True, kw_only=True):
             "client.id": self.client_id,
             **self.security.config(),
         }
+
+
+class Admin(AdminClient):
+    """Knows why it is not let in, of which librdkafka's answers say only that no broker was there."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._troubles: deque[KafkaError] = deque(maxlen=TROUBLES)
+        callbacks: dict[str, Any] = {"error_cb": self._troubles.append}
+        super().__init__({**config, **callbacks})
+
+    def refusal(self) -> KafkaError | None:
+        """Why brokers and we did not come to terms since the last call: credentials, certificates. None if they did, or
+        if nobody was there."""
+        self.poll(0)  # callbacks run in here
+        troubles = [error for error in self._troubles if error.code() in REFUSALS or "SSL" in error.str()]
+        self._troubles.clear()
+        return troubles[-1] if troubles else None
 
 
 class _Log:
@@ -180,5 +203,6 @@ class _Log:
     def log(self, level: int, text: str, *arguments: object) -> None:
         # "%s [%s] %s": facility, client, message. That a broker is away is told by the adapter's own events.
         line = text % arguments if arguments else text
-        level = min(level, logging.WARNING)
+        # librdkafka tells each time that a connection fails, several times a second and client while a broker is away.
+        level = logging.DEBUG if "FAIL [" in line or "Connect to" in line else min(level, logging.WARNING)
         log.log(level, "kafka.client_log", client=self._client_id, line=line)

@@ -18,6 +18,10 @@ from forebay.core.errors import InvalidRequest
 from forebay.core.message import Channel
 
 RETRY_TIERS_S: Mapping[str, float] = {"5s": 5.0, "30s": 30.0, "5m": 300.0}
+EVENTS_PARTITIONS = 32
+"""For ever: an event's partition is murmur2 of its key modulo this, whatever the topic has, so that a partition that is
+added by accident moves nobody."""
+
 DEFAULT_TENANT = "default"
 GOOD_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 NAME_MAX = 249

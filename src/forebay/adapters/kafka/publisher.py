@@ -21,7 +21,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay.adapters.kafka.delivery import TOO_LARGE, Delivery, refusal
-from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.link import REFUSALS, KafkaLink
 from forebay.adapters.kafka.records import Record
 from forebay.core.crash import reach
 from forebay.core.errors import ForebayError, PayloadTooLarge, Unavailable
@@ -97,6 +97,7 @@ class Publisher:
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
         self._reach = Reach.DOUBTED
         self._fatal = False
+        self._not_let_in = ""  # why, since brokers were last asked
         self._topic: str | None = None  # the last one published to: what is asked for when brokers are probed
         self._closing = threading.Event()
         self._flush_s = 0.0
@@ -262,6 +263,8 @@ class Publisher:
             log.error("kafka.producer_failed", code=error.name(), reason=error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._doubt()
+        elif error.code() in REFUSALS:
+            self._not_let_in = error.str()
 
     def _probe(self, producer: Producer) -> None:
         """Ask for the metadata of a topic. The answer says that produce requests would be answered as well."""
@@ -273,8 +276,10 @@ class Publisher:
                 producer.list_topics(self._topic, timeout=PROBE_S)
         except KafkaException as exc:
             self._reach = Reach.AWAY
+            producer.poll(0)  # for `_on_error`, which may know why
             if before is not Reach.AWAY:
-                log.warning("kafka.away", reason=exc.args[0].str())
+                log.warning("kafka.away", reason=self._not_let_in or exc.args[0].str())
+            self._not_let_in = ""
             self._closing.wait(max(0.0, PROBE_S - (time.monotonic() - began)))  # an error that came at once
         else:
             self._reach = Reach.UP

@@ -183,12 +183,20 @@ class KafkaConsumer(Consumer):
 
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         self._hand.done(one.receipt for one in received)
+        await self._acquit(received)
 
     async def reject(self, received: Sequence[ReceivedMessage], error: JobError) -> None:
         async with self._member.ending():
             for entry, mark in self._hand.keep(one.receipt for one in received):
                 await self._dead_letters.write(entry, error, mark.attempt)
                 self._hand.done([entry.receipt])
+        await self._acquit(received)
+
+    async def _acquit(self, received: Sequence[ReceivedMessage]) -> None:
+        """Those that were cut off before are done on record at once: if the next suspect kills the process, which may
+        be one of another channel, it must not count against them again."""
+        if any(one.interruptions for one in received):
+            await self._member.commit()
 
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         if delay_s > 0:

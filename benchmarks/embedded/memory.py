@@ -15,10 +15,11 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.client import Connection, Load
+from benchmarks.processes import resident_mb
 from benchmarks.report import Figure
 from forebay.testing.service import RunningService
 
-MODELS = Path(__file__).resolve().parent / "models"
+MODELS = Path(__file__).resolve().parents[1] / "models"
 JOBS = 200_000
 WARM_UP = 2_000
 """Jobs before the first reading: what code, caches and buffers take at once is not what a backlog takes."""
@@ -30,14 +31,14 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"trusted_models": "held", "log_level": "warning"}
         with RunningService(Path(folder), MODELS, settings=settings) as service:
-            empty_mb = _resident_mb(service.pid)
+            empty_mb = resident_mb(service.pid)
             uvloop.run(_submit(service.url, WARM_UP))
-            warm_mb = _resident_mb(service.pid)
+            warm_mb = resident_mb(service.pid)
             began = time.perf_counter()
             last = uvloop.run(_submit(service.url, JOBS - WARM_UP))
             took_s = time.perf_counter() - began
             uvloop.run(_until_visible(service.url, last))
-            full_mb = _resident_mb(service.pid)
+            full_mb = resident_mb(service.pid)
     print(
         f"  idle {empty_mb:.1f} MB, {WARM_UP} waiting {warm_mb:.1f} MB, {JOBS} waiting {full_mb:.1f} MB "
         f"(submitted in {took_s:.0f} s)"
@@ -83,8 +84,3 @@ async def _until_visible(url: str, job_id: str) -> None:
             raise TimeoutError("the projector did not catch up in 120 s")
 
         await load.each(1, see)
-
-
-def _resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024

@@ -7,32 +7,26 @@ submit path is measured with the roles `api` and `projector`; the last row has t
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
 
-from benchmarks.client import Connection, Load
+from benchmarks.floor import running_floor
+from benchmarks.load import SIMPLE, submit_rate
 from benchmarks.report import Figure, spread
 from forebay.testing.service import RunningService
 
-MODELS = Path(__file__).resolve().parent.parent / "tests" / "models"
-CONNECTIONS = 32
+MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
 REQUESTS = 10_000
 WARM_UP = 1_000
 ROUNDS = 5
-BODY = json.dumps({"model_name": "echo", "data": "x" * 1000}).encode()
 
 
 def measure() -> list[Figure]:
     with contextlib.ExitStack() as stack:
-        urls = {"floor": stack.enter_context(_floor())}
+        urls = {"floor": stack.enter_context(running_floor())[0]}
         for synchronous in ("normal", "full"):
             urls[synchronous] = _service(stack, synchronous, ("api", "projector"))
         urls["whole service"] = _service(stack, "normal", ())
@@ -59,31 +53,7 @@ def _service(stack: contextlib.ExitStack, synchronous: str, roles: tuple[str, ..
     return stack.enter_context(RunningService(Path(folder), MODELS, settings=settings, roles=roles)).url
 
 
-@contextlib.contextmanager
-def _floor() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        port_file = Path(folder) / "port"
-        process = subprocess.Popen([sys.executable, "-m", "benchmarks.floor", str(port_file)])
-        try:
-            while not (port_file.exists() and port_file.read_text()):
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{port_file.read_text()}"
-        finally:
-            process.kill()
-            process.wait()
-
-
 async def _rate(url: str) -> float:
     """Submits per second."""
-    async with Load(url, CONNECTIONS) as load:
-        request = load.post("/inference", BODY)
-
-        async def submit(connection: Connection, number: int) -> None:
-            status, body = await connection.ask(request)
-            if status != 202:
-                raise RuntimeError(f"{status}: {body[:300]!r}")
-
-        await load.each(WARM_UP, submit)
-        began = time.perf_counter()
-        await load.each(REQUESTS, submit)
-        return REQUESTS / (time.perf_counter() - began)
+    await submit_rate(url, "/inference", SIMPLE, WARM_UP)
+    return await submit_rate(url, "/inference", SIMPLE, REQUESTS)

@@ -1,0 +1,1 @@
+"""Issue A's goals: the whole service in one process on SQLite."""

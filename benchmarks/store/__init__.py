@@ -1,0 +1,1 @@
+"""The stores by themselves, without a queue or a service around them."""

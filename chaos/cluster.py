@@ -1,0 +1,206 @@
+"""A whole service as processes of its own: several of each role, each in a scratch folder, on a real Kafka and a real
+database."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from msgspec import Struct
+
+from chaos.models import Oracle, write_models
+from chaos.planted import entry
+from dev.kafka.ports import HOST, free_port
+from forebay.testing.service import RunningService, ServiceFailed
+
+READY_WITHIN_S = 120.0
+"""A dozen Python processes start on two cores at once."""
+
+COMMAND_WITHIN_S = 300.0
+
+
+class Shape(Struct, frozen=True, kw_only=True):
+    """How many processes of which role, and their settings (environment variables without prefix, in lower case).
+
+    `together` are roles that share one process instead, for a store that only one process can hold. `planted`: see
+    chaos/planted.
+    """
+
+    apis: int = 2
+    workers: int = 3
+    projectors: int = 2
+    schedulers: int = 1
+    together: Sequence[str] = ()
+    oracle: Oracle = Oracle()
+    settings: Mapping[str, str] = {}
+    planted: str = ""
+
+
+class Role:
+    """One process of the service, with the URL of its API if it has one. It can be killed and started again, held and
+    let go; `taken` while somebody does."""
+
+    def __init__(self, name: str, service: RunningService, url: str = "") -> None:
+        self.name = name
+        self.url = url
+        self.kind = name.partition("-")[0]
+        self.service = service
+        self.taken = False
+
+    @property
+    def pid(self) -> int:
+        return self.service.pid
+
+    @property
+    def gone(self) -> bool:
+        return self.service.gone
+
+    def pause(self, *, with_children: bool) -> Sequence[int]:
+        """SIGSTOP, for its runners too if so wished; returns the processes to hand to `resume`."""
+        held = [*(self.children() if with_children else ()), self.pid]
+        self.service.pause()
+        for pid in held[:-1]:
+            _signal(pid, signal.SIGSTOP)
+        return held
+
+    def resume(self, held: Sequence[int]) -> None:
+        for pid in held[:-1]:
+            _signal(pid, signal.SIGCONT)
+        self.service.resume()
+
+    def children(self) -> list[int]:
+        """Its runners, as the kernel knows them."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return [
+                int(pid)
+                for task in Path(f"/proc/{self.pid}/task").iterdir()
+                for pid in (task / "children").read_text().split()
+            ]
+        return []
+
+
+class ServiceCluster:
+    """`start` brings it up and returns when every role is ready; as a context manager it is killed in the end."""
+
+    def __init__(self, folder: Path, *, queue: str, store: str, prefix: str, shape: Shape) -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self.ledger = folder / "ledger"
+        self.shape = shape
+        self._models = write_models(folder / "models", shape.oracle)
+        self._settings = {
+            "queue": queue,
+            "store": store,
+            "blobs": f"files://{folder / 'blobs'}",
+            "blobs_shared": "true",
+            "secrets": secrets.token_hex(16),
+            "kafka_prefix": prefix,
+            "kafka_session_timeout_s": "6",
+            "models": shape.oracle.name,
+            "trusted_models": shape.oracle.name,
+            "log_level": "warning",
+            **shape.settings,
+        }
+        self.roles: list[Role] = []
+        if shape.together:
+            self.add(*shape.together)
+        for kind, count in (
+            ("api", shape.apis),
+            ("worker", shape.workers),
+            ("projector", shape.projectors),
+            ("scheduler", shape.schedulers),
+        ):
+            for _ in range(0 if kind in shape.together else count):
+                self.add(kind)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the APIs; they stay the same over restarts."""
+        return [role.url for role in self.roles if role.url]
+
+    def of(self, *kinds: str) -> list[Role]:
+        return [role for role in self.roles if role.kind in kinds]
+
+    def add(self, *kinds: str, **more: str) -> Role:
+        """One more process, not started yet. `more` are settings of its own."""
+        name = f"{kinds[0]}-{sum(role.kind == kinds[0] for role in self.roles) + 1}"
+        settings = {**self._settings, **more}
+        url = ""
+        if "api" in kinds:
+            settings["port"] = str(free_port())
+            url = f"http://{HOST}:{settings['port']}"
+        service = RunningService(
+            self.folder / name, self._models, settings=settings, roles=kinds, entry=entry(self.shape.planted)
+        )
+        role = Role(name, service, url)
+        self.roles.append(role)
+        return role
+
+    def start(self) -> None:
+        """Create the topics, then start every role. Raises ServiceFailed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ledger.touch()
+        self.command("topics", "apply")
+        self.start_roles(self.roles)
+
+    def start_roles(self, roles: Sequence[Role]) -> None:
+        for role in roles:
+            role.service.spawn()
+        with ThreadPoolExecutor(len(roles) or 1) as pool:
+            list(pool.map(lambda role: role.service.wait_ready(READY_WITHIN_S), roles))
+
+    def command(self, *arguments: str, **more: str) -> str:
+        """The output of a command of `forebay`, with the settings of the roles and `more`. Raises ServiceFailed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "forebay", *arguments],
+            env=self.environ(**more),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_WITHIN_S,
+        )
+        if done.returncode:
+            raise ServiceFailed(
+                f"forebay {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout
+
+    def environ(self, **more: str) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+        chosen = {**self._settings, "models_dir": str(self._models), "data_dir": str(self.folder / "command"), **more}
+        return own | {f"FOREBAY_{name.upper()}": value for name, value in chosen.items()}
+
+    def kill(self) -> None:
+        """SIGKILL to every process that is left; returns when they are gone."""
+        for role in self.roles:
+            role.service.kill()
+
+    def log_tails(self, characters: int = 1500) -> str:
+        """The ends of all logs, for whoever asks why it did not go well."""
+        return "\n".join(f"--- {role.name}\n{role.service.log_tail(characters)}" for role in self.roles)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

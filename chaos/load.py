@@ -1,0 +1,206 @@
+"""The clients: some submit without pause, some read. Each writes what it saw into a log of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from msgspec import Struct
+
+from chaos.history import FINAL, SUCCEEDS, Accepted, ClientLog, Invoked, Records, Refused, Seen, Unsure
+
+PATIENCE_S = 60.0
+"""How long a client waits for an answer: longer than a process is held."""
+
+AFTER_FAILURE_S = 0.05
+STUCK_S = 120.0
+TURN_S = 0.005
+POLL_S = 2
+AGAIN_SHARE = 0.25
+FINAL_READERS = 16
+
+NOT_SENT = (aiohttp.ClientConnectorError,)
+BROKEN_OFF = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
+"""ValueError: what came is no JSON."""
+
+
+class Wish(Struct, frozen=True):
+    """What one job is to do: members of its input beside text and ledger, and how it must end."""
+
+    more: Mapping[str, Any]
+    expected: str = SUCCEEDS
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """`waiting_at_most`: submitting pauses above this many unfinished jobs, so that a storm tests harm and not a
+    growing backlog. `pace_s`: between two submissions of
+    one client, on average. `wish` is asked for each job."""
+
+    wish: Callable[[random.Random], Wish]
+    model: str = "oracle"
+    submitters: int = 8
+    readers: int = 6
+    waiting_at_most: int = 200
+    pace_s: float = 0.0
+
+
+class Load:
+    """Runs until `stop()`. Every request goes to one of `urls` at random."""
+
+    def __init__(self, records: Records, urls: Sequence[str], ledger: Path, rng: random.Random, plan: Plan) -> None:
+        self._records = records
+        self._urls = urls
+        self._ledger = ledger
+        self._random = rng
+        self._plan = plan
+        self._unread: deque[str] = deque()
+        self._stopping = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._sent = 0
+        self.accepted: dict[str, None] = {}
+        self.unsure: dict[str, None] = {}
+        self.final: dict[str, None] = {}
+
+    @property
+    def waiting(self) -> int:
+        return len(self.accepted) - len(self.final)
+
+    async def until(self, accepted: float) -> None:
+        """Waits until so many jobs were accepted. Raises TimeoutError when for a long time none was."""
+        while len(self.accepted) < accepted:
+            self._moved.clear()
+            async with asyncio.timeout(STUCK_S):
+                await self._moved.wait()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        async with session() as http, asyncio.TaskGroup() as tasks:
+            submitting = [
+                tasks.create_task(self._submit_all(http, self._records.client(f"submit-{number}")))
+                for number in range(self._plan.submitters)
+            ]
+            reading = [
+                tasks.create_task(self._read_all(http, self._records.client(f"read-{number}")))
+                for number in range(self._plan.readers)
+            ]
+            await asyncio.wait(submitting)
+            self._stopping.set()
+            await asyncio.wait(reading)
+
+    async def _submit_all(self, http: aiohttp.ClientSession, log: ClientLog) -> None:
+        while not self._stopping.is_set():
+            if self.waiting >= self._plan.waiting_at_most:
+                await asyncio.sleep(TURN_S)
+            elif not await self._submit(http, log):
+                await asyncio.sleep(AFTER_FAILURE_S)
+            elif self._plan.pace_s:
+                await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._plan.pace_s)
+
+    async def _submit(self, http: aiohttp.ClientSession, log: ClientLog) -> bool:
+        self._sent += 1
+        op, text = str(self._sent), f"{self._sent} {self._random.random()}"
+        wish = self._plan.wish(self._random)
+        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger), **wish.more}}
+        log.append(Invoked(time.time(), op, text, wish.expected))
+        ending = await self._post(http, op, body)
+        log.append(ending)
+        if isinstance(ending, Accepted):
+            self.accepted[ending.job_id] = None
+            self._unread.append(ending.job_id)
+            self._moved.set()
+        elif isinstance(ending, Unsure) and ending.job_id:
+            self.unsure[ending.job_id] = None
+        return isinstance(ending, Accepted)
+
+    async def _post(self, http: aiohttp.ClientSession, op: str, body: Mapping[str, Any]) -> Accepted | Refused | Unsure:
+        try:
+            async with http.post(f"{self._random.choice(self._urls)}/v1/jobs", json=body) as answer:
+                document = json.loads(await answer.read())
+        except NOT_SENT:
+            return Refused(time.time(), op, 0, "connection_refused")
+        except BROKEN_OFF as error:
+            return Unsure(time.time(), op, "", type(error).__name__)
+        if answer.status == 202:
+            return Accepted(time.time(), op, document["id"])
+        code = document.get("code", "")
+        if answer.status < 500 or (answer.status == 503 and code != "outcome_unknown"):
+            return Refused(time.time(), op, answer.status, code)
+        return Unsure(time.time(), op, document.get("job_id", ""), f"{answer.status} {code}")
+
+    async def _read_all(self, http: aiohttp.ClientSession, log: ClientLog) -> None:
+        """Unfinished jobs, oldest first and each by one reader, and finished ones again at random."""
+        while not self._stopping.is_set():
+            if self.final and (not self._unread or self._random.random() < AGAIN_SHARE):
+                await self._read(http, log, self._random.choice(list(self.final)[-1000:]), wait_s=0)
+            if not self._unread:
+                await asyncio.sleep(TURN_S)
+                continue
+            job_id = self._unread.popleft()
+            if not await self._read(http, log, job_id, POLL_S):
+                self._unread.append(job_id)
+
+    async def _read(self, http: aiohttp.ClientSession, log: ClientLog, job_id: str, wait_s: int) -> bool:
+        """Whether the job is final."""
+        seen = await read(http, self._random.choice(self._urls), job_id, wait_s)
+        if seen is None:
+            await asyncio.sleep(AFTER_FAILURE_S)
+            return False
+        final = seen.job is not None
+        if final or seen.status != 200 or job_id in self.final:  # that a queued job is still queued is no news
+            log.append(seen)
+        if final:
+            self.final[job_id] = None
+        return final
+
+
+def session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
+    )
+
+
+async def read(http: aiohttp.ClientSession, url: str, job_id: str, wait_s: int) -> Seen | None:
+    """None when nobody answered."""
+    asked_at = time.time()
+    try:
+        async with http.get(f"{url}/v1/jobs/{job_id}", params={"wait": wait_s}) as answer:
+            document = json.loads(await answer.read())
+    except BROKEN_OFF:
+        return None
+    state = document.get("status", "") if answer.status == 200 else ""
+    return Seen(asked_at, time.time(), job_id, answer.status, state, document if state in FINAL else None)
+
+
+async def read_finals(
+    urls: Sequence[str], job_ids: Collection[str], rng: random.Random, within_s: float
+) -> dict[str, Seen]:
+    """The last reading of each job: as soon as it is final or is said not to exist, at the latest when the time for all
+    of them is over."""
+    deadline = time.monotonic() + within_s
+    left = deque(sorted(job_ids))
+    found: dict[str, Seen] = {}
+
+    async def reader(http: aiohttp.ClientSession) -> None:
+        while left:
+            job_id = left.popleft()
+            while True:
+                seen = await read(http, rng.choice(urls), job_id, wait_s=POLL_S)
+                if seen is not None:
+                    found[job_id] = seen
+                if (seen is not None and (seen.job is not None or seen.status == 404)) or time.monotonic() > deadline:
+                    break
+                if seen is None or seen.status != 200:
+                    await asyncio.sleep(AFTER_FAILURE_S)
+
+    async with session() as http:
+        await asyncio.gather(*(reader(http) for _ in range(FINAL_READERS)))
+    return found

@@ -1,0 +1,27 @@
+"""By what a run is judged, and how much must have happened for a verdict to mean anything."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """`busy_at`: so many unfinished jobs make a fault a busy one. `settle_s`: what a worker did this long before a
+    fault hit it may not have been on record yet (an outcome on its way, completions that are committed each second).
+    """
+
+    busy_at: int = 20
+    settle_s: float = 3.0
+    refusal_within_s: float = float("inf")
+    recovery_within_s: float = float("inf")
+
+
+class Least(Struct, frozen=True, kw_only=True):
+    """A run that did less proves nothing."""
+
+    accepted: int = 1
+    faults: int = 0
+    busy_share: float = 0.0
+    unknown: int = 0
+    reruns: int = 0
+    refused_outages: int = 0

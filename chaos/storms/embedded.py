@@ -1,0 +1,179 @@
+"""`kill -9` of a whole service in one process at random moments while jobs are submitted.
+
+Each round starts the service on the same data folder, submits from several connections without pause, and kills it at a
+moment drawn from the seed: while it starts, while it works, at any instruction. Its runners die with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from chaos.checker import judge
+from chaos.history import Fault, Records
+from chaos.load import Load, Plan, Wish, read_finals
+from chaos.log_file import read_log_file
+from chaos.planted import entry
+from chaos.report import Order, Part
+from chaos.rows import differing, sqlite_rows
+from chaos.rules import Least, Rules
+from chaos.verdict import Verdict
+from dev.kafka.ports import free_port
+from forebay.testing.service import RunningService, ServiceFailed
+
+MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
+ENOUGH_BUSY = 0.75
+RUN_S = 0.04
+
+PACE_S = 0.015
+"""Somewhat more than the model keeps up with, so that a kill finds jobs in every hand, the API's too."""
+
+RULES = Rules(busy_at=20, settle_s=0.5)
+"""SQLite has completions on record at once."""
+
+READ_WITHIN_S = 120.0
+LIFE_AT_MOST_S = 60.0
+
+MAX_LIFE_S = 1.2
+"""A kill falls uniformly within this time of the service being ready; being ready takes about half a second."""
+
+
+def least(rounds: int) -> Least:
+    return Least(accepted=20 * rounds, faults=rounds, busy_share=ENOUGH_BUSY, unknown=rounds // 10)
+
+
+class EmbeddedStorm:
+    """One run on a folder of its own. With `rebuilding` the derived tables are deleted and filled anew after each
+    kill."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rounds: int,
+        seed: int,
+        synchronous: str,
+        planted: str = "",
+        *,
+        rebuilding: bool = False,
+    ) -> None:
+        self._rounds = rounds
+        self._planted = planted
+        self._rebuilding = rebuilding
+        self._random = random.Random(seed)
+        self._ledger = folder / "ledger"
+        self._ledger.touch()
+        self._records = Records(folder / "history")
+        self._folder = folder
+        self._settings = {
+            "trusted_models": "oracle",
+            "models": "oracle",
+            "synchronous": synchronous,
+            "log_level": "warning",
+            "port": str(free_port()),
+        }
+        self._service = self._new()
+        self._url = f"http://127.0.0.1:{self._settings['port']}"
+
+    def run(self) -> Verdict:
+        """Judged after the last reading."""
+        return self._judged(self._storm)
+
+    def run_to_crash(self, crash_at: str) -> Verdict:
+        """One life, ended by the service itself at the crash point; then the last readings."""
+
+        async def storm(load: Load) -> None:
+            armed = self._new(crash_at=crash_at)
+            try:
+                armed.spawn()
+                await asyncio.to_thread(armed.wait, LIFE_AT_MOST_S)
+            finally:
+                armed.kill()
+            self._fault(armed.pid)
+
+        return self._judged(storm)
+
+    def _new(self, **more: str) -> RunningService:
+        settings = {**self._settings, **more}
+        return RunningService(self._folder / "data", MODELS, settings=settings, entry=entry(self._planted))
+
+    def _judged(self, storm: Callable[[Load], Awaitable[None]]) -> Verdict:
+        try:
+            return asyncio.run(self._under_load(storm))
+        finally:
+            self._service.kill()
+            self._records.close()
+
+    async def _under_load(self, storm: Callable[[Load], Awaitable[None]]) -> Verdict:
+        plan = Plan(wish=lambda _: Wish({"run_s": RUN_S}), pace_s=PACE_S, waiting_at_most=400)
+        load = Load(self._records, [self._url], self._ledger, self._random, plan)
+        running = asyncio.create_task(load.run())
+        try:
+            await storm(load)
+        finally:
+            load.stop()
+            await running
+        file = self._folder / "data" / "forebay.db"
+        arrived = read_log_file(file).requests  # those too of which no client was told
+        await asyncio.to_thread(self._service.start)
+        asked = {*load.accepted, *load.unsure, *arrived}
+        finals = await read_finals([self._url], asked, self._random, READ_WITHIN_S)
+        self._service.kill()
+        verdict = judge(self._records.history(), self._ledger.read_text(), finals, read_log_file(file), RULES)
+        if not self._rebuilding:
+            return verdict
+        before = sqlite_rows(file)
+        await asyncio.to_thread(self._rebuild)
+        return replace(verdict, differing_rows=differing(before, sqlite_rows(file)))
+
+    def _rebuild(self) -> None:
+        environ = {f"FOREBAY_{name.upper()}": value for name, value in self._settings.items()}
+        environ |= {"FOREBAY_DATA_DIR": str(self._folder / "data"), "FOREBAY_MODELS_DIR": str(MODELS)}
+        command = [sys.executable, "-m", "forebay", "store", "rebuild"]
+        done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=LIFE_AT_MOST_S)
+        if done.returncode:
+            raise ServiceFailed(f"forebay store rebuild ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+    async def _storm(self, load: Load) -> None:
+        for number in range(self._rounds):
+            await self._round()
+            if sys.stderr.isatty() or number % 10 == 9:
+                counts = f"{len(load.accepted)} accepted, {len(load.final)} seen final"
+                print(f"round {number + 1}/{self._rounds}: {counts}", file=sys.stderr, flush=True)
+
+    async def _round(self) -> None:
+        """A life of the service: it is killed after a random time of having been ready (or, now and then, before)."""
+        self._service.spawn()
+        if self._random.random() < 0.1:
+            await asyncio.sleep(self._random.uniform(0.0, 1.0))
+        else:
+            await asyncio.to_thread(self._service.wait_ready)
+            # The random moment is the experiment: there is no condition to wait for.
+            await asyncio.sleep(self._random.uniform(0.05, MAX_LIFE_S))
+        pid = self._service.pid
+        self._fault(pid)
+        self._service.kill()
+        if self._rebuilding:
+            await asyncio.to_thread(self._rebuild)
+
+    def _fault(self, pid: int) -> None:
+        self._records.faults.append(Fault("kill", "up", pid, time.time()))
+
+
+def crash_once(folder: Path, point: str, reached: int) -> Verdict:
+    """Submit until the service kills itself at a named crash point, then start it again and judge."""
+    return EmbeddedStorm(folder, rounds=0, seed=0, synchronous="normal").run_to_crash(f"{point}:{reached}")
+
+
+def storm(order: Order) -> Iterator[Part]:
+    """200 rounds, ended by `kill -9` (short: 10)."""
+    rounds = 10 if order.short else 200
+    verdict = EmbeddedStorm(order.folder, rounds, order.seed, "normal", order.planted).run()
+    yield Part("kill -9 of `forebay up`", verdict, least(rounds))

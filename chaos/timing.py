@@ -1,0 +1,85 @@
+"""What of a run hangs on when it happened: which fault explains which repeated run, how busy the service was when it
+was hit, how long an outage was felt."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from msgspec import Struct
+
+from chaos.history import Accepted, Fault, History
+from chaos.ledger import Run
+
+OUTAGES = "broker"
+"""Kinds of fault that begin so take the broker away from everybody."""
+
+HARMLESS = frozenset({"leave", "join"})
+"""Kinds that excuse nothing: who leaves in order has finished or handed over what it had."""
+
+
+class Reruns(Struct, frozen=True):
+    count: int
+    bound: int
+    unexplained: int
+
+
+def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Reruns:
+    """A run after another of the same job is explained if a fault hit the worker of the one before while that had the
+    job in hand: from the run's beginning until what came of it was on record, `settle_s` after its end. Or if the
+    later run's own worker was held before it could begin, so that another's run overtook it.
+    """
+    by_worker: dict[int, list[Fault]] = {}
+    for fault in faults:
+        if fault.kind not in HARMLESS:
+            by_worker.setdefault(fault.pid, []).append(fault)
+
+    def hit(run: Run, until: float) -> bool:
+        return any(
+            fault.began_at <= until and fault.ended_at + settle_s >= run.began_at
+            for fault in (*by_worker.get(run.worker, ()), *by_worker.get(0, ()))
+        )
+
+    by_job: dict[str, list[Run]] = {}
+    for run in runs:
+        by_job.setdefault(run.job_id, []).append(run)
+    again = [pair for all_of in by_job.values() for pair in pairwise(all_of)]
+    return Reruns(
+        count=len(again),
+        bound=sum(hit(run, run.ended_at + settle_s) for run in runs),
+        unexplained=sum(
+            not hit(before, min(before.ended_at, after.began_at) + settle_s) and not hit(after, after.began_at)
+            for before, after in again
+        ),
+    )
+
+
+def busy_faults(history: History, jobs: Mapping[str, Mapping[str, Any]], busy_at: int) -> int:
+    """Faults at whose beginning at least `busy_at` accepted jobs were not final yet."""
+    accepted = sorted(entry.at for log in history.clients.values() for entry in log if isinstance(entry, Accepted))
+    finished = sorted(datetime.fromisoformat(job["finished_at"]).timestamp() for job in jobs.values())
+    return sum(
+        bisect_right(accepted, fault.began_at) - bisect_right(finished, fault.began_at) >= busy_at
+        for fault in history.faults
+    )
+
+
+def refused_outages(refusals: Iterable[tuple[float, float]], faults: Sequence[Fault]) -> int:
+    """Outages of the broker in which at least one 503 came."""
+    times = sorted(at for at, _ in refusals)
+    return sum(
+        bisect_right(times, fault.ended_at) > bisect_right(times, fault.began_at)
+        for fault in faults
+        if fault.kind.startswith(OUTAGES)
+    )
+
+
+def recoveries(accepted: Iterable[Accepted], faults: Sequence[Fault]) -> list[float]:
+    """For each outage of the broker that ended: how long after its end the first 202 came; infinity if none did."""
+    times = sorted(entry.at for entry in accepted)
+    ends = [fault.ended_at for fault in faults if fault.kind.startswith(OUTAGES) and fault.ended_at != float("inf")]
+    found = [bisect_right(times, end) for end in ends]
+    return [times[place] - end if place < len(times) else float("inf") for place, end in zip(found, ends, strict=True)]

@@ -1,0 +1,97 @@
+"""What a run came to: counts, and whether they hold."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from chaos.rules import Least
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What happened, then the promises: of those every count must be 0.
+
+    Jobs: `accepted` with 202; `unknown` and `refused` submissions (history.py); `interrupted`: needed more than one
+    attempt. Runs of the model: all `runs`; `reruns` beyond the first of each job; `reruns_bound`: over all faults, the
+    jobs that were in the hands of what was hit. `duplicate_finals`: final events after a job's first, which decide
+    nothing. `busy_faults` fell on unfinished jobs; `refused_outages`: of the broker's, with a 503 meanwhile.
+
+    lost               accepted, or in the log, and not final in the end
+    vanished           404 or 410 for a job that was accepted or had been seen
+    changed            two readings of a final job differ, or it was final and then was not
+    contradicted       the visible end is not the first final event of the log
+    phantom            a job that nobody submitted, or a second one for one submission
+    failed             ended otherwise than its input asks for
+    swapped            the answer names another job
+    wrong_answers      the answer is not the digest of what was sent
+    false_attempts     `attempts` is not the number of the run that answered, or a run above it was begun
+    repeated_attempts  an attempt of a job ran twice, so a run went uncounted
+    unexplained_reruns a job ran again although nothing hit the worker that had it
+    false_202          accepted and not in the log
+    false_refusals     refused as not stored, and yet a job
+    differing_rows     a derived row is not the same after a rebuild, or in another kind of store
+    dead_lettered_good a job without fault among the dead letters
+    internal_errors    5xx other than 503
+    slow_refusals      503 later than the rules allow
+    slow_recoveries    first 202 after an outage later than the rules allow
+    """
+
+    accepted: int = 0
+    unknown: int = 0
+    refused: int = 0
+    runs: int = 0
+    reruns: int = 0
+    reruns_bound: int = 0
+    interrupted: int = 0
+    duplicate_finals: int = 0
+    faults: int = 0
+    busy_faults: int = 0
+    refused_outages: int = 0
+    slowest_refusal_s: float = 0.0
+    slowest_recovery_s: float = 0.0
+
+    lost: int = 0
+    vanished: int = 0
+    changed: int = 0
+    contradicted: int = 0
+    phantom: int = 0
+    failed: int = 0
+    swapped: int = 0
+    wrong_answers: int = 0
+    false_attempts: int = 0
+    repeated_attempts: int = 0
+    unexplained_reruns: int = 0
+    false_202: int = 0
+    false_refusals: int = 0
+    differing_rows: int = 0
+    dead_lettered_good: int = 0
+    internal_errors: int = 0
+    slow_refusals: int = 0
+    slow_recoveries: int = 0
+
+    @property
+    def broken(self) -> dict[str, int]:
+        """The promises that did not hold, with how often."""
+        return {name: count for name in PROMISES if (count := getattr(self, name))}
+
+    def vacuous(self, least: Least) -> list[str]:
+        """Why the run did too little to prove anything; empty if it did enough."""
+        asked = [
+            ("accepted", self.accepted, least.accepted),
+            ("faults", self.faults, least.faults),
+            ("busy_faults", self.busy_faults, least.busy_share * self.faults),
+            ("unknown", self.unknown, least.unknown),
+            ("reruns", self.reruns, least.reruns),
+            ("refused_outages", self.refused_outages, least.refused_outages),
+        ]
+        return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
+
+    def __str__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        words = [
+            f"{name}={value:.2f}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items()
+        ]
+        split = len(words) - len(PROMISES)
+        return "  ".join(words[:split]) + "\n" + "  ".join(words[split:])
+
+
+PROMISES = Verdict.__struct_fields__[Verdict.__struct_fields__.index("lost") :]

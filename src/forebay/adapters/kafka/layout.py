@@ -1,0 +1,180 @@
+"""The topics that a set of models needs, and how those that are there differ. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS, Names, mistake_in_name
+from forebay.core.errors import Misconfigured
+from forebay.core.lanes import Lane
+from forebay.core.message import Channel
+from forebay.ports.queue import Durability
+
+DAY_S = 86_400.0
+CONTROL_RETENTION_S = DAY_S
+CONTROL_SEGMENT_S = 600.0
+
+
+class TopicWishes(Struct, frozen=True, kw_only=True):
+    """What an operator may choose.
+
+    `requests_partitions`: how many workers can share one channel. 12 divides evenly among 2, 3, 4 and 6; it may be
+    raised at any time.
+    `replication`: copies of each record; None for one on each broker, three at most.
+    `retention_s`: of requests and events. It bounds how long projectors may be away and how far back a rebuild reaches.
+    `dlq_retention_s`: of dead letters, which wait for a person.
+    `max_record_bytes`: Kafka's own default, about: larger inputs and outputs go to the blob store.
+    `flush_each`: every record is on the disk before it is acknowledged. For one broker without replicas; slow.
+    """
+
+    requests_partitions: int = 12
+    retry_partitions: int = 4
+    dlq_partitions: int = 4
+    replication: int | None = None
+    retention_s: float = 7 * DAY_S
+    dlq_retention_s: float = 30 * DAY_S
+    max_record_bytes: int = 1024 * 1024
+    flush_each: bool = False
+
+
+class Topic(Struct, frozen=True, kw_only=True):
+    """A topic as it should be. `fixed`: its partitions may never change, since a key's partition depends on them."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+    fixed: bool = False
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """A topic as it is. `config` are the values in effect, the brokers' defaults included."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class Kind(StrEnum):
+    MISSING = "missing"
+    PARTITIONS = "partitions"
+    CONFIG = "config"
+    REPLICATION = "replication"
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """One thing about one topic that is not as it should be, in words an operator can act on.
+
+    `applicable`: `apply` can change it. `blocking`: no role may start while it is so.
+    """
+
+    topic: str
+    kind: Kind
+    text: str
+    applicable: bool
+    blocking: bool = False
+
+
+def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers: int) -> list[Topic]:
+    """The topics of these models on a cluster of so many brokers. Raises Misconfigured for names Kafka would refuse."""
+    copies = wishes.replication or max(1, min(3, brokers))
+    in_sync = 2 if copies >= 3 else 1
+    kept = {
+        "cleanup.policy": "delete",
+        "compression.type": "producer",
+        "max.message.bytes": str(wishes.max_record_bytes),
+        "message.timestamp.type": "LogAppendTime",
+        "min.insync.replicas": str(in_sync),
+        "retention.bytes": "-1",
+        "retention.ms": _ms(wishes.retention_s),
+        "unclean.leader.election.enable": "false",
+        **({"flush.messages": "1"} if wishes.flush_each else {}),
+    }
+    control = {
+        **kept,
+        "cleanup.policy": "compact,delete",
+        "retention.ms": _ms(CONTROL_RETENTION_S),
+        "segment.ms": _ms(CONTROL_SEGMENT_S),
+    }
+    dlq = {**kept, "retention.ms": _ms(wishes.dlq_retention_s)}
+    channels = [Channel(model, lane) for model in sorted(models) for lane in Lane]
+    counts: list[tuple[str, int, Mapping[str, str]]] = [
+        *[(names.requests_topic(channel), wishes.requests_partitions, kept) for channel in channels],
+        (names.events_topic, EVENTS_PARTITIONS, kept),
+        (names.control_topic, 1, control),
+        *[(topic, wishes.retry_partitions, kept) for topic in names.retry_topics],
+        (names.dlq_topic, wishes.dlq_partitions, dlq),
+    ]
+    topics = [
+        Topic(name=name, partitions=count, replication=copies, config=config, fixed=name == names.events_topic)
+        for name, count, config in counts
+    ]
+    if mistakes := [mistake for topic in topics if (mistake := mistake_in_name(topic.name))]:
+        raise Misconfigured("these names cannot be topics:", mistakes=mistakes)
+    return topics
+
+
+def differences(wanted: Sequence[Topic], found: Mapping[str, Found]) -> list[Difference]:
+    """What of `wanted` is not so."""
+    result: list[Difference] = []
+    for topic in wanted:
+        one = found.get(topic.name)
+        if one is None:
+            text = f"missing; {topic.partitions} partitions, {topic.replication} copies"
+            result.append(Difference(topic=topic.name, kind=Kind.MISSING, text=text, applicable=True, blocking=True))
+        else:
+            result += [*_partitions(topic, one), *_replication(topic, one), *_config(topic, one)]
+    return result
+
+
+def durability_of(found: Collection[Found]) -> Durability:
+    """What a record survives in the weakest of these topics.
+
+    REPLICATED asks for three copies of which two are in sync; a single copy is FLUSHED where each record is flushed.
+    """
+    if found and all(one.replication >= 3 and _number(one, "min.insync.replicas") >= 2 for one in found):
+        return Durability.REPLICATED
+    if found and all(_number(one, "flush.messages") == 1 for one in found):
+        return Durability.FLUSHED
+    return Durability.PROCESS
+
+
+def _partitions(topic: Topic, found: Found) -> list[Difference]:
+    if found.partitions >= topic.partitions:
+        return []  # more of events are never written to: see EVENTS_PARTITIONS
+    text = f"has {found.partitions} partitions, should have {topic.partitions}"
+    return [Difference(topic=topic.name, kind=Kind.PARTITIONS, text=text, applicable=True, blocking=topic.fixed)]
+
+
+def _replication(topic: Topic, found: Found) -> list[Difference]:
+    if found.replication >= topic.replication:
+        return []
+    text = (
+        f"has {found.replication} copies of each record, should have {topic.replication}; "
+        "kafka-reassign-partitions.sh changes that"
+    )
+    return [Difference(topic=topic.name, kind=Kind.REPLICATION, text=text, applicable=False)]
+
+
+def _config(topic: Topic, found: Found) -> list[Difference]:
+    return [
+        Difference(
+            topic=topic.name,
+            kind=Kind.CONFIG,
+            text=f"{key} is {found.config.get(key)}, should be {value}",
+            applicable=True,
+        )
+        for key, value in topic.config.items()
+        if found.config.get(key) != value
+    ]
+
+
+def _number(found: Found, key: str) -> int:
+    return int(found.config.get(key, "0"))
+
+
+def _ms(seconds: float) -> str:
+    return str(int(seconds * 1000))

@@ -1,0 +1,75 @@
+"""Which partitions of the log fall to this projector: the membership of a group that reads and commits nothing.
+
+Positions live in the store, in the transaction that applies what was read, so the group only shares the work out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+
+from forebay.adapters.kafka.link import KafkaLink
+
+log = structlog.get_logger(__name__)
+
+MEMBER: Mapping[str, Any] = {
+    "auto.offset.reset": "latest",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+}
+
+
+class Membership:
+    """Used from one thread. `poll` it at least every few seconds."""
+
+    def __init__(self, link: KafkaLink, group_protocol: str, session_timeout_s: float) -> None:
+        own: dict[str, Any] = {"group.id": link.names.projector_group, "group.protocol": group_protocol}
+        if group_protocol == "classic":
+            own["partition.assignment.strategy"] = "cooperative-sticky"
+            own["session.timeout.ms"] = int(session_timeout_s * 1000)
+            own["heartbeat.interval.ms"] = int(session_timeout_s * 1000 / 4)
+        self._consumer = Consumer(link.config(**{**MEMBER, **own}))
+        self._events_topic = link.names.events_topic
+        self._topics: list[str] = []
+        self._assigned: set[tuple[str, int]] = set()
+
+    @property
+    def assigned(self) -> list[str]:
+        """Our sources: requests before events, in order."""
+        return [
+            f"{topic}:{partition}"
+            for topic, partition in sorted(self._assigned, key=lambda place: (place[0] == self._events_topic, *place))
+        ]
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Share these topics with the other members. Costs nothing if they are the same as before."""
+        if (wanted := sorted(topics)) != self._topics and wanted:
+            self._topics = wanted
+            self._consumer.subscribe(
+                wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+
+    def poll(self) -> None:
+        """Take part: callbacks run in here."""
+        message = self._consumer.poll(0)
+        if message is not None and (error := message.error()) is not None:
+            log.warning("event_log.group_trouble", code=error.name(), reason=error.str())
+
+    def close(self) -> None:
+        """Leave, so that others have our partitions at once."""
+        self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # At their end and paused: they are read by another consumer, from where the store says.
+        consumer.incremental_assign([TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions])
+        consumer.pause(partitions)
+        self._assigned |= {(one.topic, one.partition) for one in partitions}
+        log.info("event_log.assigned", partitions=len(partitions), all=len(self._assigned))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_unassign(partitions)
+        self._assigned -= {(one.topic, one.partition) for one in partitions}
+        log.info("event_log.revoked", partitions=len(partitions), all=len(self._assigned))

@@ -1,0 +1,106 @@
+"""Which partitions the log has, and where each begins and ends: questions to the brokers. Every method blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin._listoffsets import OffsetSpec  # admin hands it on without exporting it
+
+from forebay.adapters.kafka.link import KafkaLink
+from forebay.core.errors import Unavailable
+
+ANSWER_WITHIN_S = 2.0
+"""Of each question; a page that a person waits for asks two."""
+
+AGAIN_S = 0.1
+LEADERLESS = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)
+"""Asked again after AGAIN_S: leaders are being chosen, as they are for a new topic."""
+
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library has no types there
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+def source_of(topic: str, partition: int) -> str:
+    """`forebay.events:7`"""
+    return f"{topic}:{partition}"
+
+
+def partition_of(source: str) -> tuple[str, int]:
+    topic, _, partition = source.rpartition(":")
+    return topic, int(partition)
+
+
+class Offsets:
+    """Raises Unavailable where no broker answers in time. May be used from several threads."""
+
+    def __init__(self, link: KafkaLink) -> None:
+        self._names = link.names
+        self._admin = link.admin()
+
+    def topics(self) -> list[str]:
+        """The topics of the log that there are: events and requests."""
+        return sorted(self._partitions())
+
+    def sources(self) -> list[str]:
+        return [source_of(topic, one) for topic, count in sorted(self._partitions().items()) for one in range(count)]
+
+    def ends(self) -> Mapping[str, int]:
+        """The offset after the newest record of each source."""
+        return self._ask(self.sources(), LATEST)
+
+    def bounds(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """The offset of the oldest record that there still is, and the one after the newest, of each source."""
+        sources = self.sources()
+        return self._ask(sources, EARLIEST), self._ask(sources, LATEST)
+
+    def _partitions(self) -> dict[str, int]:
+        try:
+            metadata = self._admin.list_topics(timeout=ANSWER_WITHIN_S)
+        except KafkaException as exc:
+            raise self._away(exc) from exc
+        names = self._names
+        return {
+            topic: len(found.partitions)
+            for topic, found in metadata.topics.items()
+            if topic == names.events_topic or names.is_requests_topic(topic)
+        }
+
+    def _ask(self, sources: list[str], spec: OffsetSpec) -> dict[str, int]:
+        if not sources:
+            return {}
+        wanted = {TopicPartition(*partition_of(source)): spec for source in sources}
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while True:
+            try:
+                return self._list(wanted)
+            except KafkaException as exc:
+                if exc.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                    raise self._away(exc) from exc
+            time.sleep(AGAIN_S)
+
+    def _list(self, wanted: Mapping[TopicPartition, OffsetSpec]) -> dict[str, int]:
+        answers = self._admin.list_offsets(
+            dict(wanted), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_WITHIN_S
+        )
+        try:
+            return {
+                source_of(one.topic, one.partition): answer.result(ANSWER_WITHIN_S + 1.0).offset
+                for one, answer in answers.items()
+            }
+        except TimeoutError as exc:
+            raise Unavailable("Kafka does not tell where its log ends") from exc
+
+    def _away(self, exc: KafkaException) -> Unavailable:
+        reason: KafkaError = self._admin.refusal() or exc.args[0]
+        return Unavailable(f"Kafka does not tell where its log ends: {reason.str()}")

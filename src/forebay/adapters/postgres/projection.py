@@ -1,0 +1,218 @@
+"""Facts in, rows out: batches of the event log applied in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import structlog
+from msgspec.structs import replace
+
+from forebay.adapters.postgres.database import WRITE_S, Database
+from forebay.adapters.postgres.failures import is_busy
+from forebay.adapters.postgres.rows import (
+    JOB_COLUMNS,
+    JOB_TYPES,
+    RESULT_COLUMNS,
+    Row,
+    from_job_row,
+    from_payload_columns,
+    to_job_row,
+    to_result_row,
+)
+from forebay.adapters.postgres.schema import SCHEMA
+from forebay.adapters.postgres.texts import from_text, to_text
+from forebay.adapters.postgres.wakeups import CHANNEL, payload_of
+from forebay.core import crash
+from forebay.core.errors import Unavailable
+from forebay.core.job import Job, apply
+from forebay.ports.event_log import START, LogBatch
+
+if TYPE_CHECKING:
+    from forebay.adapters.postgres.database import Connection
+
+Key = tuple[str, str]
+
+TRIES = 5
+PAUSE_S = 0.05
+"""At most so long between tries, at random: two projectors that met do not meet again."""
+
+log = structlog.get_logger(__name__)
+
+_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
+
+_INSERT_STARTS = """
+INSERT INTO forebay.positions SELECT source, '' FROM unnest($1::text[]) AS new (source) ORDER BY source
+ON CONFLICT DO NOTHING
+"""
+
+# Locked in one order, so that two projectors that share sources wait for each other and never in a circle.
+_ADVANCE = """
+WITH held AS MATERIALIZED (
+    SELECT source FROM forebay.positions WHERE source = ANY ($1::text[]) ORDER BY source FOR UPDATE
+)
+UPDATE forebay.positions SET position = moved.until
+FROM held JOIN unnest($1::text[], $2::text[], $3::text[]) AS moved (source, since, until) USING (source)
+WHERE positions.source = moved.source AND positions.position = moved.since
+"""
+
+# One job after the other, in the order of the arrays: a locking subquery is never turned into a join, for which the
+# planner might take another order, or scan the table.
+_LOCK = f"""
+SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT {", ".join(JOB_COLUMNS)} FROM forebay.jobs
+    WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id FOR UPDATE
+) AS job
+"""
+
+_INSERT_STUBS = """
+INSERT INTO forebay.jobs (tenant, id, status, model, version, lane, attempts, created_at, durability)
+SELECT tenant, id, 'queued', '', '', 'normal', 0, 0, '' FROM unnest($1::text[], $2::text[]) AS new (tenant, id)
+ORDER BY tenant, id ON CONFLICT DO NOTHING
+"""
+
+_RESULTS = f"""
+SELECT result.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT {", ".join(RESULT_COLUMNS)} FROM forebay.results
+    WHERE results.tenant = wanted.tenant AND results.id = wanted.id OFFSET 0
+) AS result
+"""
+
+
+def _update(columns: Sequence[str]) -> str:
+    """Of rows that are there and locked. As an insertion that finds each of them by its key: the plan of an UPDATE
+    from arrays may scan the table for each."""
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(JOB_TYPES.values(), start=1))
+    assignments = ", ".join(f"{name} = excluded.{name}" for name in columns)
+    return (
+        f"INSERT INTO forebay.jobs ({', '.join(JOB_COLUMNS)}) SELECT * FROM unnest({arrays}) "
+        f"ON CONFLICT (tenant, id) DO UPDATE SET {assignments}"
+    )
+
+
+# What the request says is written once; leaving it out of later updates leaves the index alone.
+_UPDATE_ATTEMPT = _update(_OF_ATTEMPT)
+_UPDATE_ALL = _update(_OF_ATTEMPT + _OF_REQUEST)
+
+
+async def project(database: Database, batches: Sequence[LogBatch]) -> list[Job] | None:
+    """As the port says. A transaction that met another's is tried again; raises Unavailable if it met one each time."""
+    for number in range(TRIES):
+        async with database.borrow() as connection:
+            try:
+                return await _transact(connection, batches, may_be_new=number == 0)
+            except asyncpg.PostgresError as error:
+                if not is_busy(error) and not isinstance(error, asyncpg.UniqueViolationError):
+                    raise
+                await connection.execute("ROLLBACK")
+                log.info("store.projection_met_another", reason=str(error))
+        await asyncio.sleep(random.uniform(0, PAUSE_S))
+    raise Unavailable(f"{database.where}: {TRIES} transactions met those of other projectors", retry_after_s=0.5)
+
+
+async def _transact(connection: Connection, batches: Sequence[LogBatch], *, may_be_new: bool) -> list[Job] | None:
+    await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    if not await _advance(connection, batches):
+        await connection.execute("ROLLBACK")
+        return None
+    changed = await _apply(connection, batches, may_be_new=may_be_new)
+    crash.reach("postgres.before_commit")
+    await connection.execute(_commit(changed))
+    crash.reach("postgres.after_commit")
+    return changed
+
+
+async def _advance(connection: Connection, batches: Sequence[LogBatch]) -> bool:
+    """Compare and set, first of all: whoever comes second waits here, finds another position and has done nothing."""
+    starting = [to_text(batch.source) for batch in batches if batch.start == START]
+    if starting:
+        await connection.execute(_INSERT_STARTS, starting)
+    moves = [(to_text(batch.source), to_text(batch.start), to_text(batch.end)) for batch in batches]
+    done = await connection.execute(_ADVANCE, *_arrays(moves, 3))
+    return done == f"UPDATE {len(batches)}"
+
+
+async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_new: bool) -> list[Job]:
+    facts = [fact for batch in batches for fact in batch.facts]
+    if not facts:
+        return []
+    keys = sorted({(fact.tenant, fact.job_id) for fact in facts})
+    before = await _load(connection, keys, may_be_new=may_be_new)
+    after: dict[Key, Job | None] = dict(before)
+    for fact in facts:
+        key = (fact.tenant, fact.job_id)
+        after[key] = apply(after[key], fact)
+    changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
+    await _save(connection, changed)
+    return await _visible(connection, changed)
+
+
+async def _load(connection: Connection, keys: list[Key], *, may_be_new: bool) -> dict[Key, Job | None]:
+    """The rows of these jobs, locked in their order; None where there is none, and its insertion may then meet
+    another's. With not `may_be_new` there is a row for each: stubs are inserted first, which waits for others."""
+    texts = _arrays([(to_text(tenant), to_text(job_id)) for tenant, job_id in keys], 2)
+    if not may_be_new:
+        await connection.execute(_INSERT_STUBS, *texts)
+    jobs: dict[Key, Job | None] = dict.fromkeys(keys)
+    for row in await connection.fetch(_LOCK, *texts, timeout=WRITE_S):
+        job = from_job_row(row)
+        jobs[job.tenant, job.id] = job
+    return jobs
+
+
+async def _save(connection: Connection, changed: list[tuple[Job | None, Job]]) -> None:
+    """Results first: the schema takes none for a job that is final already."""
+    results = [
+        to_result_row(job, job.output)
+        for old, job in changed
+        if job.output is not None and job.status.final and not (old is not None and old.status.final)
+    ]
+    await _copy(connection, "results", RESULT_COLUMNS, results)
+    await _copy(connection, "jobs", JOB_COLUMNS, [to_job_row(job) for old, job in changed if old is None])
+    known = [(old, to_job_row(job)) for old, job in changed if old is not None]
+    await _upsert(connection, _UPDATE_ATTEMPT, [row for old, row in known if old.model])
+    await _upsert(connection, _UPDATE_ALL, [row for old, row in known if not old.model])
+
+
+async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:
+    if rows:
+        await connection.execute(sql, *_arrays(rows, len(JOB_COLUMNS)))
+
+
+async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: list[Row]) -> None:
+    if rows:
+        await connection.copy_records_to_table(table, schema_name=SCHEMA, columns=columns, records=rows)
+
+
+async def _visible(connection: Connection, changed: list[tuple[Job | None, Job]]) -> list[Job]:
+    """Those that have had their request, each with its output: of a stub that was final before, it is not loaded."""
+    jobs = [job for _, job in changed if job.model]
+    late = [(to_text(job.tenant), to_text(job.id)) for old, job in changed if job.model and old and old.status.final]
+    if not late:
+        return jobs
+    rows = await connection.fetch(_RESULTS, *_arrays(late, 2))
+    outputs = {(from_text(row[0]), from_text(row[1])): from_payload_columns(row[2:]) for row in rows}
+    return [
+        replace(job, output=outputs[job.tenant, job.id]) if (job.tenant, job.id) in outputs else job for job in jobs
+    ]
+
+
+def _commit(changed: Sequence[Job]) -> str:
+    """Only a final state must not be unseen again after a power cut of the database's host, so only such a batch waits
+    for the disk. The notification is a transaction of its own behind it: committing one takes a lock on all of the
+    server's databases, which would be held until the disk has answered (src/backend/commands/async.c)."""
+    wait = "" if any(job.status.final for job in changed) else "SET LOCAL synchronous_commit = off; "
+    tell = f"; {notify(payload_of(changed))}" if changed else ""
+    return f"{wait}COMMIT{tell}"
+
+
+def notify(payload: str) -> str:
+    return f"NOTIFY {CHANNEL}, '{payload}'"
+
+
+def _arrays(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[row[place] for row in rows] for place in range(width)]

@@ -1,0 +1,127 @@
+"""Visible job state: the tables `jobs`, `results`, `positions` and `rebuilding`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+
+from forebay.adapters.postgres.database import Database
+from forebay.adapters.postgres.projection import notify, project
+from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
+from forebay.adapters.postgres.texts import from_text, to_text
+from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
+from forebay.core.errors import Unavailable
+from forebay.core.job import Job
+from forebay.ports.event_log import START, LogBatch
+from forebay.ports.store import ResultStore, Subscription
+
+_JOB = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
+_JOB_WIDTH = len(JOB_COLUMNS)
+
+# One row always: whether a rebuild is under way must be known from the same moment as the job.
+_REBUILDING = "(SELECT EXISTS (SELECT FROM forebay.rebuilding) AS rebuilding) AS now"
+_GET = f"""
+SELECT rebuilding, {_JOB}, {", ".join(PAYLOAD_COLUMNS)} FROM {_REBUILDING}
+LEFT JOIN forebay.jobs ON jobs.tenant = $1 AND jobs.id = $2 AND model <> ''
+LEFT JOIN forebay.results ON results.tenant = jobs.tenant AND results.id = jobs.id
+"""
+_LIST = f"""
+SELECT rebuilding, found.* FROM {_REBUILDING} LEFT JOIN LATERAL (
+    SELECT {_JOB} FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND {{filters}}
+    ORDER BY created_at DESC, id DESC LIMIT $2
+) AS found ON true ORDER BY created_at DESC, id DESC
+"""
+
+_DERIVED = ("forebay.positions", "forebay.jobs", "forebay.results", "forebay.rebuilding")
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_until = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class PostgresStore(ResultStore):
+    """On the database that `dsn` names (postgresql://user:password@host:port/name?sslmode=...), in its schema
+    `forebay`. Its role must be allowed to create that schema, or own it.
+
+    Any number of processes may use one database. While it is away everything here raises Unavailable, and it works
+    again once it is back.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._wakeups = Wakeups(database)
+
+    @classmethod
+    async def open(cls, dsn: str, *, connections: int = 8, idle_in_transaction_s: float = 10.0) -> PostgresStore:
+        """Connect and bring the schema up to date; several processes may at once.
+
+        It opens at most `connections`, and one more to hear of changes. After `idle_in_transaction_s` the server ends
+        the transaction of a process that has stopped in its midst. Raises Unavailable within some two seconds if the
+        server is away, and Misconfigured for what an operator must mend.
+        """
+        database = Database(dsn, connections=connections, idle_in_transaction_s=idle_in_transaction_s)
+        try:
+            await database.open()
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        await self._wakeups.close()
+        await self._database.close()
+
+    async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
+        return await project(self._database, batches)
+
+    async def position(self, source: str) -> str:
+        rows = await self._database.fetch("SELECT position FROM forebay.positions WHERE source = $1", to_text(source))
+        return from_text(rows[0][0]) if rows else START
+
+    async def positions(self) -> Mapping[str, str]:
+        rows = await self._database.fetch("SELECT source, position FROM forebay.positions")
+        return {from_text(source): from_text(position) for source, position in rows}
+
+    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+        async with self._database.borrow() as connection:
+            async with connection.transaction():
+                await connection.execute(
+                    "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
+                )
+                await connection.execute("INSERT INTO forebay.rebuilding (until) VALUES ($1)", _encode(until))
+            await connection.execute(notify(EVERYBODY))
+
+    async def rebuilding(self) -> Mapping[str, str] | None:
+        rows = await self._database.fetch("SELECT until FROM forebay.rebuilding")
+        return _until(rows[0][0]) if rows else None
+
+    async def end_rebuild(self) -> None:
+        async with self._database.borrow() as connection:
+            await connection.execute(f"DELETE FROM forebay.rebuilding; {notify(EVERYBODY)}")
+
+    async def get(self, tenant: str, job_id: str) -> Job | None:
+        [row] = await self._database.fetch(_GET, to_text(tenant), to_text(job_id))
+        _refuse_while(row[0])
+        if row[1] is None:
+            return None
+        columns = tuple(row)[1:]
+        return from_job_row(columns[:_JOB_WIDTH], from_payload_columns(columns[_JOB_WIDTH:]))
+
+    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+        filters, arguments = ["true"], [to_text(tenant), limit]
+        for column, wanted in (("model", model), ("status", status)):
+            if wanted is not None:
+                arguments.append(to_text(wanted))
+                filters.append(f"{column} = ${len(arguments)}")
+        rows = await self._database.fetch(_LIST.format(filters=" AND ".join(filters)), *arguments)
+        _refuse_while(rows[0][0])
+        return [from_job_row(tuple(row)[1:]) for row in rows if row[1] is not None]
+
+    def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
+        return self._wakeups.subscribe(tenant, job_id)
+
+
+def _refuse_while(rebuilding: bool) -> None:
+    if rebuilding:
+        raise Unavailable("job states are being rebuilt from the log", code="rebuilding")

@@ -1,0 +1,138 @@
+"""What stands behind the ports when jobs go through Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+
+import structlog
+from msgspec import Struct
+
+from forebay.adapters.kafka.acls import Acl, Role, acls
+from forebay.adapters.kafka.event_log import KafkaEventLog
+from forebay.adapters.kafka.fleet import KafkaFleet
+from forebay.adapters.kafka.follower import FollowerPlan
+from forebay.adapters.kafka.layout import Difference, TopicWishes
+from forebay.adapters.kafka.link import KafkaLink, Security
+from forebay.adapters.kafka.probe import BrokerFacts, probe
+from forebay.adapters.kafka.publisher import Publisher
+from forebay.adapters.kafka.queue import KafkaQueue
+from forebay.adapters.kafka.topics import Topics
+from forebay.assembly.waiting import until_there
+from forebay.ports.queue import Durability
+from forebay.settings import Settings
+
+__all__ = ["Acl", "Difference", "KafkaBackends", "Role", "acls_of", "ask_brokers", "open_kafka", "topics_of"]
+
+log = structlog.get_logger()
+
+
+class KafkaBackends(Struct, frozen=True):
+    queue: KafkaQueue
+    events: KafkaEventLog
+    fleet: KafkaFleet
+
+
+async def open_kafka(
+    settings: Settings,
+    roles: Collection[str],
+    models: Collection[str],
+    stack: contextlib.AsyncExitStack,
+    *,
+    whole_log: bool,
+) -> KafkaBackends:
+    """Waits for the brokers. Raises Misconfigured when topics are not as they must be, or access is refused."""
+    link = link_of(settings)
+    facts = await until_there("Kafka", lambda: asyncio.to_thread(probe, link))
+    topics = topics_of(settings, models)
+    durability = await until_there("Kafka", lambda: asyncio.to_thread(topics.check))
+    protocol = _group_protocol(settings, facts)
+    _log_cluster(settings, facts, durability, protocol)
+    publisher = Publisher(link)
+    await publisher.open()
+    stack.push_async_callback(publisher.close)
+    follow = None
+    if "projector" in roles:
+        follow = FollowerPlan(
+            group_protocol=protocol, session_timeout_s=settings.kafka_session_timeout_s, whole=whole_log
+        )
+    events = KafkaEventLog(link, publisher, follow)
+    await events.open()
+    stack.push_async_callback(events.close)
+    fleet = KafkaFleet(link, publisher, listening="api" in roles)
+    await fleet.open()
+    stack.push_async_callback(fleet.close)
+    queue = KafkaQueue(
+        link,
+        publisher,
+        durability=durability,
+        group_protocol=protocol,
+        session_timeout_s=settings.kafka_session_timeout_s,
+        max_poll_interval_s=settings.kafka_max_poll_interval_s,
+        drain_s=settings.kafka_drain_s,
+    )
+    stack.push_async_callback(queue.close)
+    return KafkaBackends(queue, events, fleet)
+
+
+def link_of(settings: Settings) -> KafkaLink:
+    mechanism = settings.kafka_sasl_mechanism if settings.kafka_security.startswith("sasl") else ""
+    return KafkaLink(
+        bootstrap=settings.kafka_bootstrap,
+        prefix=settings.kafka_prefix,
+        client_id=f"{settings.kafka_prefix}-{settings.worker_id}",
+        security=Security(
+            protocol=settings.kafka_security,
+            mechanism=mechanism,
+            username=settings.kafka_username,
+            password=settings.kafka_password.get_secret_value(),
+            ca_file=settings.kafka_ca_file,
+            certificate_file=settings.kafka_certificate_file,
+            key_file=settings.kafka_key_file,
+            key_password=settings.kafka_key_password.get_secret_value(),
+            oauth_token_url=settings.kafka_oauth_token_url,
+            oauth_client_id=settings.kafka_oauth_client_id,
+            oauth_client_secret=settings.kafka_oauth_client_secret.get_secret_value(),
+            oauth_scope=settings.kafka_oauth_scope,
+        ),
+    )
+
+
+def ask_brokers(settings: Settings) -> str:
+    """What the brokers can do, in words. Blocks. Raises Unavailable, Misconfigured."""
+    facts = probe(link_of(settings))
+    protocol = _group_protocol(settings, facts)
+    share = "with" if facts.share_groups else "without"
+    return f"answers; groups use the {protocol} protocol, {share} share groups"
+
+
+def topics_of(settings: Settings, models: Collection[str]) -> Topics:
+    wishes = TopicWishes(
+        requests_partitions=settings.kafka_partitions,
+        replication=settings.kafka_replication or None,
+        retention_s=settings.kafka_retention_s,
+        flush_each=settings.synchronous == "full",
+    )
+    return Topics(link_of(settings), models, wishes)
+
+
+def acls_of(settings: Settings, role: Role, models: Collection[str]) -> list[Acl]:
+    return acls(role, link_of(settings).names, models)
+
+
+def _group_protocol(settings: Settings, facts: BrokerFacts) -> str:
+    if settings.kafka_group_protocol != "auto":
+        return settings.kafka_group_protocol
+    return "consumer" if facts.consumer_protocol else "classic"
+
+
+def _log_cluster(settings: Settings, facts: BrokerFacts, durability: Durability, protocol: str) -> None:
+    log.info(
+        "kafka.ready",
+        bootstrap=settings.kafka_bootstrap,
+        durability=durability.value,
+        group_protocol=protocol,
+        share_groups=facts.share_groups,
+        features=dict(facts.features),
+    )

@@ -1,0 +1,166 @@
+"""Which topics a set of models needs, and how what is there may differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from forebay.adapters.kafka.layout import (
+    Found,
+    Kind,
+    Topic,
+    TopicWishes,
+    desired,
+    differences,
+    durability_of,
+)
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS, Names
+from forebay.core.errors import Misconfigured
+from forebay.ports.queue import Durability
+
+NAMES = Names("f")
+
+
+def topics(brokers: int = 3, **wishes: Any) -> dict[str, Topic]:
+    return {topic.name: topic for topic in desired(NAMES, ["b", "a.x"], TopicWishes(**wishes), brokers)}
+
+
+def as_wanted(**wishes: Any) -> dict[str, Found]:
+    return {
+        topic.name: Found(partitions=topic.partitions, replication=topic.replication, config=topic.config)
+        for topic in topics(**wishes).values()
+    }
+
+
+def test_each_model_has_a_topic_for_each_lane_and_the_rest_is_shared() -> None:
+    assert sorted(topics()) == [
+        "f.control",
+        "f.dlq",
+        "f.events",
+        *[f"f.requests.{model}.{lane}" for model in ("a.x", "b") for lane in ("high", "low", "normal")],
+        "f.retry.30s",
+        "f.retry.5m",
+        "f.retry.5s",
+    ]
+
+
+def test_partitions() -> None:
+    wanted = topics(requests_partitions=5, retry_partitions=2, dlq_partitions=3)
+    assert wanted["f.requests.b.low"].partitions == 5
+    assert wanted["f.events"].partitions == EVENTS_PARTITIONS == 32
+    assert wanted["f.control"].partitions == 1
+    assert wanted["f.retry.5m"].partitions == 2
+    assert wanted["f.dlq"].partitions == 3
+
+
+@pytest.mark.parametrize(
+    ("brokers", "wish", "copies", "in_sync"),
+    [(1, None, 1, "1"), (2, None, 2, "1"), (3, None, 3, "2"), (7, None, 3, "2"), (7, 5, 5, "2"), (3, 1, 1, "1")],
+)
+def test_copies(brokers: int, wish: int | None, copies: int, in_sync: str) -> None:
+    for topic in topics(brokers, replication=wish).values():
+        assert topic.replication == copies
+        assert topic.config["min.insync.replicas"] == in_sync
+
+
+def test_every_topic_has_the_times_of_its_log_and_never_an_unclean_leader() -> None:
+    for topic in topics().values():
+        assert topic.config["message.timestamp.type"] == "LogAppendTime"
+        assert topic.config["unclean.leader.election.enable"] == "false"
+
+
+def test_retention() -> None:
+    wanted = topics(retention_s=3600.0, dlq_retention_s=7200.0)
+    assert {wanted[name].config["retention.ms"] for name in ("f.requests.b.low", "f.events", "f.retry.5s")} == {
+        "3600000"
+    }
+    assert wanted["f.dlq"].config["retention.ms"] == "7200000"
+    assert wanted["f.control"].config["cleanup.policy"] == "compact,delete"
+
+
+def test_flushing_is_asked_for_or_left_to_the_broker() -> None:
+    assert topics(flush_each=True)["f.events"].config["flush.messages"] == "1"
+    assert "flush.messages" not in topics()["f.events"].config
+
+
+def test_names_that_cannot_be_topics_are_all_told() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        desired(NAMES, ["m" * 250], TopicWishes(), 1)
+    assert len(caught.value.mistakes) == 3
+
+
+def test_what_is_as_it_should_be_has_no_difference() -> None:
+    assert differences(list(topics().values()), as_wanted()) == []
+
+
+def test_a_missing_topic_stops_a_role() -> None:
+    found = as_wanted()
+    del found["f.events"]
+    [difference] = differences(list(topics().values()), found)
+    assert (difference.topic, difference.kind) == ("f.events", Kind.MISSING)
+    assert difference.text == "missing; 32 partitions, 3 copies"
+    assert difference.applicable
+    assert difference.blocking
+
+
+@pytest.mark.parametrize(
+    ("topic", "changes", "kind", "text", "applicable", "blocking"),
+    [
+        ("f.events", {"partitions": 31}, Kind.PARTITIONS, "has 31 partitions, should have 32", True, True),
+        ("f.requests.b.low", {"partitions": 3}, Kind.PARTITIONS, "has 3 partitions, should have 12", True, False),
+        ("f.events", {"replication": 1}, Kind.REPLICATION, "has 1 copies of each record, should have 3", False, False),
+    ],
+)
+def test_a_difference_is_told(
+    topic: str, changes: dict[str, int], kind: Kind, text: str, applicable: bool, blocking: bool
+) -> None:
+    found = as_wanted()
+    found[topic] = replace(found[topic], **changes)
+    [difference] = differences(list(topics().values()), found)
+    assert (difference.topic, difference.kind) == (topic, kind)
+    assert difference.text.startswith(text)
+    assert (difference.applicable, difference.blocking) == (applicable, blocking)
+
+
+def test_each_setting_that_differs_is_told() -> None:
+    found = as_wanted()
+    config = {**found["f.dlq"].config, "retention.ms": "1", "message.timestamp.type": "CreateTime"}
+    found["f.dlq"] = replace(found["f.dlq"], config=config)
+    told = differences(list(topics().values()), found)
+    assert {one.text for one in told} == {
+        "retention.ms is 1, should be 2592000000",
+        "message.timestamp.type is CreateTime, should be LogAppendTime",
+    }
+    assert all(one.kind is Kind.CONFIG and one.applicable and not one.blocking for one in told)
+
+
+@pytest.mark.parametrize("changes", [{"partitions": 40}, {"replication": 5}])
+def test_more_than_is_wanted_is_no_difference(changes: dict[str, int]) -> None:
+    found = as_wanted()
+    found["f.events"] = replace(found["f.events"], **changes)
+    assert differences(list(topics().values()), found) == []
+
+
+REPLICATED = Found(partitions=1, replication=3, config={"min.insync.replicas": "2"})
+FLUSHED = Found(partitions=1, replication=1, config={"min.insync.replicas": "1", "flush.messages": "1"})
+PLAIN = Found(partitions=1, replication=1, config={"min.insync.replicas": "1", "flush.messages": "9223372036854775807"})
+
+
+@pytest.mark.parametrize(
+    ("found", "durability"),
+    [
+        ([REPLICATED], Durability.REPLICATED),
+        ([replace(REPLICATED, replication=5)], Durability.REPLICATED),
+        ([replace(REPLICATED, config={"min.insync.replicas": "1"})], Durability.PROCESS),
+        ([replace(REPLICATED, replication=2)], Durability.PROCESS),
+        ([FLUSHED], Durability.FLUSHED),
+        ([PLAIN], Durability.PROCESS),
+        ([REPLICATED, PLAIN], Durability.PROCESS),
+        ([REPLICATED, FLUSHED], Durability.PROCESS),
+        ([], Durability.PROCESS),
+    ],
+)
+def test_durability_is_that_of_the_weakest_topic(found: list[Found], durability: Durability) -> None:
+    assert durability_of(found) is durability

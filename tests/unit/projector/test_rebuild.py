@@ -1,0 +1,383 @@
+"""The tables are emptied and come back the same, byte for byte, whoever dies, helps or writes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
+from forebay.adapters.postgres import PostgresStore
+from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.core.errors import Unavailable
+from forebay.core.event import EventKind, JobEvent
+from forebay.core.job import JobStatus
+from forebay.core.message import Channel
+from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.wire import encode_request
+from forebay.ports.event_log import EventLog, LogBatch
+from forebay.ports.queue import Durability, Queue
+from forebay.ports.store import ResultStore
+from forebay.projector import Progress, Projector, projector, rebuild
+from forebay.projector.projector import READ_LIMIT
+from forebay.telemetry.metrics import Metrics
+from forebay.testing.samples import TENANT, event, failed, job_id, request, succeeded
+
+LONG_S = 30.0
+CHANNEL = Channel("sample", "normal")
+
+KEYS = {"jobs": "tenant, id", "results": "tenant, id", "positions": "source"}
+
+Tables = Mapping[str, Sequence[tuple[Any, ...]]]
+
+
+def in_blob(number: int) -> Payload:
+    sha256 = f"{number:064x}"
+    blob = BlobRef(name=f"{TENANT}/{job_id(number)}/{sha256}", size_bytes=10**7, sha256=sha256)
+    return Payload(media_type="image/png", blob=blob)
+
+
+class World(ABC):
+    """A log and a store, and what lies in the store."""
+
+    def __init__(self, queue: Queue, events: EventLog, store: ResultStore) -> None:
+        self.queue = queue
+        self.events = events
+        self.store = store
+        self.metrics = Metrics()
+
+    @abstractmethod
+    async def tables(self) -> Tables:
+        """Every column of every row of every derived table, in the order of the keys."""
+
+    async def fill(self, start: int, end: int) -> None:
+        """Jobs in every state, some of whose events come before their request; also a record that nobody can read."""
+        numbers = range(start, end)
+        await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 7 == 0))
+        messages = [encode_request(request(n, metadata={"n": n, "a": [1.5, "é", None]})) for n in numbers]
+        unreadable = replace(messages[0], headers={**messages[0].headers, "ce_time": "never"})
+        await self.queue.publish(CHANNEL, [unreadable, *messages])
+        await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 5))
+        for finished in (
+            [succeeded(n, Payload(media_type=JSON, data=b"[%d]" % n)) for n in numbers if n % 5 == 1],
+            [failed(n) for n in numbers if n % 5 == 2],
+            [succeeded(n, in_blob(n)) for n in numbers if n % 5 == 3],
+            [event(n, EventKind.CANCELED) for n in numbers if n % 35 == 3],
+        ):
+            await self.say(*finished)
+
+    async def say(self, *events: JobEvent) -> None:
+        await self.events.publish(events)
+
+    async def project_all(self) -> None:
+        running = Projector(self.events, self.store, self.metrics)
+        running.stop()
+        await running.run()
+
+    @asynccontextmanager
+    async def projecting(self) -> AsyncIterator[None]:
+        running = Projector(self.events, self.store, self.metrics)
+        task = asyncio.create_task(running.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def rebuild(self) -> list[Progress]:
+        seen: list[Progress] = []
+        async with asyncio.timeout(LONG_S):
+            await rebuild(self.events, self.store, self.metrics, seen.append)
+        return seen
+
+    async def is_caught_up(self) -> None:
+        async with asyncio.timeout(LONG_S):
+            while True:
+                if await self.store.positions() == await self.events.ends():
+                    return
+                await asyncio.sleep(0.002)
+
+    async def reaches(self, number: int, status: JobStatus) -> None:
+        async with asyncio.timeout(LONG_S):
+            while True:
+                with suppress(Unavailable):
+                    job = await self.store.get(TENANT, job_id(number))
+                    if job is not None and job.status is status:
+                        return
+                await asyncio.sleep(0.002)
+
+    @property
+    def applied(self) -> float:
+        return self.metrics.registry.get_sample_value("forebay_projector_facts_total") or 0.0
+
+
+class MemoryWorld(World):
+    async def tables(self) -> Tables:
+        assert isinstance(self.store, MemoryStore)
+        jobs = self.store._jobs
+        return {"jobs": [(jobs[key],) for key in sorted(jobs)], "positions": sorted(self.store._positions.items())}
+
+
+class SqliteWorld(World):
+    database: Database
+
+    async def tables(self) -> Tables:
+        return {name: self.database.read(f"SELECT * FROM {name} ORDER BY {key}") for name, key in KEYS.items()}
+
+
+class PostgresWorld(World):
+    dsn: str
+
+    async def tables(self) -> Tables:
+        reading = await asyncpg.connect(self.dsn)
+        try:
+            return {
+                name: [tuple(row) for row in await reading.fetch(f"SELECT * FROM forebay.{name} ORDER BY {key}")]
+                for name, key in KEYS.items()
+            }
+        finally:
+            await reading.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    if request.param == "memory":
+        log = MemoryLog()
+        yield MemoryWorld(MemoryQueue(log), MemoryEventLog(log), MemoryStore())
+        return
+    database = Database(tmp_path, durability=Durability.PROCESS).open()
+    queue, events = SqliteQueue(database), SqliteEventLog(database)
+    if request.param == "sqlite":
+        on_sqlite = SqliteWorld(queue, events, SqliteStore(database))
+        on_sqlite.database = database
+        yield on_sqlite
+    else:
+        dsn = request.getfixturevalue("postgres_dsn")
+        store = await PostgresStore.open(dsn)
+        on_postgres = PostgresWorld(queue, events, store)
+        on_postgres.dsn = dsn
+        yield on_postgres
+        await store.close()
+    await database.close()
+
+
+class Wrapped(EventLog):
+    """Another log; a test overrides what it wants to be different."""
+
+    def __init__(self, sound: EventLog) -> None:
+        self.sound = sound
+
+    async def publish(self, events: Sequence[JobEvent]) -> None:
+        await self.sound.publish(events)
+
+    def sources(self) -> tuple[str, ...]:
+        return self.sound.sources()
+
+    async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+        return await self.sound.read(after, limit, wait_s)
+
+    async def ends(self) -> Mapping[str, str]:
+        return await self.sound.ends()
+
+    async def behind(self, after: Mapping[str, str]) -> Mapping[str, int]:
+        return await self.sound.behind(after)
+
+
+# ------------------------------------------------------------------------------------------------------------ the same
+
+
+async def test_the_same_rows_come_back(world: World) -> None:
+    await world.fill(0, 700)
+    await world.project_all()
+    before = await world.tables()
+    assert len(before["jobs"]) == 700
+    await world.rebuild()
+    assert await world.tables() == before
+    assert await world.store.rebuilding() is None
+
+
+async def test_what_was_wrong_in_a_table_is_right_again(world: World) -> None:
+    """The rebuild reads the log and nothing else."""
+    await world.fill(0, 70)
+    await world.project_all()
+    before = await world.tables()
+    stranger = LogBatch(source="strange", start="", end="1", facts=(request(999), failed(70), failed(0, attempt=9)))
+    await world.store.project([stranger])
+    assert await world.tables() != before
+    await world.rebuild()
+    assert await world.tables() == before
+
+
+async def test_an_empty_log_is_rebuilt_at_once(world: World) -> None:
+    assert set(await world.rebuild()) == {Progress(0, 0)}
+    assert await world.store.list_jobs(TENANT, model=None, status=None, limit=9) == []
+
+
+async def test_jobs_are_hidden_until_all_are_there(world: World) -> None:
+    await world.fill(0, READ_LIMIT)
+    await world.project_all()
+    seen: list[str] = []
+
+    class Looking(Wrapped):
+        async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+            if await world.store.rebuilding() is not None:
+                with pytest.raises(Unavailable) as refused:
+                    await world.store.get(TENANT, job_id(1))
+                seen.append(refused.value.code)
+            return await super().read(after, min(limit, 100), 0.0)
+
+    await rebuild(Looking(world.events), world.store, world.metrics)
+    assert len(seen) > 10
+    assert set(seen) == {"rebuilding"}
+    assert await world.store.get(TENANT, job_id(1)) is not None
+
+
+async def test_the_progress_grows_to_the_whole(world: World) -> None:
+    await world.fill(0, 2 * READ_LIMIT)
+    await world.project_all()
+    total = sum((await world.events.behind({})).values())
+    seen = await world.rebuild()
+    assert seen[0] == Progress(0, total)
+    assert seen[-1] == Progress(total, total)
+    assert [one.done for one in seen] == sorted(one.done for one in seen)
+
+
+# --------------------------------------------------------------------------------------------------------- interrupted
+
+
+class Dying(Wrapped):
+    """Whoever reads a third time is stopped there."""
+
+    reads = 0
+
+    async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+        self.reads += 1
+        if self.reads == 3:
+            raise RuntimeError("killed")
+        return await super().read(after, limit, wait_s)
+
+
+async def test_stopped_in_the_middle_it_goes_on_where_it_was(world: World) -> None:
+    await world.fill(0, 2 * READ_LIMIT)
+    await world.project_all()
+    before, facts = await world.tables(), world.applied
+    with pytest.raises(RuntimeError, match="killed"):
+        await rebuild(Dying(world.events), world.store, world.metrics)
+    assert await world.store.rebuilding() is not None
+    assert len((await world.tables())["jobs"]) < len(before["jobs"])
+    seen = await world.rebuild()
+    assert seen[0].done == 2 * READ_LIMIT
+    assert await world.tables() == before
+    assert world.applied == 2 * facts
+
+
+async def test_a_projector_that_was_idle_goes_on_with_a_rebuild_that_nobody_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "READ_WAIT_S", 0.01)
+    async with world.projecting():
+        await world.fill(0, 70)
+        await world.is_caught_up()
+        before = await world.tables()
+        await world.store.begin_rebuild(await world.events.ends())
+        await world.reaches(66, JobStatus.SUCCEEDED)
+    assert await world.tables() == before
+
+
+async def test_it_waits_for_a_backend_that_is_away(world: World) -> None:
+    class Away(Wrapped):
+        left = 5
+
+        async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+            self.left -= 1
+            if self.left >= 0:
+                raise Unavailable("the log is away", retry_after_s=0.001)
+            return await super().read(after, limit, wait_s)
+
+    await world.fill(0, 70)
+    await world.project_all()
+    before = await world.tables()
+    await rebuild(Away(world.events), world.store, world.metrics)
+    assert await world.tables() == before
+
+
+# -------------------------------------------------------------------------------------------------------------- others
+
+
+async def test_running_projectors_help_and_apply_nothing_twice(world: World) -> None:
+    await world.fill(0, 2 * READ_LIMIT)
+    await world.project_all()
+    before, facts = await world.tables(), world.applied
+    async with world.projecting(), world.projecting():
+        await world.rebuild()
+    assert await world.tables() == before
+    assert world.applied == 2 * facts
+
+
+async def test_deleted_five_times_under_way_and_nothing_is_missing(world: World) -> None:
+    async def submit() -> None:
+        for start in range(0, 1000, 20):
+            await world.fill(start, start + 20)
+            await asyncio.sleep(0)
+
+    async with world.projecting(), asyncio.TaskGroup() as tasks:
+        submitting = tasks.create_task(submit())
+        for _ in range(5):
+            await world.rebuild()
+        await submitting
+    await world.project_all()
+    there = await world.tables()
+    assert len(there["jobs"]) == 1000
+    await world.rebuild()
+    assert await world.tables() == there
+
+
+async def test_it_ends_although_the_log_never_does(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projector, "REBUILD_SEEN_EVERY_S", 0.0)
+
+    class Endless(Wrapped):
+        """Whoever reads finds that more has come."""
+
+        number = 10_000
+
+        async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+            self.number += 1
+            await self.publish([event(self.number, EventKind.STARTED)])
+            await asyncio.sleep(0)  # a log in memory never waits by itself
+            return await super().read(after, limit, wait_s)
+
+    await world.fill(0, 70)
+    await world.project_all()
+    async with asyncio.timeout(LONG_S):
+        await rebuild(Endless(world.events), world.store, world.metrics)
+    assert await world.store.get(TENANT, job_id(66)) is not None
+
+
+async def test_what_comes_meanwhile_does_not_pass_for_what_is_left(world: World) -> None:
+    class Growing(Wrapped):
+        """A thousand more stand in it after each time that somebody has counted."""
+
+        number = 10_000
+
+        async def behind(self, after: Mapping[str, str]) -> Mapping[str, int]:
+            counted = await super().behind(after)
+            self.number += 1000
+            await self.publish([event(n, EventKind.STARTED) for n in range(self.number - 1000, self.number)])
+            return counted
+
+        async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
+            return await super().read(after, min(limit, 50), wait_s)
+
+    await world.fill(0, 70)
+    until = await world.events.ends()
+    await world.store.begin_rebuild(until)
+    running = Projector(Growing(world.events), world.store, world.metrics)
+    await running._end_rebuild()  # nothing is applied yet, so nothing may be over
+    assert await world.store.rebuilding() == until
