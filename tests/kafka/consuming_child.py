@@ -6,6 +6,8 @@ usage: consuming_child.py SETTINGS, a JSON object of what KafkaPlace.child tells
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from typing import Any
 
@@ -16,9 +18,18 @@ from tests.kafka.queues import CHANNEL, TIERS, number_of, receive_all
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
+from forebay.core import crash
 from forebay.core.errors import Revoked
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer, Durability
+
+
+def die_at(point: str) -> None:
+    def reach(name: str) -> None:
+        if name == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    crash.arm(reach)
 
 
 async def main(settings: dict[str, Any]) -> None:
@@ -53,8 +64,12 @@ async def obey(consumer: Consumer, hand: dict[int, ReceivedMessage], told: dict[
             await consumer.nack(chosen)
         case "holds":
             return [number for number in told["numbers"] if consumer.holds(hand[number])]
+        case "delay":
+            await consumer.nack(chosen, 0.01)
         case "close":
             await consumer.close()
+        case "die at":
+            die_at(told["point"])
     return "done"
 
 

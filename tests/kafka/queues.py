@@ -98,6 +98,14 @@ class Child:
         assert line, f"the child died at {what}"
         return msgspec.json.decode(line)
 
+    async def dies(self, point: str, what: str, numbers: Sequence[int]) -> None:
+        """Tell it something, during which it kills itself at a crash point."""
+        await self.tell("die at", point=point)
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode({"what": what, "numbers": numbers}) + b"\n")
+        async with asyncio.timeout(WITHIN_S):
+            assert await self._process.wait() == -signal.SIGKILL
+
     async def receive(self, count: int) -> list[int]:
         """Exactly so many."""
         return [number for number, *_ in await self.tell("receive", count=count)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from typing import Any
 
 import pytest
 from tests.kafka.queues import CHANNEL, KafkaPlace, counts, number_of, publish, receive_all, until
+
+from dev.kafka.broker import Broker
 
 pytestmark = pytest.mark.anyio
 
@@ -96,3 +99,35 @@ async def test_a_stopped_consumer_that_wakes_up_can_undo_nothing(place: KafkaPla
         await consumer.close()
         left = counts(await receive_all(queue.consumer(CHANNEL), 8))
     assert left == {2: (1, 1), 3: (1, 1), **dict.fromkeys(range(6, 12), (0, 0))}
+
+
+@pytest.mark.parametrize(
+    ("point", "what", "left"),
+    [
+        ("kafka.before_begin_commit", "begin", {0: (0, 0), 1: (1, 0)}),
+        ("kafka.after_commit", "begin", {0: (1, 1), 1: (1, 0)}),
+        # Before it is in the retry topic it is in its channel only; afterwards in both, until the next owner ends one.
+        ("kafka.before_produce", "delay", {0: (0, 0), 1: (1, 0)}),
+        ("kafka.after_delivery", "delay", {0: (0, 0), 1: (1, 0)}),
+    ],
+)
+async def test_a_death_between_any_two_steps_loses_nothing(
+    kafka: Broker, point: str, what: str, left: dict[int, tuple[int, int]]
+) -> None:
+    place = KafkaPlace(kafka.bootstrap, partitions=1)
+    async with place.queue() as queue, place.child() as child:
+        await publish(queue, [0, 1])
+        await child.receive(2)
+        await child.tell("begin", [1])
+        await child.tell("nack", [1])
+        await child.dies(point, what, [0])
+
+        consumer = queue.consumer(CHANNEL)
+        again = await receive_all(consumer, 2)
+        assert counts(again) == left
+        await consumer.ack(again)
+        forwarding = asyncio.create_task(queue.forward_delayed())
+        copies = await consumer.receive(2, 2.0)
+        assert counts(copies) == ({0: (0, 0)} if point == "kafka.after_delivery" else {})
+        forwarding.cancel()
+        await asyncio.wait([forwarding])

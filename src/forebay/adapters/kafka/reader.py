@@ -43,6 +43,11 @@ nothing happens: then a model is at work, and a new message has time."""
 REBALANCING = frozenset({"ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "STALE_MEMBER_EPOCH"})
 """What brokers answer to a commit while members come and go. It says nothing of whether the partitions stay ours."""
 
+DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION})
+"""What arrived is not what was written. Going on would pass it over as if it were not there, so it is read again, for
+ever if need be: then the disk of a broker is at fault, and somebody must see to it."""
+
+REBUILD_AFTER_S = 1.0
 RETRY_S = 0.1
 LAST_COMMIT_S = 3.0
 """How long a commit is tried when a partition goes, or at the end. Without it, what was done since the last one is done
@@ -119,10 +124,9 @@ class Reader:
                 if self._failed is not None:
                     log.error("queue.consumer_failed", group=self._group, reason=self._failed)
                     self._rebuild()
-            except Exception:  # what was read since the last commit may be lost in here: back to what is committed
-                self._failed = "unexpected"
+            except Exception:  # something read may be lost in here: back to what is committed
+                self._failed = "a fault of ours"
                 log.exception("queue.reader_failed", group=self._group)
-                time.sleep(COMMIT_EVERY_S)
         try:
             self._commit_within(LAST_COMMIT_S)
             self._consumer.close()
@@ -173,11 +177,16 @@ class Reader:
         assert partition is not None
         assert offset is not None
         place = (topic, partition)
+        entry = Entry(place=place, offset=offset, record=record)
         try:
-            message = self._read(record)
+            entry.message = self._read(record)
+            entry.known = known_attempts(entry.message.headers)
         except InvalidRequest as refusal:
-            return Entry(place=place, offset=offset, record=record, message=None, refusal=refusal)
-        return Entry(place=place, offset=offset, record=record, message=message, known=known_attempts(message.headers))
+            entry.refusal = refusal
+        except Exception:  # a fault of ours must not make a record vanish
+            log.exception("queue.read_failed", topic=topic, partition=partition, offset=offset)
+            entry.refusal = InvalidRequest("the service failed on it", code="malformed_record")
+        return entry
 
     def _feed(self) -> None:
         arrived, self._arrived = self._arrived, []
@@ -314,14 +323,13 @@ class Reader:
 
     def _on_error(self, error: KafkaError, record: confluent_kafka.Message | None = None) -> None:
         self._note(error)
-        code = error.code()
-        if code == KafkaError._ALL_BROKERS_DOWN:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if not self._away:
                 log.warning("kafka.away", group=self._group)
             self._away = True
         elif record is not None:
             log.error(
-                "queue.read_failed",
+                "kafka.consumer_error",
                 group=self._group,
                 topic=record.topic(),
                 partition=record.partition(),
@@ -329,6 +337,8 @@ class Reader:
                 code=error.name(),
                 reason=error.str(),
             )
+            if error.code() in DAMAGED:
+                self._failed = "a damaged record"
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal():
@@ -336,6 +346,7 @@ class Reader:
 
     def _rebuild(self) -> None:
         """After a fatal error a consumer takes part in nothing any more. What was in hand is another's."""
+        time.sleep(REBUILD_AFTER_S)
         self._forget(set(self._hand.places))
         failed, self._consumer = self._consumer, self._open()
         self._failed = None
