@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from forebay.adapters.kafka.hand import Commit
+from forebay.adapters.kafka.commits import Commit
 from forebay.adapters.kafka.link import KafkaLink
-from forebay.adapters.kafka.reader import ConsumerPlan, Reader
+from forebay.adapters.kafka.plan import ConsumerPlan
+from forebay.adapters.kafka.reader import Reader
 
 _config = ConsumerPlan.config
 

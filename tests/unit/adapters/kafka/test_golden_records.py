@@ -15,7 +15,7 @@ from tests.unit.core.test_wire import RELEASED
 
 from forebay.adapters.kafka.attempts import attempt_headers, delay_headers, due, known_attempts, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
-from forebay.adapters.kafka.hand import Entry
+from forebay.adapters.kafka.entries import Entry
 from forebay.adapters.kafka.names import Names
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, from_record, to_record
