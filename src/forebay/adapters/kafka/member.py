@@ -18,7 +18,7 @@ from forebay.adapters.kafka.reader import Reader
 from forebay.adapters.kafka.records import from_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.adapters.kafka.waiting import Bell
-from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, Misconfigured, Unavailable
 from forebay.core.event import JobError
 
 log = structlog.get_logger(__name__)
@@ -119,8 +119,12 @@ class Member:
 
     def _join_group(self) -> None:
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._reader.start()
+            self._loop = asyncio.get_running_loop()  # first: the thread will call it
+            try:
+                self._reader.start()
+            except Misconfigured:
+                self._loop = None
+                raise
 
     # ------------------------------------------------------------------------------------------------- from the thread
 

@@ -25,7 +25,7 @@ from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.tracker import Tracker
 from forebay.core.crash import reach
-from forebay.core.errors import InvalidRequest
+from forebay.core.errors import InvalidRequest, Misconfigured
 from forebay.core.message import Message
 
 log = structlog.get_logger(__name__)
@@ -97,9 +97,12 @@ class Reader:
         self._away = False
 
     def start(self) -> None:
-        """Join the group. Harmless when it was started before. Raises KafkaException for settings that do not work."""
+        """Join the group. Harmless when it was started before. Raises Misconfigured for settings that do not work."""
         if self._thread is None:
-            self._consumer = self._open()
+            try:
+                self._consumer = self._open()
+            except KafkaException as exc:
+                raise Misconfigured(f"Kafka's client does not take the settings: {exc.args[0].str()}") from exc
             self._thread = threading.Thread(target=self._run, name=f"kafka-reader {self._group}", daemon=True)
             self._thread.start()
 

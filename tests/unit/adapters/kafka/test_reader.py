@@ -11,12 +11,14 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry, Request
 from forebay.adapters.kafka.hand import Hand
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.reader import Reader
-from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, Misconfigured, Unavailable
 from forebay.core.message import Message
 from forebay.testing.samples import message
 
@@ -251,3 +253,16 @@ def test_a_begin_whose_time_is_over_has_not_happened(log: Log, rig: Callable[...
     assert isinstance(one.begin(taken[0], deadline=0.0), Unavailable)
     assert one.begin(taken[1]) is None
     assert log.committed == (0, "v1;b=0;s=1.0r;r=.A")
+
+
+@pytest.mark.anyio
+async def test_settings_that_cannot_work_are_told_when_it_joins() -> None:
+    """librdkafka wants no session longer than the interval of polls."""
+    link = KafkaLink(bootstrap="127.0.0.1:1")
+    plan = ConsumerPlan(group_protocol="classic", session_timeout_s=60.0, max_poll_interval_s=10.0)
+    dead_letters = cast("DeadLetters", None)
+    member = Member(link, plan, "group", ["topic"], dead_letters)
+    for _ in range(2):
+        with pytest.raises(Misconfigured, match="session"):
+            await member.receive(1, 0.0)
+    await member.close()
