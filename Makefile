@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short docs lock
+.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short chaos-planted docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -54,6 +54,9 @@ chaos: $(INSTALLED)  ## every storm: kills, bounces, rebalances under load; ever
 
 chaos-short: $(INSTALLED)  ## the same, as short as still proves something
 	@$(BIN)/python -m chaos --short $(ARGS)
+
+chaos-planted: $(INSTALLED)  ## prove the checker: each planted bug in the storm that must find it
+	@$(BIN)/python -m chaos --short --planted all $(ARGS)
 
 docs: $(INSTALLED)  ## write the pages that come from the code: docs/settings.md, docs/metrics.md
 	@$(BIN)/python dev/docs.py

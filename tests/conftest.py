@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["dev.kafka.fixtures", "dev.postgres.fixtures", "dev.s3.fixtures"]
+
+HERE = Path(__file__).parent
 
 # Where nobody reads the output, a test that was skipped is a test that did not run, so the run fails.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -27,7 +30,8 @@ SERVERS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs_server = not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("servers" if needs_server else str(item.path)))
+        apart = item.path.relative_to(HERE).parts[0] in ("kafka", "postgres", "s3")  # some ask for theirs by name
+        item.add_marker(pytest.mark.xdist_group("servers" if needs_server or apart else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    # Some tests ask for a fixture by a name that is a parameter.
+    params = (item.callspec.params.values() for item in session.items if hasattr(item, "callspec"))
+    names |= {value for values in params for value in values if isinstance(value, str)}
     for distribution in {NEEDS[name] for name in names & NEEDS.keys()}:
         try:
             install_with_archive() if distribution is KAFKA else install(distribution)

@@ -67,7 +67,7 @@ class Postgres(ServerProcess):
         return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{database}"
 
     def start(self, timeout_s: float = 60.0) -> None:
-        """As ever; after a kill it also waits until the children of the killed one have noticed and left."""
+        """As ever; it also waits for children that a killed one has left behind."""
         deadline = time.monotonic() + timeout_s
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +80,14 @@ class Postgres(ServerProcess):
                 if OLD_PROCESSES_STILL_THERE not in new or time.monotonic() > deadline:
                     raise
             time.sleep(RETRY_S)
+
+    def kill(self) -> None:
+        """Its children as well: they would answer those who are connected until they notice."""
+        children = [] if self.gone else _children_of(self.pid)
+        super().kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         try:
@@ -167,6 +175,20 @@ def database_of(server: Postgres) -> Iterator[str]:
     yield server.dsn(name)
     if not server.gone:
         server.drop_database(name)
+
+
+def _children_of(pid: int) -> list[int]:
+    if not Path("/proc/self/stat").exists():  # macOS
+        found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+        pairs = found.stdout.split()
+        return [int(child) for child, parent in zip(pairs[::2], pairs[1::2], strict=True) if int(parent) == pid]
+    children = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # After the name, which is in brackets and may hold anything: state, parent (proc_pid_stat(5)).
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                children.append(int(stat.parent.name))
+    return children
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
 
 from forebay.adapters.postgres.failures import is_lost, translate
 from forebay.adapters.postgres.schema import migrate
-from forebay.core.errors import Unavailable
+from forebay.core.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
 CONNECT_S = 2.0
 """Connecting takes milliseconds; a caller of the API has its answer within three seconds."""
 
-READ_S = 5.0
+READ_S = 2.0
 """A read takes a millisecond; one that takes so long has met a server that is stopped or drowning."""
+
+SCAN_S = 15.0
+"""For reads that may pass over many rows."""
 
 WRITE_S = 30.0
 """A batch takes some 50 ms, and may wait for another projector at the same rows."""
@@ -82,19 +84,19 @@ class Database:
         for connection in kept:
             await hang_up(connection)
 
-    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *arguments: Any, timeout_s: float = READ_S) -> list[asyncpg.Record]:
         """The rows. Asked once more when a connection turns out to be gone that was kept from before."""
         reused = bool(self._kept)
         try:
-            return await self._fetch(sql, arguments)
+            return await self._fetch(sql, arguments, timeout_s)
         except Unavailable as error:
-            if not reused or error.__cause__ is None or not is_lost(error.__cause__):
+            if not reused or isinstance(error.__cause__, TimeoutError) or not is_lost(error.__cause__):
                 raise
-        return await self._fetch(sql, arguments)
+        return await self._fetch(sql, arguments, timeout_s)
 
-    async def _fetch(self, sql: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+    async def _fetch(self, sql: str, arguments: tuple[Any, ...], timeout_s: float) -> list[asyncpg.Record]:
         async with self.borrow() as connection:
-            return await connection.fetch(sql, *arguments, timeout=READ_S)
+            return await connection.fetch(sql, *arguments, timeout=timeout_s)
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Connection]:
@@ -103,7 +105,7 @@ class Database:
         try:
             await self._take_turn()
             try:
-                connection = self._kept.pop() if self._kept else await self.connect()
+                connection = self._kept_one() or await self.connect()
                 self._in_use.add(connection)
                 try:
                     yield connection
@@ -125,11 +127,20 @@ class Database:
             raise translated from error
 
     async def connect(self) -> Connection:
-        """A connection of the caller's own. Raises what the driver raises, or TimeoutError."""
+        """A connection of the caller's own. Raises what the driver raises, TimeoutError, or Misconfigured."""
         if self._closed:
             raise Unavailable(f"{self.where} is closed")
         async with asyncio.timeout(CONNECT_S):
-            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_S, command_timeout=WRITE_S)
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=CONNECT_S, command_timeout=WRITE_S)
+            except asyncpg.ClientConfigurationError:
+                raise
+            except (ValueError, OverflowError):
+                # Not from what the driver raises, which may tell a part of the password.
+                raise Misconfigured(
+                    f"{self.where} is no address: what is one of :/?#[]@ in a user or password must be "
+                    "percent-encoded, and a port is a number up to 65535"
+                ) from None
             try:
                 await connection.execute(self._session)
             except BaseException:
@@ -146,6 +157,13 @@ class Database:
                 f"{self.where}: all {self._connections} connections were busy for {CONNECT_S:g} s"
             ) from error
 
+    def _kept_one(self) -> Connection | None:
+        while self._kept:
+            connection = self._kept.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
     def _drop_kept(self) -> None:
         kept, self._kept = self._kept, []
         for connection in kept:
@@ -161,6 +179,5 @@ async def hang_up(connection: Connection) -> None:
 
 
 def _where(dsn: str) -> str:
-    """For people, without user and password."""
-    parts = urlsplit(dsn)
-    return f"PostgreSQL at {parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else "PostgreSQL"
+    """For people: hosts and database, without user, password and options. A password may hold what separates parts."""
+    return f"PostgreSQL at {dsn.partition('://')[2].rpartition('@')[2].partition('?')[0]}"

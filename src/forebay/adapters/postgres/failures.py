@@ -9,6 +9,7 @@ from forebay.core.errors import ForebayError, Misconfigured, Unavailable
 _AWAY = (
     "08",  # connection exceptions
     "53",  # disk full, out of memory, too many connections
+    "54000",  # the queue of notifications is full
     "57",  # shutting down, starting up, crashed, cancelled, idle in a transaction for too long
     "58",  # input and output errors
     "25006",  # a standby: the primary has moved
@@ -25,12 +26,14 @@ _OPERATOR = (
 _DAMAGED = ("XX001", "XX002")
 
 
-def is_busy(error: BaseException) -> bool:
-    """Others were at the same rows: the transaction was rolled back and may be tried again at once."""
+def is_busy(error: BaseException | None) -> bool:
+    """Others were at the same rows, or have changed the schema: after a rollback it may be tried again at once."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
     return isinstance(error, asyncpg.PostgresError) and _state(error).startswith(_BUSY)
 
 
-def is_lost(error: BaseException) -> bool:
+def is_lost(error: BaseException | None) -> bool:
     """The connection is gone, or the server is going."""
     if isinstance(error, asyncpg.PostgresError):
         return _state(error).startswith(_AWAY)

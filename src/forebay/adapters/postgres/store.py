@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from forebay.adapters.postgres.database import Database
+from forebay.adapters.postgres.database import SCAN_S, Database
 from forebay.adapters.postgres.projection import notify, project
 from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
 from forebay.adapters.postgres.texts import from_text, to_text
@@ -114,7 +114,8 @@ class PostgresStore(ResultStore):
             if wanted is not None:
                 arguments.append(to_text(wanted))
                 filters.append(f"{column} = ${len(arguments)}")
-        rows = await self._database.fetch(_LIST.format(filters=" AND ".join(filters)), *arguments)
+        sql = _LIST.format(filters=" AND ".join(filters))
+        rows = await self._database.fetch(sql, *arguments, timeout_s=SCAN_S)
         _refuse_while(rows[0][0])
         return [from_job_row(tuple(row)[1:]) for row in rows if row[1] is not None]
 

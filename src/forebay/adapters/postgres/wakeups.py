@@ -7,7 +7,7 @@ import base64
 import contextlib
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,13 @@ def payload_of(jobs: Sequence[Job]) -> str:
     return base64.b64encode(struct.pack(f">{len(hashes)}I", *hashes)).decode()
 
 
-def _hashes_in(payload: str) -> Iterable[int]:
-    data = base64.b64decode(payload)
-    return struct.unpack(f">{len(data) // 4}I", data)
+def _hashes_in(payload: str) -> Sequence[int] | None:
+    """None for everybody, and for what is not ours: whoever has the password may say anything here."""
+    try:
+        data = base64.b64decode(payload, validate=True)
+        return struct.unpack(f">{len(data) // 4}I", data)
+    except (ValueError, struct.error):
+        return None
 
 
 def _hash(tenant: str, job_id: str) -> int:
@@ -116,10 +120,11 @@ class Wakeups:
             await hang_up(connection)
 
     def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
-        if not isinstance(payload, str) or payload == EVERYBODY:
+        hashes = _hashes_in(str(payload))
+        if hashes is None:
             self._wake_everybody()
             return
-        for key in _hashes_in(payload):
+        for key in hashes:
             for subscription in self._subscriptions.get(key, ()):
                 subscription.wake()
 

@@ -1,0 +1,131 @@
+"""What the tables refuse, whoever writes, and which statements find their rows without scanning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from forebay.adapters.postgres import PostgresStore, projection, store
+from forebay.adapters.postgres.rows import JOB_COLUMNS, JOB_TYPES
+from forebay.core.payload import JSON, Payload
+from forebay.testing.samples import TENANT, job_id, request, succeeded
+from forebay.testing.store_contract import Feeder
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+OUTPUT = Payload(media_type=JSON, data=b"[1]")
+FINISHED, RUNNING, STUB = job_id(1), job_id(2), job_id(3)
+ONE = f"tenant = '{TENANT}' AND id = '{FINISHED}'"
+COPY = ", ".join(JOB_COLUMNS).replace("status", "'failed'")
+
+
+@pytest.fixture
+async def filled(store: PostgresStore, sql: Connection) -> Connection:
+    """One job succeeded, one waits, one is a final stub."""
+    await Feeder(store)(request(1), succeeded(1, OUTPUT), request(2), succeeded(3, OUTPUT))
+    return sql
+
+
+async def rows(sql: Connection) -> list[list[asyncpg.Record]]:
+    return [await sql.fetch(f"SELECT * FROM forebay.{table} ORDER BY tenant, id") for table in ("jobs", "results")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE forebay.jobs SET status = 'running', finished_at = NULL WHERE {ONE}",
+        f"UPDATE forebay.jobs SET status = 'failed' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET finished_at = finished_at + 1 WHERE {ONE}",
+        f"UPDATE forebay.jobs SET attempts = attempts + 1 WHERE {ONE}",
+        f"UPDATE forebay.jobs SET started_at = 1 WHERE {ONE}",
+        f"UPDATE forebay.jobs SET metrics = NULL WHERE {ONE}",
+        f"UPDATE forebay.jobs SET error = '{{}}' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET model = 'another' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET model = '' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET version = '9' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET lane = 'low' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET created_at = 0 WHERE {ONE}",
+        f"UPDATE forebay.jobs SET metadata = '{{}}' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET durability = 'flushed' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET id = 'another' WHERE {ONE}",
+        f"UPDATE forebay.jobs SET tenant = 'another' WHERE {ONE}",
+        f"INSERT INTO forebay.jobs SELECT {COPY} FROM forebay.jobs WHERE {ONE} "
+        "ON CONFLICT (tenant, id) DO UPDATE SET status = 'failed'",
+        f"UPDATE forebay.jobs SET status = 'failed' WHERE id = '{STUB}'",
+        f"UPDATE forebay.jobs SET version = '9' WHERE id = '{STUB}'",
+        f"UPDATE forebay.results SET data = '' WHERE {ONE}",
+        f"UPDATE forebay.results SET media_type = 'text/plain' WHERE {ONE}",
+        f"INSERT INTO forebay.results VALUES ('{TENANT}', '{FINISHED}', 'text/plain', '') "
+        "ON CONFLICT (tenant, id) DO UPDATE SET data = ''",
+        f"WITH gone AS (DELETE FROM forebay.results WHERE id = '{STUB}') "
+        f"INSERT INTO forebay.results VALUES ('{TENANT}', '{STUB}', 'text/plain', '')",
+    ],
+)
+async def test_a_final_row_and_its_result_cannot_be_changed(filled: Connection, statement: str) -> None:
+    before = await rows(filled)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=r"never changes|duplicate key"):
+        await filled.execute(statement)
+    assert await rows(filled) == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE forebay.jobs SET status = 'done' WHERE id = '{RUNNING}'",
+        f"UPDATE forebay.jobs SET status = 'succeeded' WHERE id = '{RUNNING}'",
+        f"UPDATE forebay.jobs SET finished_at = 1.0 WHERE id = '{RUNNING}'",
+        f"UPDATE forebay.jobs SET attempts = -1 WHERE id = '{RUNNING}'",
+        f"INSERT INTO forebay.results VALUES ('{TENANT}', '{RUNNING}', 'text/plain')",
+        f"INSERT INTO forebay.results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', '', 'name', 1, 'digest')",
+        f"INSERT INTO forebay.results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', NULL, 'name', NULL, 'digest')",
+        "INSERT INTO forebay.rebuilding VALUES (false, '')",
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_refused(filled: Connection, statement: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await filled.execute(statement)
+
+
+async def test_a_result_may_come_before_its_job_is_final(filled: Connection) -> None:
+    await filled.execute(f"INSERT INTO forebay.results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', '')")
+
+
+async def test_a_stub_takes_its_requests_columns_once(filled: Connection) -> None:
+    fill = f"UPDATE forebay.jobs SET model = 'm', lane = 'low', created_at = 5.0 WHERE id = '{STUB}'"
+    await filled.execute(fill)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="never changes"):
+        await filled.execute(fill.replace("'m'", "'n'"))
+
+
+# ------------------------------------------------------------------------------------------------------------- plans
+
+KEYS = "'{a,b}'::text[], '{c,d}'::text[]"
+STATEMENTS = {
+    "a job": (store._GET, "'a', 'b'"),
+    "the newest jobs": (store._LIST.format(filters="model = $3"), "'a', 10, 'm'"),
+    "locking jobs": (projection._LOCK, KEYS),
+    "results of stubs": (projection._RESULTS, KEYS),
+    "an update": (
+        projection._UPDATE_ATTEMPT,
+        ", ".join(f"'{{}}'::{kind}[]" for kind in JOB_TYPES.values()),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_plan_made_for_empty_tables_does_not_scan_them(store: PostgresStore, name: str) -> None:
+    """A process keeps its plans, and the tables grow."""
+    statement, arguments = STATEMENTS[name]
+    async with store._database.borrow() as connection:
+        await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE it AS {statement}")
+        plan = [row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE it ({arguments})")]
+        await connection.execute("RESET plan_cache_mode; DEALLOCATE it")
+    scans = [line.strip(" ->") for line in plan if "Scan" in line and ("jobs" in line or "results" in line)]
+    assert not any(line.startswith("Seq Scan") for line in scans), plan
+    if name != "an update":  # which looks each row up in the index of its key by itself
+        assert any("jobs_pkey" in line or "jobs_newest" in line or "results_pkey" in line for line in scans), plan
+    # Only the few that were found are put in order.
+    assert sum("Sort Key" in line for line in plan) == (name == "the newest jobs"), plan
