@@ -20,7 +20,7 @@ from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.records import to_record
-from forebay.core.errors import Revoked
+from forebay.core.errors import Revoked, Unavailable
 from forebay.core.message import Channel, ReceivedMessage
 from forebay.ports.queue import Consumer, Durability
 from forebay.testing.samples import message
@@ -169,8 +169,9 @@ class Work:
     async def attempt(self, consumer: Consumer, batch: Sequence[ReceivedMessage]) -> None:
         try:
             await consumer.begin(batch)
-        except Revoked:
-            await consumer.nack(batch)
+        except (Revoked, Unavailable):  # nothing has run
+            with contextlib.suppress(Unavailable):  # given back all the same
+                await consumer.nack(batch)
             return
         self.begun.update(map(number_of, batch))
         await asyncio.sleep(0.02)

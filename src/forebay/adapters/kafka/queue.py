@@ -199,6 +199,8 @@ class KafkaConsumer(Consumer):
             await self._member.commit()
 
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
+        """Raises Unavailable: with a delay nothing has happened then; without one they are given back, but that their
+        attempts have ended is not committed yet."""
         if delay_s > 0:
             async with self._member.ending():
                 await self._delay(self._hand.keep(one.receipt for one in received), delay_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -337,6 +338,23 @@ def test_a_request_that_was_withdrawn_has_not_happened_even_if_its_commit_succee
     assert prepared.offsets == [(NAMED, 0, "v1;b=0;s=1.0r;r=A")]
     assert hand.withdraw(request)
     hand.settle(prepared, None, now=0.0)
+    assert answers.given == []
+    assert commit(hand) == [(NAMED, 0, "")]
+
+
+@pytest.mark.parametrize("error", [None, "BROKEN"])
+def test_what_is_given_back_while_nobody_answers_its_begin_never_ran(error: str | None) -> None:
+    """The caller of `begin` has given up; the commit is still under way."""
+    hand, answers = hand_with(1), Answers()
+    [receipt] = receipts(hand, 1)
+    request = answers.request(receipt, deadline=0.0)
+    hand.ask(request)
+    prepared = hand.prepare()
+    assert prepared is not None
+    assert hand.withdraw(request)
+    hand.give_back([receipt])
+    hand.settle(prepared, error, now=1.0)
+    assert [mark for _, mark in hand.take(1)] == [Mark()]
     assert answers.given == []
     assert commit(hand) == [(NAMED, 0, "")]
 
