@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
+import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -72,6 +77,23 @@ def consume(bootstrap: str, topic: str, count: int, *, group_protocol: str) -> l
     finally:
         consumer.close()
     raise AssertionError(f"{len(messages)} of {count} messages within {WITHIN_S:g} s")
+
+
+@contextlib.contextmanager
+def frozen(broker: Any) -> Iterator[None]:
+    """The broker does nothing, and its connections stay. Waits until it has stopped: a signal takes a moment."""
+    broker.send_signal(signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        while not _state(broker.pid).startswith("T"):
+            assert time.monotonic() < deadline
+        yield
+    finally:
+        broker.send_signal(signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
 
 
 def admin(bootstrap: str) -> AdminClient:

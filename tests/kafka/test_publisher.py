@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Producer
-from tests.kafka.client import WITHIN_S, consume, create_topic
+from confluent_kafka import KafkaError, KafkaException, Producer
+from tests.kafka.client import WITHIN_S, consume, create_topic, frozen
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.link import KafkaLink
@@ -90,8 +89,7 @@ async def test_a_broker_that_hangs_is_unknown_then_unavailable(kafka: Broker) ->
     topic = create_topic(kafka.bootstrap)
     async with publisher(kafka.bootstrap) as one:
         await one.publish([record(topic)], wait_s=WAIT_S)
-        kafka.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(kafka):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 with pytest.raises(OutcomeUnknown) as caught:
                     await one.publish([record(topic, 7)], wait_s=WAIT_S)
@@ -99,8 +97,6 @@ async def test_a_broker_that_hangs_is_unknown_then_unavailable(kafka: Broker) ->
             await until(lambda: not one.up)
             with pytest.raises(Unavailable, match="no Kafka broker can be reached"):
                 await one.publish([record(topic)], wait_s=WAIT_S)
-        finally:
-            kafka.send_signal(signal.SIGCONT)
         async with asyncio.timeout(BACK_WITHIN_S):
             await until(lambda: one.up)
             await one.publish([record(topic, 8)], wait_s=WAIT_S)
@@ -121,8 +117,7 @@ async def test_a_full_queue_refuses_at_once(kafka: Broker) -> None:
     topic = create_topic(kafka.bootstrap)
     async with publisher(kafka.bootstrap, queue_bytes=64 * 1024) as one:
         await one.publish([record(topic)], wait_s=WAIT_S)
-        kafka.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(kafka):
             filling = asyncio.create_task(
                 one.publish([record(topic, n, b"x" * 1000) for n in range(100)], wait_s=WITHIN_S)
             )
@@ -131,8 +126,6 @@ async def test_a_full_queue_refuses_at_once(kafka: Broker) -> None:
                 await one.publish([record(topic, value=b"x" * 1000)], wait_s=WAIT_S)
             assert not isinstance(caught.value, OutcomeUnknown)
             assert not filling.done()
-        finally:
-            kafka.send_signal(signal.SIGCONT)
         await filling  # what waited for room has had it
 
 
@@ -147,12 +140,8 @@ async def test_what_finds_no_room_in_time_is_unknown(kafka: Broker) -> None:
     topic = create_topic(kafka.bootstrap)
     async with publisher(kafka.bootstrap, queue_bytes=64 * 1024) as one:
         await one.publish([record(topic)], wait_s=WAIT_S)
-        kafka.send_signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(OutcomeUnknown):
-                await one.publish([record(topic, n, b"x" * 1000) for n in range(100)], wait_s=0.2)
-        finally:
-            kafka.send_signal(signal.SIGCONT)
+        with frozen(kafka), pytest.raises(OutcomeUnknown):
+            await one.publish([record(topic, n, b"x" * 1000) for n in range(100)], wait_s=0.2)
 
 
 async def test_a_record_above_our_limit_is_refused_with_the_limit_and_nothing_is_sent(kafka: Broker) -> None:
@@ -205,8 +194,7 @@ async def test_closing_ends_in_time_and_leaves_nobody_waiting(kafka: Broker) -> 
     one = Publisher(KafkaLink(bootstrap=kafka.bootstrap), warm_up_s=0)
     await one.open()
     await one.publish([record(topic)], wait_s=WAIT_S)
-    kafka.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(kafka):
         publishing = asyncio.create_task(one.publish([record(topic)], wait_s=WITHIN_S))
         await asyncio.sleep(0)
         began = time.monotonic()
@@ -214,8 +202,6 @@ async def test_closing_ends_in_time_and_leaves_nobody_waiting(kafka: Broker) -> 
         with pytest.raises(OutcomeUnknown):
             await publishing
         assert time.monotonic() - began < WITHIN_S / 2
-    finally:
-        kafka.send_signal(signal.SIGCONT)
 
 
 async def test_a_producer_that_failed_for_good_is_replaced(kafka: Broker) -> None:
@@ -243,11 +229,11 @@ async def test_a_producer_that_failed_for_good_is_replaced(kafka: Broker) -> Non
 
 
 class FailingProducer(Producer):
-    """A real one, of which a test says when it has failed: no broker can be brought to fence an idempotent producer."""
+    """A real one, of which a test says when it has failed for good. It then raises when it is polled, as real ones do
+    (test_acls.py has one whose failure is real as well)."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self._error_cb: Callable[[KafkaError], None] = config["error_cb"]
         self._failing = False
 
     def fail(self) -> None:
@@ -257,5 +243,5 @@ class FailingProducer(Producer):
         served = super().poll(timeout)
         if self._failing:
             self._failing = False
-            self._error_cb(KafkaError(KafkaError._FATAL, "planted", fatal=True))
+            raise KafkaException(KafkaError(KafkaError._FATAL, "planted", fatal=True))
         return served

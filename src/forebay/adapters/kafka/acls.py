@@ -63,34 +63,40 @@ class Acl(Struct, frozen=True):
 
 
 def acls(role: Role, names: Names, models: Collection[str]) -> list[Acl]:
-    """What this role needs for these models."""
-    return _RULES[role](names, sorted(models))
+    """What this role needs for these models.
+
+    Each looks at all topics when it starts: whether they are there, and what a record in them survives.
+    """
+    look = Acl("topic", f"{names.prefix}.", ("Describe", "DescribeConfigs"), "checks the topics", prefixed=True)
+    return [look, *_RULES[role](names, sorted(models))]
 
 
 def _api(names: Names, models: Collection[str]) -> list[Acl]:
     return [
-        Acl("topic", names.requests_prefix, ("Write", "DescribeConfigs"), "submits jobs", prefixed=True),
-        Acl("topic", names.events_topic, ("Write", "DescribeConfigs"), "cancels jobs"),
+        Acl("topic", names.requests_prefix, ("Write",), "submits jobs", prefixed=True),
+        Acl("topic", names.events_topic, ("Write",), "cancels jobs"),
         Acl("topic", names.control_topic, ("Read", "Write"), "sees the workers, hints at cancellations"),
+        Acl("group", names.fleet_group, ("Describe",), "is asked for, and never joined"),
         *_groups(names, models, ("Describe",), "tells how many jobs wait"),
     ]
 
 
 def _worker(names: Names, models: Collection[str]) -> list[Acl]:
     return [
-        Acl("topic", names.requests_prefix, ("Read", "DescribeConfigs"), "receives jobs", prefixed=True),
+        Acl("topic", names.requests_prefix, ("Read",), "receives jobs", prefixed=True),
         *_groups(names, models, ("Read",), "shares them with other workers"),
-        Acl("topic", names.events_topic, ("Write", "DescribeConfigs"), "says how jobs ended"),
+        Acl("topic", names.events_topic, ("Write",), "says how jobs ended"),
         Acl("topic", names.retry_prefix, ("Write",), "puts a failed attempt off", prefixed=True),
         Acl("topic", names.dlq_topic, ("Write",), "leaves dead letters"),
         Acl("topic", names.control_topic, ("Read", "Write"), "hears of cancellations, reports its models"),
+        Acl("group", names.fleet_group, ("Describe",), "is asked for, and never joined"),
     ]
 
 
 def _projector(names: Names, models: Collection[str]) -> list[Acl]:
     return [
-        Acl("topic", names.requests_prefix, ("Read", "DescribeConfigs"), "reads the log", prefixed=True),
-        Acl("topic", names.events_topic, ("Read", "DescribeConfigs"), "reads the log"),
+        Acl("topic", names.requests_prefix, ("Read",), "reads the log", prefixed=True),
+        Acl("topic", names.events_topic, ("Read",), "reads the log"),
         Acl("group", names.projector_group, ("Read",), "shares it with other projectors"),
     ]
 
@@ -99,14 +105,14 @@ def _scheduler(names: Names, models: Collection[str]) -> list[Acl]:
     return [
         Acl("topic", names.retry_prefix, ("Read",), "finds what is due", prefixed=True),
         Acl("group", names.scheduler_group, ("Read",), "shares it with other schedulers"),
-        Acl("topic", names.requests_prefix, ("Write", "DescribeConfigs"), "brings back what is due", prefixed=True),
-        Acl("topic", names.events_topic, ("Write", "DescribeConfigs"), "ends what is too late"),
+        Acl("topic", names.requests_prefix, ("Write",), "brings back what is due", prefixed=True),
+        Acl("topic", names.events_topic, ("Write",), "ends what is too late"),
         Acl("topic", names.dlq_topic, ("Write",), "leaves records that nobody can read"),
     ]
 
 
 def _admin(names: Names, models: Collection[str]) -> list[Acl]:
-    operations = ("Create", "Describe", "DescribeConfigs", "Alter", "AlterConfigs")
+    operations = ("Create", "Alter", "AlterConfigs")
     return [
         Acl("topic", f"{names.prefix}.", operations, "creates and changes topics", prefixed=True),
         Acl("topic", names.dlq_topic, ("Read",), "exports dead letters"),

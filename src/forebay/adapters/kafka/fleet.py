@@ -139,7 +139,7 @@ class _Ear:
     def _run(self) -> None:
         names = self._link.names
         # A group is asked for even where nothing is committed; this one never exists on a broker.
-        own = {"group.id": f"{names.prefix}.fleet", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+        own = {"group.id": names.fleet_group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
         consumer = Consumer(self._link.config(**own))
         try:
             consumer.assign([TopicPartition(names.control_topic, 0, 0)])

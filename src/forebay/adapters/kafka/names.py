@@ -67,6 +67,11 @@ class Names(Struct, frozen=True):
     def scheduler_group(self) -> str:
         return f"{self.prefix}.scheduler"
 
+    @property
+    def fleet_group(self) -> str:
+        """No group: whoever reads all of the control topic must give a consumer some name."""
+        return f"{self.prefix}.fleet"
+
     def requests_topic(self, channel: Channel) -> str:
         return f"{self.requests_prefix}{channel.model}.{channel.lane}"
 

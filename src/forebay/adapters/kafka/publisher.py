@@ -34,6 +34,13 @@ POLL_S = 0.1
 PROBE_S = 0.5
 """How long a question may take whose answer says that brokers can be reached; asked again at once while they cannot."""
 
+REBUILD_EVERY_S = 1.0
+"""A producer that failed is not replaced sooner than so long after it was made."""
+
+FORBIDDEN = frozenset({KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+"""Who may write to no topic at all gets no producer id either: fatal for the producer, and no matter to a role that
+publishes nothing. The next try to publish makes another, which ACLs may allow by then."""
+
 PURGED_WITHIN_S = 1.0
 """How long reports of what was thrown away may take."""
 
@@ -96,7 +103,9 @@ class Publisher:
         self._open: set[Delivery] = set()  # the loop's own
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
         self._reach = Reach.DOUBTED
-        self._fatal = False
+        self._fatal: KafkaError | None = None
+        self._made_at = 0.0
+        self._wanted = False  # somebody has tried to publish since the producer failed
         self._not_let_in = ""  # why, since brokers were last asked
         self._topic: str | None = None  # the last one published to: what is asked for when brokers are probed
         self._closing = threading.Event()
@@ -136,6 +145,9 @@ class Publisher:
                 raise self._too_large(record)
         if self._reach is Reach.AWAY:
             raise Unavailable("no Kafka broker can be reached")
+        if (fatal := self._fatal) is not None:
+            self._wanted = True
+            raise Unavailable(f"a new producer is being made, since this one failed: {fatal.str()}")
         reach("kafka.before_produce")
         delivery = Delivery(self._loop, records)
         self._open.add(delivery)
@@ -234,18 +246,33 @@ class Publisher:
                 log.exception("kafka.publisher_failed")
                 self._closing.wait(PROBE_S)
         assert self._producer is not None
-        self._producer.flush(self._flush_s)
+        with contextlib.suppress(KafkaException):  # that it has failed
+            self._producer.flush(self._flush_s)
         self._discard(self._producer)
         self._hand_back()
 
     def _turn(self) -> None:
         assert self._producer is not None
-        self._producer.poll(POLL_S if self._reach is Reach.UP else 0)
+        self._poll(self._producer, POLL_S if self._reach is Reach.UP else 0)
         self._hand_back()
-        if self._fatal:
-            self._rebuild()
+        if self._fatal is not None:
+            self._discard(self._producer)
+            self._hand_back()
+            if self._wanted and time.monotonic() >= self._made_at + REBUILD_EVERY_S:
+                self._rebuild()
         if self._reach is not Reach.UP:
             self._probe(self._producer)
+
+    def _poll(self, producer: Producer, wait_s: float) -> None:
+        """Callbacks run in here. That a producer has failed for good is raised, and not told to `_on_error`."""
+        try:
+            producer.poll(wait_s)
+        except KafkaException as exc:
+            error: KafkaError = exc.args[0]
+            if not error.fatal():
+                raise
+            self._fatal, self._wanted = error, error.code() not in FORBIDDEN
+            log.warning("kafka.producer_failed", code=error.name(), reason=error.str())
 
     def _reported(self, delivery: Delivery, error: KafkaError | None) -> None:
         self._reports.append((delivery, error))
@@ -258,10 +285,7 @@ class Publisher:
                 self._loop.call_soon_threadsafe(self._settle, reports)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = True
-            log.error("kafka.producer_failed", code=error.name(), reason=error.str())
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._doubt()
         elif error.code() in REFUSALS:
             self._not_let_in = error.str()
@@ -276,7 +300,7 @@ class Publisher:
                 producer.list_topics(self._topic, timeout=PROBE_S)
         except KafkaException as exc:
             self._reach = Reach.AWAY
-            producer.poll(0)  # for `_on_error`, which may know why
+            self._poll(producer, 0)  # for `_on_error`, which may know why
             if before is not Reach.AWAY:
                 log.warning("kafka.away", reason=self._not_let_in or exc.args[0].str())
             self._not_let_in = ""
@@ -289,17 +313,16 @@ class Publisher:
             self._hand_back(always=True)
 
     def _rebuild(self) -> None:
-        """After a fatal error a producer takes nothing more. What it held is unknown."""
-        failed, self._producer = self._producer, self._make(self._config)
-        self._fatal = False
-        assert failed is not None
-        self._discard(failed)
-        self._hand_back()
+        """After a fatal error a producer takes nothing more."""
+        self._producer = self._make(self._config)
+        self._fatal, self._made_at = None, time.monotonic()
         log.info("kafka.producer_replaced")
 
     def _discard(self, producer: Producer) -> None:
+        """What it holds is unknown, and told so."""
         producer.purge()
-        producer.flush(PURGED_WITHIN_S)
+        with contextlib.suppress(KafkaException):  # that it has failed
+            producer.flush(PURGED_WITHIN_S)
 
 
 class _NoRoom(Unavailable):
