@@ -16,7 +16,8 @@ SKIPS_FAIL = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 # Servers that a session starts once. Tests that need one wait more than they work, so `make test` runs all of them in
-# one process and, beside it, the rest in another, file by file: two cores are busy, and there is one server of each kind.
+# one process and, beside it, the rest in another, file by file: two cores are busy, and there is one server of each
+# kind.
 SERVERS = {
     "session_kafka",
     "session_kafka_cluster",
