@@ -21,9 +21,6 @@ LONG_S = 30.0
 OUTPUT = Payload(media_type=JSON, data=b'[{"label":"cat","score":0.5}]')
 
 
-STRANGE_NAMES = ("naïve ✓", "nul \0", "\0", "\\", "\\0000", "\\u0000", "\U0001f600\u202e\ufffd\ufeff")
-
-
 class StorePlace(ABC):
     """Where a store lives. `shared`: several may be open at once, as of several processes."""
 
