@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +13,7 @@ import httpx2
 import pytest
 
 from dev.kafka.broker import Broker
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_MODELS = ROOT / "tests" / "models"
@@ -49,11 +47,8 @@ class Roles:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`forebay ARGUMENTS` with these settings."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        environ |= {f"FOREBAY_{name.upper()}": value for name, value in self.settings.items()}
-        environ |= {"FOREBAY_MODELS_DIR": str(self._models_dir), "FOREBAY_DATA_DIR": str(self._folder / "command")}
-        command = [sys.executable, "-m", "forebay", *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        places = {"models_dir": str(self._models_dir), "data_dir": str(self._folder / "command")}
+        return run_command(*arguments, settings={**self.settings, **places})
 
     def apply_topics(self) -> None:
         done = self.command("topics", "apply")

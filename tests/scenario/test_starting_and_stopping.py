@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from forebay.testing.service import RunningService, ServiceFailed
+from forebay.testing.service import RunningService, ServiceFailed, run_command
 
 Start = Callable[..., RunningService]
 ClientOf = Callable[[RunningService], Any]
@@ -103,12 +102,9 @@ def test_a_second_interrupt_says_that_nothing_is_lost(tmp_path: Path, start: Sta
 
 def test_a_command_finds_the_service_of_its_data_folder_while_it_runs(tmp_path: Path, start: Start) -> None:
     service = start("echo")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-    environ |= {"FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_PORT": "0"}
 
     def list_models() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "forebay", "models", "ls", "--json"]
-        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        return run_command("models", "ls", "--json", settings={"data_dir": str(tmp_path), "port": "0"}, cwd=tmp_path)
 
     assert '"name": "echo"' in list_models().stdout
     service.kill()
