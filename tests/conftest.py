@@ -28,6 +28,7 @@ SERVERS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needs_server = not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
