@@ -60,6 +60,11 @@ class Outcomes:
         self._clock = clock
         self._random = random
 
+    async def tell_started(self, batch: Sequence[JobInHand], at: float) -> None:
+        """That an attempt of each, which the queue has counted, began `at`."""
+        started = [self.event(job, EventKind.STARTED, job.attempt, at) for job in batch]
+        await self._until_there(lambda: self._events.publish(started))
+
     async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
         """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs."""
         self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)

@@ -31,6 +31,7 @@ from forebay.telemetry.metrics import Metrics
 from forebay.worker import frames
 from forebay.worker.hand import JobInHand
 from forebay.worker.intake import Intake
+from forebay.worker.meanwhile import Meanwhile
 from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
 from forebay.worker.runners import Runners, Seat
@@ -72,7 +73,6 @@ class Worker:
             spec, plan, intake=intake, events=events, blobs=blobs, metrics=metrics, clock=clock, random=random
         )
         self._intake = intake
-        self._events = events
         self._blobs = blobs
         self._runners = runners
         self._metrics = metrics
@@ -217,7 +217,7 @@ class Worker:
         except Revoked:  # nothing has run, and some of it is another worker's now
             seat.leave()
             await self._outcomes.give_back(self._still_held(batch))
-        except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
+        except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not counted
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
             await self._outcomes.give_back(batch, delay_s=BACKEND_RETRY_S)
@@ -277,16 +277,18 @@ class Worker:
         timeout_s = min(job.request.run_timeout_s or limit_s for job in batch)
         self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
         begun_at = self._clock()
-        done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at), timeout_s)
+        async with Meanwhile() as meanwhile:
+            done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at, meanwhile), timeout_s)
         return done, begun_at
 
-    async def _begin(self, batch: list[JobInHand], now: float) -> None:
-        """Put on record that an attempt of each is about to run, before any of it does."""
-        started = [self._outcomes.event(job, EventKind.STARTED, job.attempt, now) for job in batch]
-        await asyncio.gather(
-            self._intake.begin([job.handle for job in batch]),
-            self._events.publish(started),
-        )
+    async def _begin(self, batch: list[JobInHand], now: float, meanwhile: Meanwhile) -> None:
+        """Put on record that an attempt of each is about to run, before any of it does, and tell of it while it runs.
+
+        Never the other way round: what the log calls started and the queue has not counted may still expire, which
+        nobody would believe, and it would be running for ever.
+        """
+        await self._intake.begin([job.handle for job in batch])
+        meanwhile.do(self._outcomes.tell_started(batch, now))
         to_start = self._metrics.time_to_start.labels(self._spec.name)
         for job in batch:
             to_start.observe(max(0.0, now - job.request.accepted_at))
