@@ -240,6 +240,31 @@ async def test_what_its_channel_has_become_too_small_for_fails_and_stops_no_othe
             assert counts(await receive_all(consumer, 1)) == {3: (0, 0)}
 
 
+async def test_a_stop_between_a_message_and_its_mark_brings_it_once(place: KafkaPlace) -> None:
+    async with place.queue() as queue:
+        consumer = queue.consumer(CHANNEL)
+        await publish(queue, [1])
+        await take_and_delay(consumer, 1, 0.01)
+        written, confirmed = asyncio.Event(), asyncio.Event()
+        append = place.publisher.publish
+
+        async def slow(records: Sequence[Record], *, wait_s: float) -> None:
+            await append(records, wait_s=wait_s)
+            written.set()
+            await confirmed.wait()
+
+        place.publisher.publish = slow  # type: ignore[method-assign]  # its answer is late
+        stopping = asyncio.create_task(queue.forward_delayed())
+        await written.wait()
+        stopping.cancel()
+        await asyncio.sleep(0)
+        confirmed.set()
+        await asyncio.wait({stopping})
+        async with forwarding(queue):
+            assert counts(await receive_all(consumer, 1)) == {1: (1, 0)}
+            assert await consumer.receive(1, 1.0) == []
+
+
 async def test_a_foreign_record_keeps_its_name_and_its_time_over_a_delay(place: KafkaPlace) -> None:
     """Both come from where it stood first."""
     async with place.queue() as queue, forwarding(queue):

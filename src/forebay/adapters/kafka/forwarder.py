@@ -2,7 +2,7 @@
 
 A tier has one delay, so its partitions are in the order in which their messages are due, and only the first few of each
 are looked at. Several forwarders share the partitions. A message is done when it is in its channel again: a death in
-between brings it there twice, and the job runs twice at worst.
+between brings it there twice, and the job runs twice at worst. A stop waits for both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import structlog
 
@@ -110,14 +111,14 @@ class Forwarder:
         return entries
 
     async def _forward(self, due_now: list[Entry]) -> None:
-        """To their channels, each channel by itself."""
+        """To their channels, each channel by itself, and each whole: a stop waits for the one that is under way."""
         kept = [entry for entry, _ in self._member.hand.keep(entry.receipt for entry in due_now)]  # ours still
         by_topic: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in kept:
             record = self._record(entry, self._clock())
             by_topic.setdefault(record.topic, []).append((entry, record))
         for leaving in by_topic.values():
-            await self._send(leaving)
+            await _whole(self._send(leaving))
 
     async def _send(self, leaving: list[tuple[Entry, Record]]) -> None:
         """What cannot be written is tried again a moment later; what a channel does not take, because it was removed,
@@ -196,3 +197,14 @@ class Forwarder:
         tier, _ = tier_for(delay_s, self._tiers)
         more = delay_headers(entry.known, channel, due_at)
         return to_record(self._names.retry_prefix + tier, without_ours(entry.readable), more=more)
+
+
+async def _whole(what: Coroutine[Any, Any, None]) -> None:
+    """Cancelled, it is over when `what` is."""
+    going = asyncio.create_task(what, name="forward")
+    try:
+        await asyncio.shield(going)
+    except asyncio.CancelledError:
+        await asyncio.wait({going})
+        going.result()
+        raise
