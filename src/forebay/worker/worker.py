@@ -40,6 +40,9 @@ from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
 
+LOOK_EVERY_S = 0.25
+"""At a stop, whether what is left only waits for a backend that stays away."""
+
 LAST_WORD_S = 1.0
 """After the grace of a stop, with a backend that may be away: long enough to hand jobs back to one that is not."""
 
@@ -80,6 +83,7 @@ class Worker:
         self._solitude = solitude or Solitude()
         self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
         self._running: set[asyncio.Task[None]] = set()
+        self._predicting = 0
         self._max_in_hand = spec.replicas * spec.batching.max_batch_size * (PIPELINE_DEPTH + 1)
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -109,10 +113,22 @@ class Worker:
             receiver.cancel()
             await asyncio.wait({receiver})
             self._running.add(tasks.create_task(self._outcomes.give_back(self._batcher.drain()), name="give back"))
-            await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
+            await self._finish()
             self._runners.stop()
             await keeper
             await self._cut_off()
+
+    async def _finish(self) -> None:
+        """Until what is in hand is over, for the grace of a stop at most; less where all of it has run and waits for a
+        backend that stays away, which may be away for longer than anybody waits for us."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._plan.stop_grace_s
+        while self._running and (left_s := deadline - loop.time()) > 0:
+            if not self._predicting and self._outcomes.in_vain >= len(self._running):
+                log.warning("worker.stopped_without_backend", model=self._spec.name, jobs=self._intake.in_hand)
+                return
+            await asyncio.wait(self._running, timeout=min(left_s, LOOK_EVERY_S))
+            self._running -= {task for task in self._running if task.done()}
 
     async def _cut_off(self) -> None:
         """End what waits for a backend that is away. Its jobs are not acknowledged, so they run again; batches that
@@ -278,7 +294,11 @@ class Worker:
         self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
         begun_at = self._clock()
         async with Meanwhile() as meanwhile:
-            done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at, meanwhile), timeout_s)
+            self._predicting += 1
+            try:
+                done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at, meanwhile), timeout_s)
+            finally:
+                self._predicting -= 1
         return done, begun_at
 
     async def _begin(self, batch: list[JobInHand], now: float, meanwhile: Meanwhile) -> None:

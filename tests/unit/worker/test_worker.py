@@ -27,7 +27,7 @@ from forebay.core.retry import RetryPolicy
 from forebay.core.wire import encode_request
 from forebay.ports.queue import Consumer
 from forebay.testing.samples import TENANT, job_id, request
-from forebay.worker import frames
+from forebay.worker import frames, outcomes
 from forebay.worker.worker import Worker
 
 
@@ -614,6 +614,34 @@ async def test_a_stop_ends_before_the_model_has_loaded(bench: Bench, handlers: H
         await asyncio.sleep(0)
         await stopped(bench, worker)
     assert await bench.depth() == 1
+
+
+async def test_a_stop_does_not_sit_out_its_grace_where_all_that_is_left_waits_for_a_log_that_stays_away(
+    bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "AWAY_S", 0.0)
+    bench.events.kinds, bench.events.away = {EventKind.SUCCEEDED}, 1_000_000
+    job = await bench.submit(1)
+    async with bench.worker(handlers.spec(), stop_grace_s=10 * LONG_S) as worker:
+        await until(lambda: bench.events.away < 1_000_000)
+        await stopped(bench, worker)
+    [again] = await bench.queue.consumer(bench.channel()).receive(10, 0.0)
+    assert (again.message.job_id, again.attempt) == (job, 1)
+
+
+async def test_a_stop_lets_a_running_batch_end_though_the_log_is_away(
+    bench: Bench, handlers: Handlers, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "AWAY_S", 0.0)
+    bench.events.kinds, bench.events.away = {EventKind.STARTED}, 2
+    job = await bench.submit(1, gate.input)
+    async with bench.worker(handlers.spec()) as worker:
+        await gate.reached()
+        worker.stop()
+        await until(lambda: not bench.events.away)
+        gate.open()
+        await within(bench.running)
+    assert bench.kinds(job)[-1] == ("succeeded", 1)
 
 
 async def test_a_stop_ends_while_the_log_is_away(bench: Bench, handlers: Handlers) -> None:
