@@ -81,11 +81,14 @@ async def serve(
     mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()
     models = list(catalog.served().specs) if "api" in roles else [spec.name for spec in specs]
-    async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
-        api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
-        admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
-        service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin)
-        await service.run(on_ready, on_stop)
+    stopping = asyncio.Event()
+    with contextlib.ExitStack() as signals:  # ours until the backends are closed too, for which brokers may take long
+        async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
+            api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
+            admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
+            service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping)
+            signals.enter_context(on_signals(stopping, on_stop, kept=settings.queue != "memory://"))
+            await service.run(on_ready)
     log.info("service.stopped")
 
 
@@ -103,12 +106,13 @@ class _Service:
         metrics: Metrics,
         api_socket: socket.socket | None,
         admin_socket: socket.socket,
+        stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._reports = OwnReports(backends.fleet)
         backends = structs.replace(backends, fleet=self._reports)
         self._backends = backends
-        self._stopping = asyncio.Event()
+        self._stopping = stopping
         self._projector: Projector | None = None
         self._lag: LagWatch | None = None
         if backends.store is not None:
@@ -143,7 +147,7 @@ class _Service:
         admin = build_admin_app(metrics, refresh=lambda: _refresh_depths(backends.queue, metrics, channels))
         self._admin = (http_server(admin, settings), admin_socket)
 
-    async def run(self, on_ready: Callable[[Addresses], None], on_stop: Callable[[], None]) -> None:
+    async def run(self, on_ready: Callable[[Addresses], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
             watching = [tasks.create_task(self._lag.run(), name="lag")] if self._lag else []
             scheduling = [tasks.create_task(self._scheduler.run(), name="scheduler")] if self._scheduler else []
@@ -151,29 +155,28 @@ class _Service:
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
             tasks.create_task(self._admin[0].serve([self._admin[1]]), name="admin")
-            with on_signals(self._stopping, on_stop, kept=self._settings.queue != "memory://"):
-                await self._until_ready()
-                if not self._stopping.is_set():
-                    on_ready(await self._addresses())
-                await self._stopping.wait()
-                # Stop along the path of a job, so that what a role still hands on finds the next one there: nothing new
-                # from the queue, what is in hand ends, its events become visible. The API answers until the workers are
-                # done, so that whoever waits for a running job still gets its result; what it accepts meanwhile is
-                # kept.
-                for worker in self._workers:
-                    worker.stop()
-                await _all_done(working)
-                for server, _ in self._servers:
-                    server.should_exit = True
-                await _all_done(serving)
-                if self._scheduler is not None:
-                    self._scheduler.stop()
-                if self._projector is not None:
-                    self._projector.stop()
-                for watch in watching:
-                    watch.cancel()
-                await _all_done([*scheduling, *projecting])
-                self._admin[0].should_exit = True
+            await self._until_ready()
+            if not self._stopping.is_set():
+                on_ready(await self._addresses())
+            await self._stopping.wait()
+            # Stop along the path of a job, so that what a role still hands on finds the next one there: nothing new
+            # from the queue, what is in hand ends, its events become visible. The API answers until the workers are
+            # done, so that whoever waits for a running job still gets its result; what it accepts meanwhile is
+            # kept.
+            for worker in self._workers:
+                worker.stop()
+            await _all_done(working)
+            for server, _ in self._servers:
+                server.should_exit = True
+            await _all_done(serving)
+            if self._scheduler is not None:
+                self._scheduler.stop()
+            if self._projector is not None:
+                self._projector.stop()
+            for watch in watching:
+                watch.cancel()
+            await _all_done([*scheduling, *projecting])
+            self._admin[0].should_exit = True
 
     def _lag_s(self) -> float:
         if self._lag is not None:

@@ -109,8 +109,8 @@ class Intake:
         self.released.set()
 
     async def close(self) -> None:
-        for consumer in self._consumers.values():
-            await consumer.close()
+        """All lanes at once: a backend that is away is waited for in each of them."""
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers.values()))
 
 
 def _by_lane(pairs: Sequence[tuple[Lane, ReceivedMessage]]) -> list[tuple[Lane, list[ReceivedMessage]]]:

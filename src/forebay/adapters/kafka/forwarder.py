@@ -2,7 +2,7 @@
 
 A tier has one delay, so its partitions are in the order in which their messages are due, and only the first few of each
 are looked at. Several forwarders share the partitions. A message is done when it is in its channel again: a death in
-between brings it there twice, and the job runs twice at worst.
+between brings it there twice, and the job runs twice at worst. A stop waits for both.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import structlog
 
 from forebay.adapters.kafka.attempts import attempt_headers, delay_headers, due, tier_for, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry
+from forebay.adapters.kafka.event_log import events_partition
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, to_record
-from forebay.core.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, OutcomeUnknown, Unavailable
+from forebay.core.event import EventKind, JobError, JobEvent
 from forebay.core.message import Channel
+from forebay.core.wire import encode_event
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +61,7 @@ class Forwarder:
         self._tiers = tiers
         self._tier_s = {self._names.retry_prefix + name: tier_s for name, tier_s in tiers.items()}
         self._publisher = publisher
+        self._dead_letters = dead_letters
         self._publish_wait_s = publish_wait_s
         self._clock = clock
         self._random = random
@@ -106,23 +111,62 @@ class Forwarder:
         return entries
 
     async def _forward(self, due_now: list[Entry]) -> None:
-        """To their channels, each channel by itself. What cannot be written is tried again a moment later; what a
-        channel does not take, because it was removed, goes round again, so that it is in nobody's way."""
+        """To their channels, each channel by itself, and each whole: a stop waits for the one that is under way."""
         kept = [entry for entry, _ in self._member.hand.keep(entry.receipt for entry in due_now)]  # ours still
         by_topic: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in kept:
             record = self._record(entry, self._clock())
             by_topic.setdefault(record.topic, []).append((entry, record))
         for leaving in by_topic.values():
-            entries = [entry for entry, _ in leaving]
-            try:
-                await self._publish([record for _, record in leaving], entries)
-            except Unavailable as away:
-                log.warning("queue.delayed_waits", topic=leaving[0][1].topic, count=len(leaving), reason=away.message)
-                for entry in entries:
-                    self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
+            await _whole(self._send(leaving))
+
+    async def _send(self, leaving: list[tuple[Entry, Record]]) -> None:
+        """What cannot be written is tried again a moment later; what a channel does not take, because it was removed,
+        goes round again, so that it is in nobody's way; what no topic takes ends here."""
+        entries = [entry for entry, _ in leaving]
+        try:
+            await self._publish([record for _, record in leaving], entries)
+        except Unavailable as away:
+            self._wait_for_brokers(entries, away)
+        except ForebayError as refusal:  # of one of them; of the others some may be written, and run twice at worst
+            if len(leaving) > 1:
+                for one in leaving:
+                    await self._send([one])
             else:
-                self._member.hand.done(entry.receipt for entry in entries)
+                await self._fail(entries[0], refusal)
+        else:
+            self._member.hand.done(entry.receipt for entry in entries)
+
+    async def _fail(self, entry: Entry, refusal: ForebayError) -> None:
+        """It has become larger than its topic takes, or the topic takes less than it did: its job ends."""
+        topic, partition = entry.place
+        log.error("queue.delayed_refused", topic=topic, partition=partition, offset=entry.offset, code=refusal.code)
+        error = JobError(code=refusal.code, message=f"it cannot be brought back from its delay: {refusal.message}")
+        try:
+            await self._publisher.publish([self._failed(entry, error)], wait_s=self._publish_wait_s)
+            await self._dead_letters.write(entry, error, entry.known.attempt)
+        except Unavailable as away:
+            self._wait_for_brokers([entry], away)
+        else:
+            self._member.hand.done([entry.receipt])
+
+    def _failed(self, entry: Entry, error: JobError) -> Record:
+        message = entry.readable
+        event = JobEvent(
+            tenant=message.tenant,
+            job_id=message.job_id,
+            kind=EventKind.FAILED,
+            at=self._clock(),
+            attempt=entry.known.attempt,
+            error=error,
+        )
+        partition = events_partition(message.tenant, message.job_id)
+        return to_record(self._names.events_topic, encode_event(event), partition=partition)
+
+    def _wait_for_brokers(self, entries: list[Entry], away: Unavailable) -> None:
+        log.warning("queue.delayed_waits", topic=entries[0].place[0], count=len(entries), reason=away.message)
+        for entry in entries:
+            self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
 
     async def _publish(self, records: list[Record], entries: list[Entry]) -> None:
         try:
@@ -153,3 +197,14 @@ class Forwarder:
         tier, _ = tier_for(delay_s, self._tiers)
         more = delay_headers(entry.known, channel, due_at)
         return to_record(self._names.retry_prefix + tier, without_ours(entry.readable), more=more)
+
+
+async def _whole(what: Coroutine[Any, Any, None]) -> None:
+    """Cancelled, it is over when `what` is."""
+    going = asyncio.create_task(what, name="forward")
+    try:
+        await asyncio.shield(going)
+    except asyncio.CancelledError:
+        await asyncio.wait({going})
+        going.result()
+        raise
