@@ -123,19 +123,31 @@ class Forwarder:
     async def _send(self, leaving: list[tuple[Entry, Record]]) -> None:
         """What cannot be written is tried again a moment later; what a channel does not take, because it was removed,
         goes round again, so that it is in nobody's way; what no topic takes ends here."""
-        entries = [entry for entry, _ in leaving]
-        try:
-            await self._publish([record for _, record in leaving], entries)
-        except Unavailable as away:
-            self._wait_for_brokers(entries, away)
-        except ForebayError as refusal:  # of one of them; of the others some may be written, and run twice at worst
-            if len(leaving) > 1:
-                for one in leaving:
-                    await self._send([one])
-            else:
-                await self._fail(entries[0], refusal)
-        else:
-            self._member.hand.done(entry.receipt for entry in entries)
+        outcomes = await self._publish(leaving)
+        if again := [entry for entry, _, error in outcomes if _no_such_channel(error)]:
+            log.warning("queue.delayed_again", topic=leaving[0][1].topic, count=len(again))
+            outcomes = [one for one in outcomes if not _no_such_channel(one[2])]
+            outcomes += await self._publish([(entry, self._round_again(entry)) for entry in again])
+        self._member.hand.done(entry.receipt for entry, _, error in outcomes if error is None)
+        away = [(entry, error) for entry, _, error in outcomes if isinstance(error, Unavailable)]
+        if away:
+            self._wait_for_brokers([entry for entry, _ in away], away[0][1])
+        for entry, _, error in outcomes:
+            if error is not None and not isinstance(error, Unavailable):
+                await self._fail(entry, error)
+
+    async def _publish(self, leaving: list[tuple[Entry, Record]]) -> list[tuple[Entry, Record, ForebayError | None]]:
+        """What became of each: they are written together, and none for another's sake a second time."""
+
+        async def one(record: Record) -> ForebayError | None:
+            try:
+                await self._publisher.publish([record], wait_s=self._publish_wait_s)
+            except ForebayError as error:
+                return error
+            return None
+
+        errors = await asyncio.gather(*(one(record) for _, record in leaving))
+        return [(entry, record, error) for (entry, record), error in zip(leaving, errors, strict=True)]
 
     async def _fail(self, entry: Entry, refusal: ForebayError) -> None:
         """It has become larger than its topic takes, or the topic takes less than it did: its job ends."""
@@ -168,15 +180,6 @@ class Forwarder:
         for entry in entries:
             self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
 
-    async def _publish(self, records: list[Record], entries: list[Entry]) -> None:
-        try:
-            await self._publisher.publish(records, wait_s=self._publish_wait_s)
-        except OutcomeUnknown:
-            raise
-        except Unavailable as refused:
-            log.warning("queue.delayed_again", topic=records[0].topic, count=len(records), reason=refused.message)
-            await self._publisher.publish(self._round_again(entries), wait_s=self._publish_wait_s)
-
     def _record(self, entry: Entry, now: float) -> Record:
         """In its channel, or, if that is not yet due, in a retry topic again."""
         channel, due_at = due(entry.readable.headers)
@@ -185,18 +188,20 @@ class Forwarder:
         more = attempt_headers(entry.known)
         return to_record(self._names.requests_topic(channel), without_ours(entry.readable), more=more)
 
-    def _round_again(self, entries: list[Entry]) -> list[Record]:
+    def _round_again(self, entry: Entry) -> Record:
         longest_s = max(self._tiers.values())
-        records = []
-        for entry in entries:
-            channel, _ = due(entry.readable.headers)
-            records.append(self._delayed(entry, channel, self._clock() + longest_s, longest_s))
-        return records
+        channel, _ = due(entry.readable.headers)
+        return self._delayed(entry, channel, self._clock() + longest_s, longest_s)
 
     def _delayed(self, entry: Entry, channel: Channel, due_at: float, delay_s: float) -> Record:
         tier, _ = tier_for(delay_s, self._tiers)
         more = delay_headers(entry.known, channel, due_at)
         return to_record(self._names.retry_prefix + tier, without_ours(entry.readable), more=more)
+
+
+def _no_such_channel(error: ForebayError | None) -> bool:
+    """Nothing was written; waiting for the same topic may be in vain."""
+    return isinstance(error, Unavailable) and not isinstance(error, OutcomeUnknown)
 
 
 async def _whole(what: Coroutine[Any, Any, None]) -> None:
