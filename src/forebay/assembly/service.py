@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
+from forebay.assembly.depths import refresh_depths
 from forebay.assembly.own_reports import OwnReports
 from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
 from forebay.assembly.unserved import log_unserved
@@ -27,7 +28,6 @@ from forebay.core.lanes import Lane
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import ModelReport
-from forebay.ports.queue import Queue
 from forebay.projector import LagWatch, Projector
 from forebay.scheduler import Scheduler
 from forebay.settings import Settings
@@ -144,7 +144,7 @@ class _Service:
             )
             self._servers.append((http_server(app, settings), api_socket))
         channels = [Channel(spec.name, lane) for spec in specs for lane in Lane]
-        admin = build_admin_app(metrics, refresh=lambda: _refresh_depths(backends.queue, metrics, channels))
+        admin = build_admin_app(metrics, refresh=lambda: refresh_depths(backends.queue, metrics, channels))
         self._admin = (http_server(admin, settings), admin_socket)
 
     async def run(self, on_ready: Callable[[Addresses], None]) -> None:
@@ -221,9 +221,3 @@ def _served(catalog: Catalog, wanted: Collection[str]) -> list[ModelSpec]:
             "models: these are not in the models folder", mistakes=[f"{n} (there: {known})" for n in unknown]
         )
     return [catalog.resolve(name) for name in catalog.specs if not wanted or name in wanted]
-
-
-async def _refresh_depths(queue: Queue, metrics: Metrics, channels: Sequence[Channel]) -> None:
-    """Read when scraped, so that nothing is counted for nobody."""
-    for channel in channels:
-        metrics.queue_depth.labels(channel.model, channel.lane).set(await queue.depth(channel))
