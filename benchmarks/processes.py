@@ -41,17 +41,8 @@ def cpu_by_role(roles: Mapping[str, int]) -> dict[str, float]:
 
 def resident_mb(pid: int) -> float:
     """Of this process alone."""
-    return _status_mb(pid, "VmRSS")
-
-
-def peak_resident_mb(pid: int) -> float:
-    """The most that this process alone ever had."""
-    return _status_mb(pid, "VmHWM")
-
-
-def _status_mb(pid: int, field: str) -> float:
     status = (PROC / str(pid) / "status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def _all() -> Iterator[int]:

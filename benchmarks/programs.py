@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -71,10 +69,6 @@ class Program:
         """Raises ProgramFailed when it ends, or takes too long."""
         self._until(lambda: _listens(port))
 
-    def until_answering(self, url: str) -> None:
-        """Until there is any HTTP answer from `url`. Raises ProgramFailed."""
-        self._until(lambda: _answers(url))
-
     def until_logged(self, words: bytes) -> None:
         """Until its log holds `words`. Raises ProgramFailed."""
         self._until(lambda: words in self._log_file.read_bytes())
@@ -92,13 +86,3 @@ class Program:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False

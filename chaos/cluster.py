@@ -6,8 +6,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +18,7 @@ from msgspec import Struct
 from chaos.models import Oracle, write_models
 from chaos.planted import entry
 from dev.kafka.ports import HOST, free_port
-from forebay.testing.service import RunningService, ServiceFailed
+from forebay.testing.service import RunningService, output_of
 
 READY_WITHIN_S = 120.0
 """A dozen Python processes start on two cores at once."""
@@ -173,23 +171,8 @@ class ServiceCluster:
 
     def command(self, *arguments: str, **more: str) -> str:
         """The output of a command of `forebay`, with the settings of the roles and `more`. Raises ServiceFailed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "forebay", *arguments],
-            env=self.environ(**more),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_WITHIN_S,
-        )
-        if done.returncode:
-            raise ServiceFailed(
-                f"forebay {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-            )
-        return done.stdout
-
-    def environ(self, **more: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        chosen = {**self._settings, "models_dir": str(self._models), "data_dir": str(self.folder / "command"), **more}
-        return own | {f"FOREBAY_{name.upper()}": value for name, value in chosen.items()}
+        places = {"models_dir": str(self._models), "data_dir": str(self.folder / "command")}
+        return output_of(*arguments, settings={**self._settings, **places, **more}, timeout_s=COMMAND_WITHIN_S)
 
     def kill(self) -> None:
         """SIGKILL to every process that is left; returns when they are gone."""

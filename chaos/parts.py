@@ -28,12 +28,10 @@ Afterwards = Callable[[Nemesis], Awaitable[None]]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
-    """What the service is told to use, and by which way its log is read in the end. `proxies` are open while it
-    runs."""
+    """What the service is told to use; its log is read by the same way in the end. `proxies` are open while it runs."""
 
     bootstrap: str
     store: str
-    read_by: str = ""
     proxies: Sequence[Proxy] = ()
 
 
@@ -79,9 +77,8 @@ async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground, af
         stack.callback(cluster.kill)
         try:
             await asyncio.to_thread(cluster.start)
-            read_by = ground.read_by or ground.bootstrap
             within_s = PLANTED_WITHIN_S if order.planted else frame.ends_within_s
-            verdict = await judged(cluster, read_by, rng, frame.plan, storm, frame.rules, within_s)
+            verdict = await judged(cluster, ground.bootstrap, rng, frame.plan, storm, frame.rules, within_s)
             if afterwards is not None:
                 await afterwards(Nemesis(cluster, Records(), rng))
         except BaseException:

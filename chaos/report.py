@@ -23,13 +23,12 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Part(Struct, frozen=True):
-    """One judged run of a storm. `notes` are figures that are no promise."""
+    """One judged run of a storm."""
 
     title: str
     verdict: Verdict
     least: Least
     seconds: float = 0.0
-    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -40,7 +39,7 @@ class Part(Struct, frozen=True):
         return self.verdict.vacuous(self.least)
 
     def __str__(self) -> str:
-        lines = [f"{self.title}  seconds={self.seconds:.0f}", str(self.verdict), *self.notes]
+        lines = [f"{self.title}  seconds={self.seconds:.0f}", str(self.verdict)]
         if self.vacuous:
             lines.append(f"VACUOUS, too little happened to prove anything: {'; '.join(self.vacuous)}")
         if self.verdict.broken:

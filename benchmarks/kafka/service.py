@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +11,7 @@ from benchmarks.stack import Stack
 from dev.kafka.archive import install_with_archive
 from dev.kafka.broker import Broker
 from dev.postgres.server import Postgres
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, output_of
 
 TEST_MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
 
@@ -80,11 +77,8 @@ class KafkaService:
         return Stack(name="Forebay on Kafka + PostgreSQL", url=url, roles={**processes, **servers})
 
     def _apply_topics(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        environ |= {f"FOREBAY_{name.upper()}": value for name, value in self.settings.items()}
-        environ |= {"FOREBAY_MODELS_DIR": str(self._models_dir), "FOREBAY_DATA_DIR": str(self._folder / "command")}
-        command = [sys.executable, "-m", "forebay", "topics", "apply"]
-        subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL)
+        places = {"models_dir": str(self._models_dir), "data_dir": str(self._folder / "command")}
+        output_of("topics", "apply", settings={**self.settings, **places})
 
 
 @contextlib.contextmanager

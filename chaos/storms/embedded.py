@@ -7,9 +7,7 @@ moment drawn from the seed: while it starts, while it works, at any instruction.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,7 +25,7 @@ from chaos.rows import differing, sqlite_rows
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 from dev.kafka.ports import free_port
-from forebay.testing.service import RunningService, ServiceFailed
+from forebay.testing.service import RunningService, output_of
 
 MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
 ENOUGH_BUSY = 0.75
@@ -134,12 +132,8 @@ class EmbeddedStorm:
         return replace(verdict, differing_rows=differing(before, sqlite_rows(file)))
 
     def _rebuild(self) -> None:
-        environ = {f"FOREBAY_{name.upper()}": value for name, value in self._settings.items()}
-        environ |= {"FOREBAY_DATA_DIR": str(self._folder / "data"), "FOREBAY_MODELS_DIR": str(MODELS)}
-        command = [sys.executable, "-m", "forebay", "store", "rebuild"]
-        done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=LIFE_AT_MOST_S)
-        if done.returncode:
-            raise ServiceFailed(f"forebay store rebuild ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        places = {"data_dir": str(self._folder / "data"), "models_dir": str(MODELS)}
+        output_of("store", "rebuild", settings={**self._settings, **places}, timeout_s=LIFE_AT_MOST_S)
 
     async def _storm(self, load: Load) -> None:
         for number in range(self._rounds):

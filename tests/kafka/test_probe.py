@@ -29,14 +29,12 @@ def test_the_newest_broker_knows_the_new_group_protocol_and_share_groups(kafka: 
     facts = asked(kafka.bootstrap)
     assert facts.consumer_protocol
     assert facts.share_groups
-    assert facts.group_protocol == {"group.protocol": "consumer"}
 
 
 def test_the_oldest_broker_knows_the_classic_protocol_only(old_kafka: OldBroker) -> None:
     facts = asked(old_kafka.bootstrap)
     assert not facts.consumer_protocol
     assert not facts.share_groups
-    assert facts.group_protocol["partition.assignment.strategy"] == "cooperative-sticky"
 
 
 def test_the_first_broker_that_answers_is_enough(kafka: Broker) -> None:

@@ -30,7 +30,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_none(machine: Path) -> None:
+def test_without_postgresql_the_remedy_is_told(machine: Path) -> None:
     with pytest.raises(PostgresUnavailable, match="was not found: apt-get install postgresql"):
         find_programs()
 
@@ -62,12 +62,12 @@ def test_one_without_initdb_is_passed_over(machine: Path) -> None:
     assert find_programs() == found
 
 
-def test_the_version(machine: Path) -> None:
+def test_the_version_is_told_without_what_a_packager_adds(machine: Path) -> None:
     assert version(install(machine, "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)")) == "15.18"
 
 
 @pytest.mark.parametrize("answer", ["postgres (PostgreSQL) 9.6.24", "postgres (PostgreSQL) 12.22"])
-def test_an_old_one(machine: Path, answer: str) -> None:
+def test_a_version_that_is_too_old_is_refused(machine: Path, answer: str) -> None:
     with pytest.raises(PostgresUnavailable, match="too old"):
         version(install(machine, answer))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,12 +14,20 @@ import httpx2
 import pytest
 
 from dev.kafka.broker import Broker
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_MODELS = ROOT / "tests" / "models"
 
 Start = Callable[..., RunningService]
+
+
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    """Of another process, which tells nobody: asked again and again. Fails with `what` after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {timeout_s} s: {what}"
+        time.sleep(0.01)
 
 
 class Roles:
@@ -49,11 +56,8 @@ class Roles:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`forebay ARGUMENTS` with these settings."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        environ |= {f"FOREBAY_{name.upper()}": value for name, value in self.settings.items()}
-        environ |= {"FOREBAY_MODELS_DIR": str(self._models_dir), "FOREBAY_DATA_DIR": str(self._folder / "command")}
-        command = [sys.executable, "-m", "forebay", *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        places = {"models_dir": str(self._models_dir), "data_dir": str(self._folder / "command")}
+        return run_command(*arguments, settings={**self.settings, **places})
 
     def apply_topics(self) -> None:
         done = self.command("topics", "apply")

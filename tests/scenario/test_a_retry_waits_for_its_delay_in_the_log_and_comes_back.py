@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
-from tests.scenario.conftest import Client, StartRoles
+from tests.scenario.conftest import Client, StartRoles, until
 
 from forebay.testing.service import RunningService
 
 pytestmark = pytest.mark.scenario
 
 ClientOf = Callable[[RunningService], Client]
+
+
+def put_off(job: Mapping[str, Any]) -> bool:
+    return (job["attempts"], job["status"]) == (1, "queued")
 
 
 def test_it_comes_back_with_its_attempts_though_workers_and_scheduler_were_killed(
@@ -21,8 +26,7 @@ def test_it_comes_back_with_its_attempts_though_workers_and_scheduler_were_kille
     api = client_of(roles.start("api", "projector"))
     worker = roles.start("worker")
     job_id = api.submit("flaky", {"fail": 1})
-    while api.job(job_id)["attempts"] < 1 or api.job(job_id)["status"] != "queued":
-        pass
+    until(lambda: put_off(api.job(job_id)), "the first attempt has failed and the job waits")
     worker.kill()
     scheduler = roles.start("scheduler")
     scheduler.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.scenario.conftest import Client, StartRoles
+from tests.scenario.conftest import Client, StartRoles, until
 
 from forebay.testing.service import RunningService
 
@@ -30,12 +30,12 @@ def test_the_api_tells_of_workers_in_other_processes(roles_on_kafka: StartRoles,
     roles = roles_on_kafka("echo")
     api = client_of(roles.start("api", "projector"))
     roles.start("worker")
-    for _ in range(300):
-        (model,) = [one for one in api.http.get("/v1/models").json()["models"] if one["name"] == "echo"]
-        if model["status"] == "ready":
-            break
-    else:
-        raise AssertionError(model)
+
+    def told() -> list[str]:
+        models = api.http.get("/v1/models").json()["models"]
+        return [one["status"] for one in models if one["name"] == "echo"]
+
+    until(lambda: told() == ["ready"], "the API has heard of the worker")
 
 
 def test_a_large_input_and_a_large_output_travel_by_the_blob_store(

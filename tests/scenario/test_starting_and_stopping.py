@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scenario.conftest import until
 
-from forebay.testing.service import RunningService, ServiceFailed
+from forebay.testing.service import RunningService, ServiceFailed, run_command
 
 Start = Callable[..., RunningService]
 ClientOf = Callable[[RunningService], Any]
@@ -30,20 +29,13 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not after {timeout_s} s: {what}"
-        time.sleep(0.01)
-
-
 def test_a_stop_lets_running_jobs_end_and_keeps_waiting_ones(tmp_path: Path, start: Start, client_of: ClientOf) -> None:
     service = start("oracle")
     client = client_of(service)
     ledger = str(tmp_path / "ledger")
     value = {"text": "a", "ledger": ledger, "run_s": 0.5}
     ids = [client.submit("oracle", value) for _ in range(40)]
-    _until(lambda: client.job(ids[0])["status"] == "running", "the first job runs")
+    until(lambda: client.job(ids[0])["status"] == "running", "the first job runs")
 
     assert service.stop() == 0
 
@@ -60,7 +52,7 @@ def test_runners_die_with_their_service(start: Start, client_of: ClientOf) -> No
     runner = client.final(client.submit("spy", None))["output"]["pid"]
     assert _alive(runner)
     service.kill()
-    _until(lambda: not _alive(runner), "the runner is gone")
+    until(lambda: not _alive(runner), "the runner is gone")
 
 
 def test_a_model_sees_no_setting_and_no_open_file_of_the_service(start: Start, client_of: ClientOf) -> None:
@@ -82,33 +74,30 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path, start: Start, client
     service = start("oracle")
     client = client_of(service)
     job_id = client.submit("oracle", {"text": "a", "ledger": str(tmp_path / "ledger"), "run_s": 60})
-    _until(lambda: client.job(job_id)["status"] == "running", "the job runs")
+    until(lambda: client.job(job_id)["status"] == "running", "the job runs")
     os.kill(service.pid, signal.SIGINT)
-    _until(lambda: "a second Ctrl-C kills" in service.log_tail(), "the first interrupt is seen")
+    until(lambda: "a second Ctrl-C kills" in service.log_tail(), "the first interrupt is seen")
     os.kill(service.pid, signal.SIGINT)
-    _until(lambda: service.gone, "it ended", timeout_s=5)
+    until(lambda: service.gone, "it ended", timeout_s=5)
 
 
 def test_a_second_interrupt_says_that_nothing_is_lost(tmp_path: Path, start: Start, client_of: ClientOf) -> None:
     service = start("oracle")
     client = client_of(service)
     job_id = client.submit("oracle", {"text": "a", "ledger": str(tmp_path / "ledger"), "run_s": 60})
-    _until(lambda: client.job(job_id)["status"] == "running", "the job runs")
+    until(lambda: client.job(job_id)["status"] == "running", "the job runs")
     os.kill(service.pid, signal.SIGINT)
-    _until(lambda: "for at most 25 s (shutdown_grace_s)" in service.log_tail(), "the first interrupt is seen")
+    until(lambda: "for at most 25 s (shutdown_grace_s)" in service.log_tail(), "the first interrupt is seen")
     os.kill(service.pid, signal.SIGINT)
-    _until(lambda: service.gone, "it ended", timeout_s=5)
+    until(lambda: service.gone, "it ended", timeout_s=5)
     assert "killed by a second signal: nothing accepted is lost" in service.log_tail()
 
 
 def test_a_command_finds_the_service_of_its_data_folder_while_it_runs(tmp_path: Path, start: Start) -> None:
     service = start("echo")
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-    environ |= {"FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_PORT": "0"}
 
     def list_models() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "forebay", "models", "ls", "--json"]
-        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        return run_command("models", "ls", "--json", settings={"data_dir": str(tmp_path), "port": "0"}, cwd=tmp_path)
 
     assert '"name": "echo"' in list_models().stdout
     service.kill()
@@ -152,8 +141,6 @@ def test_a_stop_ends_long_waits_early(tmp_path: Path, start: Start, client_of: C
         stdout=subprocess.PIPE,
         text=True,
     )
-    _until(lambda: client.job(job_id)["status"] == "running", "the job runs")
-    began = time.monotonic()
-    assert service.stop() == 0
-    assert waiting.communicate()[0] == "200"
-    assert time.monotonic() - began < 20
+    until(lambda: client.job(job_id)["status"] == "running", "the job runs")
+    assert service.stop(timeout_s=20) == 0
+    assert waiting.communicate(timeout=20)[0] == "200"

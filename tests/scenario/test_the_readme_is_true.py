@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dev.kafka.broker import Broker
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, environ_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -59,8 +59,7 @@ def test_the_service_on_kafka_starts_and_answers_as_the_readme_says(
     for address, real in shown.items():
         assert address in script
         script = script.replace(address, real)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-    environ |= {"FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_PORT": "0", "FOREBAY_KAFKA_PREFIX": f"r{uuid.uuid4().hex}"}
+    environ = environ_of({"data_dir": str(tmp_path), "port": "0", "kafka_prefix": f"r{uuid.uuid4().hex}"})
     # The last line is typed once the API has said that it is ready.
     ready = f"until [ -e {tmp_path}/address.json ]; do sleep 0.1; done"
     *starting, submitting = script.splitlines()

@@ -22,9 +22,9 @@ class Catalog(Struct, frozen=True, kw_only=True):
     problems: Mapping[str, tuple[str, ...]] = {}
     untrusted: Collection[str] = frozenset()
 
-    def names(self) -> tuple[str, ...]:
-        """The models that can be resolved, sorted."""
-        return tuple(sorted(self.specs))
+    def names(self, among: Collection[str] = ()) -> tuple[str, ...]:
+        """The models that can be resolved, sorted; where `among` names any, only those of them."""
+        return tuple(name for name in sorted(self.specs) if not among or name in among)
 
     def default_version(self, name: str) -> str:
         """The highest version in natural order: 10 comes after 9. Raises NotFound as `resolve` does."""

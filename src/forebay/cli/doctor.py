@@ -181,10 +181,8 @@ def _kafka(settings: Settings) -> Iterable[Finding]:
         from forebay.catalog import read_models
 
         yield Finding("Kafka", OK, f"{settings.kafka_bootstrap}: {ask_brokers(settings)}")
-        names = read_models(settings.models_dir, settings.trusted_models).names()
-        differences = topics_of(
-            settings, [one for one in names if not settings.models or one in settings.models]
-        ).plan()
+        catalog = read_models(settings.models_dir, settings.trusted_models)
+        differences = topics_of(settings, catalog.names(settings.models)).plan()
     except ImportError as error:
         yield Finding("Kafka", WRONG, f"{error.name} is not installed", "python -m pip install 'forebay[kafka]'")
     except Unavailable as error:

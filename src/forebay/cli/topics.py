@@ -27,6 +27,9 @@ topics = typer.Typer(
 
 
 class AclRole(StrEnum):
+    """Here as well as in adapters/kafka/acls.py (a test compares them): a command line is read before Kafka's library,
+    which may not be installed, is imported."""
+
     API = "api"
     WORKER = "worker"
     PROJECTOR = "projector"
@@ -92,12 +95,11 @@ def _on_kafka(context: typer.Context) -> Settings:
     return settings
 
 
-def _models(settings: Settings) -> list[str]:
+def _models(settings: Settings) -> Sequence[str]:
     """Those of the models folder that can be served, or those that the setting `models` names."""
     from forebay.catalog import read_models
 
-    catalog = read_models(settings.models_dir, settings.trusted_models)
-    return [name for name in catalog.names() if not settings.models or name in settings.models]
+    return read_models(settings.models_dir, settings.trusted_models).names(settings.models)
 
 
 def _show(differences: Sequence[Difference], as_json: bool) -> None:

@@ -14,10 +14,34 @@ from pathlib import Path
 from types import TracebackType
 
 READY_POLL_S = 0.01
+COMMAND_WITHIN_S = 60.0
 
 
 class ServiceFailed(Exception):
     """The service did not become ready; the message holds the end of its log."""
+
+
+def environ_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `settings` (lower case, without prefix) in place of all that are set in it."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+    return own | {f"FOREBAY_{name.upper()}": value for name, value in settings.items()}
+
+
+def run_command(
+    *arguments: str, settings: Mapping[str, str], timeout_s: float = COMMAND_WITHIN_S, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`forebay ARGUMENTS` in a process of its own, with `settings` as for `environ_of`. Raises
+    subprocess.TimeoutExpired."""
+    command = [sys.executable, "-m", "forebay", *arguments]
+    return subprocess.run(command, env=environ_of(settings), cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
+
+
+def output_of(*arguments: str, settings: Mapping[str, str], timeout_s: float = COMMAND_WITHIN_S) -> str:
+    """What `run_command` printed. Raises ServiceFailed unless it ended well."""
+    done = run_command(*arguments, settings=settings, timeout_s=timeout_s)
+    if done.returncode:
+        raise ServiceFailed(f"forebay {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 class RunningService:
@@ -41,16 +65,9 @@ class RunningService:
         self._data_dir = data_dir
         self._entry = list(entry)
         self._command = ["run", *roles] if roles else ["up"]
-        self._environ = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
-        chosen = {
-            "data_dir": str(data_dir),
-            "models_dir": str(models_dir),
-            "port": "0",
-            "admin_port": "0",
-            "log_format": "json",
-            **(settings or {}),
-        }
-        self._environ |= {f"FOREBAY_{name.upper()}": value for name, value in chosen.items()}
+        own = {"port": "0", "admin_port": "0", "log_format": "json"}
+        places = {"data_dir": str(data_dir), "models_dir": str(models_dir)}
+        self._environ = environ_of({**own, **places, **(settings or {})})
         self._ready_file = data_dir / "ready.json"
         self._process: subprocess.Popen[bytes] | None = None
         self.log_file = data_dir / "service.log"

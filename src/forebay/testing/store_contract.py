@@ -21,9 +21,6 @@ LONG_S = 30.0
 OUTPUT = Payload(media_type=JSON, data=b'[{"label":"cat","score":0.5}]')
 
 
-STRANGE_NAMES = ("naïve ✓", "nul \0", "\0", "\\", "\\0000", "\\u0000", "\U0001f600\u202e\ufffd\ufeff")
-
-
 class StorePlace(ABC):
     """Where a store lives. `shared`: several may be open at once, as of several processes."""
 
@@ -399,15 +396,16 @@ class StoreContract:
             assert await one.get(TENANT, job_id(1)) == folded(request(1))
 
     async def test_a_rebuild_outlives_who_began_it(self, place: StorePlace) -> None:
-        if not place.survives_restart:
-            return
         store = await place.open()
         await store.begin_rebuild({"log": "p7"})
         await place.close(store)
         store = await place.open()
-        assert await store.rebuilding() == {"log": "p7"}
-        with pytest.raises(Unavailable):
-            await store.get(TENANT, job_id(1))
+        if place.survives_restart:
+            assert await store.rebuilding() == {"log": "p7"}
+            with pytest.raises(Unavailable):
+                await store.get(TENANT, job_id(1))
+        else:
+            assert await store.rebuilding() is None
         await store.begin_rebuild({"log": "p8"})
         assert await store.rebuilding() == {"log": "p8"}
         await store.end_rebuild()

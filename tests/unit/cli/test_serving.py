@@ -9,8 +9,11 @@ import pytest
 from tests.unit.cli.conftest import Ran
 
 from forebay import assembly
+from forebay.adapters.kafka import acls
 from forebay.assembly import Addresses
 from forebay.cli.address import address_in
+from forebay.cli.serving import Role
+from forebay.cli.topics import AclRole
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.settings import Settings
@@ -216,3 +219,8 @@ def test_wrong_settings_are_told_in_one_message_without_a_traceback(
     assert (ran.code, ran.out, fake_assembly.settings) == (1, "", None)
     assert ran.err.startswith("forebay: 3 settings are wrong:\n  - FOREBAY_LOGLEVEL: ")
     assert ran.err.count("\n") == 4
+
+
+def test_the_roles_are_those_of_the_service_and_for_rights_the_administrator_too() -> None:
+    assert tuple(Role) == assembly.ROLES
+    assert [role.value for role in acls.Role] == [*assembly.ROLES, "admin"] == [role.value for role in AclRole]

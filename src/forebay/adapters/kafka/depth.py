@@ -14,8 +14,8 @@ from forebay.adapters.kafka.tracker import Tracker
 from forebay.core.errors import Unavailable
 
 ANSWER_WITHIN_S = 5.0
-EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library has no types there
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
 
 
 async def depth(admin: AdminClient, topic: str, group: str) -> int:

@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.plan import group_config
 
 log = structlog.get_logger(__name__)
 
@@ -26,11 +27,7 @@ class Membership:
     """Used from one thread. `poll` it at least every few seconds."""
 
     def __init__(self, link: KafkaLink, group_protocol: str, session_timeout_s: float) -> None:
-        own: dict[str, Any] = {"group.id": link.names.projector_group, "group.protocol": group_protocol}
-        if group_protocol == "classic":
-            own["partition.assignment.strategy"] = "cooperative-sticky"
-            own["session.timeout.ms"] = int(session_timeout_s * 1000)
-            own["heartbeat.interval.ms"] = int(session_timeout_s * 1000 / 4)
+        own = group_config(link.names.projector_group, group_protocol, session_timeout_s)
         self._consumer = Consumer(link.config(**{**MEMBER, **own}))
         self._events_topic = link.names.events_topic
         self._topics: list[str] = []

@@ -89,20 +89,6 @@ class Names(Struct, frozen=True):
     def is_requests_topic(self, topic: str) -> bool:
         return topic.startswith(self.requests_prefix) and topic.count(".", len(self.requests_prefix)) >= 1
 
-    def retry_topic(self, delay_s: float) -> str:
-        """Of the shortest tier that is at least `delay_s`; of the longest for more than that."""
-        for tier, tier_s in RETRY_TIERS_S.items():
-            if delay_s <= tier_s:
-                return f"{self.retry_prefix}{tier}"
-        return self.retry_topics[-1]
-
-    def retry_delay_s(self, topic: str) -> float:
-        """The delay of a retry topic. Raises InvalidRequest for any other."""
-        tier_s = RETRY_TIERS_S.get(topic.removeprefix(self.retry_prefix))
-        if tier_s is None or not topic.startswith(self.retry_prefix):
-            raise InvalidRequest(f"{topic} is no retry topic")
-        return tier_s
-
     def tenant_of(self, topic: str) -> str:
         """To whom a foreign record on this topic belongs."""
         return self.tenants.get(topic, DEFAULT_TENANT)

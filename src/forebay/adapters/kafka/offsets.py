@@ -28,7 +28,7 @@ LEADERLESS = frozenset(
 """Asked again after AGAIN_S: leaders are being chosen, as they are for a new topic."""
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library has no types there
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
 
 
 def source_of(topic: str, partition: int) -> str:
@@ -48,11 +48,8 @@ class Offsets:
         self._names = link.names
         self._admin = link.admin()
 
-    def topics(self) -> list[str]:
-        """The topics of the log that there are: events and requests."""
-        return sorted(self._partitions())
-
     def sources(self) -> list[str]:
+        """Of the log, as far as its topics are there: events and requests."""
         return [source_of(topic, one) for topic, count in sorted(self._partitions().items()) for one in range(count)]
 
     def ends(self) -> Mapping[str, int]:

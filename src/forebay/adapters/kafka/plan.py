@@ -8,6 +8,19 @@ from msgspec import Struct
 
 from forebay.adapters.kafka.link import KafkaLink
 
+HEARTBEAT_S = 3.0
+"""Of a classic member, as in Kafka; more often where the session is short, so that four may be lost."""
+
+
+def group_config(group: str, protocol: str, session_timeout_s: float) -> dict[str, Any]:
+    """librdkafka's settings that make a member of `group`. Under the protocol of KIP-848 the brokers say the rest."""
+    config: dict[str, Any] = {"group.id": group, "group.protocol": protocol}
+    if protocol == "classic":
+        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["session.timeout.ms"] = int(session_timeout_s * 1000)
+        config["heartbeat.interval.ms"] = int(min(HEARTBEAT_S, session_timeout_s / 5) * 1000)
+    return config
+
 
 class ConsumerPlan(Struct, frozen=True, kw_only=True):
     """`group_protocol`: "consumer" (KIP-848, brokers from 4.0) or "classic".
@@ -28,8 +41,7 @@ class ConsumerPlan(Struct, frozen=True, kw_only=True):
     def config(self, link: KafkaLink, group: str, **more: Any) -> dict[str, Any]:
         """librdkafka's settings for a member of `group`. Raises Misconfigured."""
         config = {
-            "group.id": group,
-            "group.protocol": self.group_protocol,
+            **group_config(group, self.group_protocol, self.session_timeout_s),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
@@ -44,8 +56,4 @@ class ConsumerPlan(Struct, frozen=True, kw_only=True):
             "fetch.queue.backoff.ms": 20,
             "fetch.wait.max.ms": 100,
         }
-        if self.group_protocol == "classic":
-            config["partition.assignment.strategy"] = "cooperative-sticky"
-            config["session.timeout.ms"] = int(self.session_timeout_s * 1000)
-            config["heartbeat.interval.ms"] = int(min(3.0, self.session_timeout_s / 5) * 1000)
         return link.config(**config, **more)

@@ -40,13 +40,6 @@ class BrokerFacts(Struct, frozen=True, kw_only=True):
     def share_groups(self) -> bool:
         return SHARE_GROUP_HEARTBEAT in self.apis and self.features.get("share.version", 0) >= 1
 
-    @property
-    def group_protocol(self) -> Mapping[str, str]:
-        """librdkafka's settings for a member of a group."""
-        if self.consumer_protocol:
-            return {"group.protocol": "consumer"}
-        return {"group.protocol": "classic", "partition.assignment.strategy": "cooperative-sticky"}
-
 
 def probe(link: KafkaLink, timeout_s: float = 5.0) -> BrokerFacts:
     """Ask the first bootstrap broker that answers, each for `timeout_s`. Blocks; call it in a thread.

@@ -34,8 +34,6 @@ SELECT rebuilding, found.* FROM {_REBUILDING} LEFT JOIN LATERAL (
 ) AS found ON true ORDER BY created_at DESC, id DESC
 """
 
-_DERIVED = ("forebay.positions", "forebay.jobs", "forebay.results", "forebay.rebuilding")
-
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
 

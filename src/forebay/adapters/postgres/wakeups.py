@@ -9,7 +9,6 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,9 +16,6 @@ from forebay.adapters.postgres.database import Database, hang_up
 from forebay.adapters.postgres.failures import translate
 from forebay.core.job import Job
 from forebay.ports.store import Subscription
-
-if TYPE_CHECKING:
-    pass
 
 CHANNEL = "forebay"
 EVERYBODY = "*"

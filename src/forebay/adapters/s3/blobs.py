@@ -25,8 +25,7 @@ from forebay.core.errors import BlobDamaged, Misconfigured, Unavailable
 from forebay.core.payload import BlobRef, blob_ref, check_blob_name
 from forebay.ports.blobs import BlobStore
 
-S3_SCHEMES = ("s3", "s3a")
-SCHEMES = (*S3_SCHEMES, "gs", "az", "azure", "abfs", "abfss", "adl")
+SCHEMES = ("s3", "gs", "az")
 
 TIMEOUT_S = 20.0
 """50 MB at 3 MB/s. A worker that waits for it waits beside its model, not in its place."""
@@ -170,7 +169,7 @@ def _open(url: str, options: Mapping[str, str], timeout_s: float) -> Store:
     if scheme not in SCHEMES:
         raise Misconfigured(f"blobs: {url}: begin with one of {', '.join(f'{known}://' for known in SCHEMES)}")
     # One blob at a time is deleted, so the bulk request, which not every server of S3 knows, gains nothing.
-    own = {"disable_bulk_delete": "true"} if scheme in S3_SCHEMES else {}
+    own = {"disable_bulk_delete": "true"} if scheme == "s3" else {}
     try:
         store = from_url(
             url,

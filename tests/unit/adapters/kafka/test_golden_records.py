@@ -76,7 +76,7 @@ def written(name: str) -> Record:
 def delayed() -> Record:
     """A job after its second attempt, the first of which died, that waits for half a minute."""
     message = without_ours(from_record(delivered(read("request-least.v1")), NAMES))
-    return to_record(NAMES.retry_topic(30.0), message, more=delay_headers(Mark(2, 1), CHANNEL, AT_MS / 1000 + 30))
+    return to_record(f"{NAMES.retry_prefix}30s", message, more=delay_headers(Mark(2, 1), CHANNEL, AT_MS / 1000 + 30))
 
 
 def due_again() -> Record:

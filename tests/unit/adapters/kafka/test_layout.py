@@ -46,7 +46,7 @@ def test_each_model_has_a_topic_for_each_lane_and_the_rest_is_shared() -> None:
     ]
 
 
-def test_partitions() -> None:
+def test_partitions_follow_the_wishes_but_for_events_and_control() -> None:
     wanted = topics(requests_partitions=5, retry_partitions=2, dlq_partitions=3)
     assert wanted["f.requests.b.low"].partitions == 5
     assert wanted["f.events"].partitions == EVENTS_PARTITIONS == 32
@@ -59,7 +59,7 @@ def test_partitions() -> None:
     ("brokers", "wish", "copies", "in_sync"),
     [(1, None, 1, "1"), (2, None, 2, "1"), (3, None, 3, "2"), (7, None, 3, "2"), (7, 5, 5, "2"), (3, 1, 1, "1")],
 )
-def test_copies(brokers: int, wish: int | None, copies: int, in_sync: str) -> None:
+def test_three_copies_where_brokers_allow_them(brokers: int, wish: int | None, copies: int, in_sync: str) -> None:
     for topic in topics(brokers, replication=wish).values():
         assert topic.replication == copies
         assert topic.config["min.insync.replicas"] == in_sync
@@ -71,7 +71,7 @@ def test_every_topic_has_the_times_of_its_log_and_never_an_unclean_leader() -> N
         assert topic.config["unclean.leader.election.enable"] == "false"
 
 
-def test_retention() -> None:
+def test_dead_letters_are_kept_longer_than_the_log_and_reports_are_compacted() -> None:
     wanted = topics(retention_s=3600.0, dlq_retention_s=7200.0)
     assert {wanted[name].config["retention.ms"] for name in ("f.requests.b.low", "f.events", "f.retry.5s")} == {
         "3600000"

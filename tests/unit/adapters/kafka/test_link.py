@@ -55,7 +55,7 @@ def test_an_oauth_link_asks_the_token_endpoint_with_its_own_credentials() -> Non
     }
 
 
-def test_files_of_tls(tmp_path: Path) -> None:
+def test_the_files_of_tls_reach_the_client(tmp_path: Path) -> None:
     for name in ("ca.pem", "our.pem", "our.key"):
         (tmp_path / name).write_text("")
     security = Security(

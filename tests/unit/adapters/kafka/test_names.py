@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.adapters.kafka.names import Names, mistake_in_name
+from forebay.adapters.kafka.attempts import tier_for
+from forebay.adapters.kafka.names import RETRY_TIERS_S, Names, mistake_in_name
 from forebay.core.errors import InvalidRequest
 from forebay.core.message import Channel
 
@@ -37,17 +38,10 @@ def test_other_topics_are_no_channel(topic: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay_s", "topic"), [(0.1, "5s"), (5, "5s"), (5.1, "30s"), (30, "30s"), (31, "5m"), (300, "5m"), (9000, "5m")]
+    ("delay_s", "tier"), [(0.1, "5s"), (5, "5s"), (5.1, "30s"), (30, "30s"), (31, "5m"), (300, "5m"), (9000, "5m")]
 )
-def test_a_delay_waits_in_the_shortest_tier_that_holds_it(delay_s: float, topic: str) -> None:
-    assert NAMES.retry_topic(delay_s) == f"team.forebay.retry.{topic}"
-
-
-def test_a_retry_topic_tells_its_delay() -> None:
-    assert [NAMES.retry_delay_s(topic) for topic in NAMES.retry_topics] == [5.0, 30.0, 300.0]
-    for other in ("team.forebay.retry.1h", "5s", "team.forebay.events"):
-        with pytest.raises(InvalidRequest, match="is no retry topic"):
-            NAMES.retry_delay_s(other)
+def test_a_delay_waits_in_the_shortest_tier_that_holds_it(delay_s: float, tier: str) -> None:
+    assert tier_for(delay_s) == (tier, RETRY_TIERS_S[tier])
 
 
 def test_a_topic_belongs_to_the_default_tenant_unless_mapped() -> None:

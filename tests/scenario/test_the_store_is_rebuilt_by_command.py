@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.unit.cli.conftest import Ran
 
 from dev.postgres.server import Postgres
 from forebay.adapters.postgres import PostgresStore
@@ -23,23 +19,24 @@ from forebay.ports.store import ResultStore
 from forebay.projector import Projector
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.samples import TENANT, job_id, message, request, succeeded
+from forebay.testing.service import run_command
 from forebay.testing.store_contract import batch
 
+pytestmark = pytest.mark.scenario
+
+Ran = subprocess.CompletedProcess[str]
 Forebay = Callable[..., Ran]
 JOBS = 30
-WITHIN_S = 60.0
 
 
 @pytest.fixture
 def forebay(tmp_path: Path) -> Forebay:
-    """In a process of its own: the command sets up logging, for good."""
+    """`forebay("store", "rebuild", ..., key=value)`, in an empty folder."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
 
-    def run(*arguments: str, **environ: str) -> Ran:
-        command = [sys.executable, "-m", "forebay", *arguments]
-        ran = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **environ}, timeout=WITHIN_S
-        )
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+    def run(*arguments: str, **settings: str) -> Ran:
+        return run_command(*arguments, settings=settings, cwd=folder)
 
     return run
 
@@ -72,9 +69,9 @@ async def jobs_in(folder: Path, dsn: str = "") -> Sequence[Job]:
     return found
 
 
-def told(ran: Ran) -> Any:
-    assert ran.code == 0, ran.err
-    return ran.out
+def told(ran: Ran) -> str:
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def test_the_states_come_from_the_log_alone(forebay: Forebay, tmp_path: Path) -> None:
@@ -85,7 +82,7 @@ def test_the_states_come_from_the_log_alone(forebay: Forebay, tmp_path: Path) ->
 
 def test_the_states_in_postgresql_too(forebay: Forebay, tmp_path: Path, postgres_dsn: str) -> None:
     asyncio.run(fill(tmp_path, postgres_dsn))
-    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), FOREBAY_STORE=postgres_dsn)
+    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), store=postgres_dsn)
     assert told(ran).startswith("60 records applied in ")
     assert len(asyncio.run(jobs_in(tmp_path, postgres_dsn))) == JOBS
 
@@ -96,19 +93,19 @@ def test_a_service_that_runs_on_the_folder_must_be_stopped(forebay: Forebay, tmp
         ran = forebay("store", "rebuild", "--data-dir", str(tmp_path))
     finally:
         asyncio.run(database.close())
-    assert ran.code == 1
-    assert "is in use by process" in ran.err
+    assert ran.returncode == 1
+    assert "is in use by process" in ran.stderr
 
 
 def test_a_database_that_refuses_us_is_told(forebay: Forebay, tmp_path: Path, postgres: Postgres) -> None:
-    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), FOREBAY_STORE=postgres.dsn("no_such_database"))
-    assert ran.code == 1
-    assert 'database "no_such_database" does not exist' in ran.err
+    ran = forebay("store", "rebuild", "--data-dir", str(tmp_path), store=postgres.dsn("no_such_database"))
+    assert ran.returncode == 1
+    assert 'database "no_such_database" does not exist' in ran.stderr
     password = postgres.dsn().partition("@")[0].rpartition(":")[2]
-    assert password not in ran.err
+    assert password not in ran.stderr
 
 
 def test_what_is_in_memory_cannot_be_rebuilt_from_outside(forebay: Forebay) -> None:
     ran = forebay("store", "rebuild", "--queue", "memory://", "--store", "memory://")
-    assert ran.code == 1
-    assert "there is nothing to rebuild" in ran.err
+    assert ran.returncode == 1
+    assert "there is nothing to rebuild" in ran.stderr
