@@ -35,7 +35,7 @@ postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-
 	@exec $(BIN)/python -m dev.postgres
 
 test: $(INSTALLED)  ## run every test
-	$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest tests -n 3 --dist loadfile $(ARGS)
 
 check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/ruff check .

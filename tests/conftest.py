@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["dev.kafka.fixtures", "dev.postgres.fixtures", "dev.s3.fixtures"]
 
-HERE = Path(__file__).parent
-
 # Where nobody reads the output, a test that was skipped is a test that did not run, so the run fails.
 SKIPS_FAIL = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
-
-
-# Servers that a session starts once. Tests that need one wait more than they work, so `make test` runs all of them in
-# one process and, beside it, the rest in another, file by file: two cores are busy, and there is one server of each
-# kind.
-SERVERS = {
-    "session_kafka",
-    "session_kafka_cluster",
-    "session_old_kafka",
-    "session_secure_kafka",
-    "session_postgres",
-    "s3",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        needs_server = not SERVERS.isdisjoint(getattr(item, "fixturenames", ()))
-        apart = item.path.relative_to(HERE).parts[0] in ("kafka", "postgres", "s3")  # some ask for theirs by name
-        item.add_marker(pytest.mark.xdist_group("servers" if needs_server or apart else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -29,24 +29,23 @@ def measure() -> list[Figure]:
         floor_url, floor_pid = stack.enter_context(running_floor())
         service = stack.enter_context(kafka_service("echo"))
         api = service.start("api")
-        under_test = {"floor": (floor_url, floor_pid), "on Kafka": (api.url, api.pid)}
+        under_test = {"floor": (floor_url, [floor_pid]), "on Kafka": (api.url, [api.pid, service.broker.pid])}
         rates: dict[str, list[float]] = {name: [] for name in [*under_test, "on Kafka, whole service"]}
-        cpu_us: dict[str, list[float]] = {name: [] for name in under_test}
+        cpu_us: dict[str, list[list[float]]] = {name: [] for name in under_test}
         for url, _ in under_test.values():
             _rate(url, WARM_UP)
         for _ in range(ROUNDS):
-            for name, (url, pid) in under_test.items():
-                before_s = cpu_s([pid])
+            for name, (url, pids) in under_test.items():
+                before = [cpu_s([pid]) for pid in pids]
                 rates[name].append(_rate(url, REQUESTS))
-                cpu_us[name].append((cpu_s([pid]) - before_s) / REQUESTS * 1e6)
+                spent = [cpu_s([pid]) - before_s for pid, before_s in zip(pids, before, strict=True)]
+                cpu_us[name].append([each / REQUESTS * 1e6 for each in spent])
         for role in ("worker", "projector", "scheduler"):
             service.start(role)
         rates["on Kafka, whole service"] = [_rate(api.url, REQUESTS) for _ in range(ROUNDS_WHOLE)]
     for name, values in rates.items():
-        own = (
-            f", {statistics.median(cpu_us[name]):.0f} microseconds of the process's CPU each" if name in cpu_us else ""
-        )
-        print(f"  {name:24} {spread(values):>22} submits/s{own}")
+        costs = [f"{statistics.median(each):.0f}" for each in zip(*cpu_us.get(name, []), strict=True)]
+        print(f"  {name:24} {spread(values):>22} submits/s{_said(costs)}")
     floor = statistics.median(rates["floor"])
     return [
         Figure(
@@ -56,6 +55,10 @@ def measure() -> list[Figure]:
             at_least=True,
         )
     ]
+
+
+def _said(costs: list[str]) -> str:
+    return f", microseconds of CPU each: {' + '.join(costs)} (server + broker)" if costs else ""
 
 
 def _rate(url: str, count: int) -> float:

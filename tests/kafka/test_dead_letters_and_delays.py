@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 import confluent_kafka
 import pytest
-from tests.kafka.client import consume
+from tests.kafka.client import consume, create_topic
 from tests.kafka.queues import CHANNEL, WITHIN_S, KafkaPlace, counts, number_of, publish, receive_all
+from tests.kafka.test_topics import set_config
 
 from dev.kafka.broker import Broker
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.records import Headers, Record, from_record, key_of, to_record
-from forebay.core.event import JobError
+from forebay.core.event import EventKind, JobError
+from forebay.core.wire import decode_event
 from forebay.ports.queue import Consumer
 from forebay.testing.samples import job_id, message
 
@@ -205,6 +209,60 @@ async def test_what_is_due_in_a_channel_that_is_gone_stops_no_other(place: Kafka
         )
         assert again.key() == key_of("default", job_id(0))
         assert headers(again)["forebay-channel"] == "gone/normal"
+
+
+async def test_what_its_channel_has_become_too_small_for_fails_and_stops_no_other(
+    place: KafkaPlace, kafka: Broker
+) -> None:
+    """With an event, or its job would be queued for ever; the dead letter has the record."""
+    create_topic(kafka.bootstrap, name=place.names.events_topic, partitions=EVENTS_PARTITIONS)
+    async with place.queue() as queue:
+        way = {"forebay-due": "0", "forebay-channel": f"{CHANNEL.model}/{CHANNEL.lane}", "forebay-attempt": "2"}
+        topic = f"{place.names.retry_prefix}short"
+        small, large = message(1), message(2, data=random.randbytes(5000))
+        records = [to_record(topic, one, more=way) for one in (large, small)]
+        await place.publisher.publish(records, wait_s=WITHIN_S)
+        await asyncio.to_thread(set_config, kafka, place.topic, "max.message.bytes", "2000")
+        async with forwarding(queue):
+            consumer = queue.consumer(CHANNEL)
+            assert counts(await receive_all(consumer, 1)) == {1: (2, 0)}
+            [letter] = await dead_letters(place, 1)
+            assert (letter.key(), letter.value()) == (key_of("default", job_id(2)), large.value)
+            assert headers(letter)["forebay-error-code"] == "payload_too_large"
+            [record] = await asyncio.to_thread(
+                consume, place.link.bootstrap, place.names.events_topic, 1, group_protocol="classic"
+            )
+            event = decode_event(from_record(record, place.names))
+            assert (event.job_id, event.kind, event.attempt) == (job_id(2), EventKind.FAILED, 2)
+            assert event.error is not None
+            assert event.error.code == "payload_too_large"
+            await publish(queue, [3])
+            assert counts(await receive_all(consumer, 1)) == {3: (0, 0)}
+
+
+async def test_a_stop_between_a_message_and_its_mark_brings_it_once(place: KafkaPlace) -> None:
+    async with place.queue() as queue:
+        consumer = queue.consumer(CHANNEL)
+        await publish(queue, [1])
+        await take_and_delay(consumer, 1, 0.01)
+        written, confirmed = asyncio.Event(), asyncio.Event()
+        append = place.publisher.publish
+
+        async def slow(records: Sequence[Record], *, wait_s: float) -> None:
+            await append(records, wait_s=wait_s)
+            written.set()
+            await confirmed.wait()
+
+        place.publisher.publish = slow  # type: ignore[method-assign]  # its answer is late
+        stopping = asyncio.create_task(queue.forward_delayed())
+        await written.wait()
+        stopping.cancel()
+        await asyncio.sleep(0)
+        confirmed.set()
+        await asyncio.wait({stopping})
+        async with forwarding(queue):
+            assert counts(await receive_all(consumer, 1)) == {1: (1, 0)}
+            assert await consumer.receive(1, 1.0) == []
 
 
 async def test_a_foreign_record_keeps_its_name_and_its_time_over_a_delay(place: KafkaPlace) -> None:

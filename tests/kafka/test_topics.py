@@ -99,12 +99,13 @@ def test_partitions_of_events_that_somebody_added_change_nothing(kafka: Broker) 
     assert topics.plan() == []
 
 
-def test_a_broker_that_flushes_each_record(kafka: Broker) -> None:
+@pytest.mark.parametrize("weakest", [f"requests.{MODEL}.low", "events", "retry.30s"])
+def test_a_broker_that_flushes_each_record_wherever_a_job_may_be(kafka: Broker, weakest: str) -> None:
     one = link(kafka.bootstrap)
     topics = Topics(one, [MODEL], few(flush_each=True))
     topics.apply()
     assert topics.check() is Durability.FLUSHED
-    set_config(kafka, f"{one.prefix}.requests.{MODEL}.low", "flush.messages", "1000")
+    set_config(kafka, f"{one.prefix}.{weakest}", "flush.messages", "1000")
     assert topics.check() is Durability.PROCESS
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -24,6 +25,12 @@ from forebay.ports.queue import Durability
 from forebay.settings import Settings
 
 __all__ = ["Acl", "Difference", "KafkaBackends", "Role", "acls_of", "ask_brokers", "open_kafka", "topics_of"]
+
+CLOSE_WITHIN_S = 5.0
+"""For all clients together, after the roles have ended: with what those take, a stop is over well within the 30 s after
+which Kubernetes kills."""
+
+Closing = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
 
@@ -51,7 +58,8 @@ async def open_kafka(
     _log_cluster(settings, facts, durability, protocol)
     publisher = Publisher(link)
     await publisher.open()
-    stack.push_async_callback(publisher.close)
+    parts: dict[str, Closing] = {}
+    stack.push_async_callback(_close, parts, publisher)
     follow = None
     if "projector" in roles:
         follow = FollowerPlan(
@@ -59,10 +67,10 @@ async def open_kafka(
         )
     events = KafkaEventLog(link, publisher, follow)
     await events.open()
-    stack.push_async_callback(events.close)
+    parts["events"] = events.close
     fleet = KafkaFleet(link, publisher, listening="api" in roles)
     await fleet.open()
-    stack.push_async_callback(fleet.close)
+    parts["fleet"] = fleet.close
     queue = KafkaQueue(
         link,
         publisher,
@@ -72,8 +80,26 @@ async def open_kafka(
         max_poll_interval_s=settings.kafka_max_poll_interval_s,
         drain_s=settings.kafka_drain_s,
     )
-    stack.push_async_callback(queue.close)
+    parts["queue"] = queue.close
     return KafkaBackends(queue, events, fleet)
+
+
+async def _close(parts: Mapping[str, Closing], publisher: Publisher) -> None:
+    """All of them at once, and the publisher last, through which they take their leave; within CLOSE_WITHIN_S whatever
+    the brokers do. Nothing that is left then is more than what a death would leave."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CLOSE_WITHIN_S
+    closing = [asyncio.create_task(close(), name=name) for name, close in parts.items()]
+    if closing:
+        _, late = await asyncio.wait(closing, timeout=CLOSE_WITHIN_S)
+        for task in late:
+            log.warning("kafka.close_cut_short", part=task.get_name(), after_s=CLOSE_WITHIN_S)
+            task.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
+    await publisher.close(max(0.0, deadline - loop.time()))
+    for task in closing:
+        if not task.cancelled():
+            task.result()
 
 
 def link_of(settings: Settings) -> KafkaLink:

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
+from forebay.assembly.depths import refresh_depths
 from forebay.assembly.own_reports import OwnReports
 from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
 from forebay.assembly.unserved import log_unserved
@@ -27,7 +28,6 @@ from forebay.core.lanes import Lane
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import ModelReport
-from forebay.ports.queue import Queue
 from forebay.projector import LagWatch, Projector
 from forebay.scheduler import Scheduler
 from forebay.settings import Settings
@@ -81,11 +81,14 @@ async def serve(
     mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()
     models = list(catalog.served().specs) if "api" in roles else [spec.name for spec in specs]
-    async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
-        api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
-        admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
-        service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin)
-        await service.run(on_ready, on_stop)
+    stopping = asyncio.Event()
+    with contextlib.ExitStack() as signals:  # ours until the backends are closed too, for which brokers may take long
+        async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
+            api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
+            admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
+            service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping)
+            signals.enter_context(on_signals(stopping, on_stop, kept=settings.queue != "memory://"))
+            await service.run(on_ready)
     log.info("service.stopped")
 
 
@@ -103,12 +106,13 @@ class _Service:
         metrics: Metrics,
         api_socket: socket.socket | None,
         admin_socket: socket.socket,
+        stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._reports = OwnReports(backends.fleet)
         backends = structs.replace(backends, fleet=self._reports)
         self._backends = backends
-        self._stopping = asyncio.Event()
+        self._stopping = stopping
         self._projector: Projector | None = None
         self._lag: LagWatch | None = None
         if backends.store is not None:
@@ -140,10 +144,10 @@ class _Service:
             )
             self._servers.append((http_server(app, settings), api_socket))
         channels = [Channel(spec.name, lane) for spec in specs for lane in Lane]
-        admin = build_admin_app(metrics, refresh=lambda: _refresh_depths(backends.queue, metrics, channels))
+        admin = build_admin_app(metrics, refresh=lambda: refresh_depths(backends.queue, metrics, channels))
         self._admin = (http_server(admin, settings), admin_socket)
 
-    async def run(self, on_ready: Callable[[Addresses], None], on_stop: Callable[[], None]) -> None:
+    async def run(self, on_ready: Callable[[Addresses], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
             watching = [tasks.create_task(self._lag.run(), name="lag")] if self._lag else []
             scheduling = [tasks.create_task(self._scheduler.run(), name="scheduler")] if self._scheduler else []
@@ -151,29 +155,28 @@ class _Service:
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
             tasks.create_task(self._admin[0].serve([self._admin[1]]), name="admin")
-            with on_signals(self._stopping, on_stop, kept=self._settings.queue != "memory://"):
-                await self._until_ready()
-                if not self._stopping.is_set():
-                    on_ready(await self._addresses())
-                await self._stopping.wait()
-                # Stop along the path of a job, so that what a role still hands on finds the next one there: nothing new
-                # from the queue, what is in hand ends, its events become visible. The API answers until the workers are
-                # done, so that whoever waits for a running job still gets its result; what it accepts meanwhile is
-                # kept.
-                for worker in self._workers:
-                    worker.stop()
-                await _all_done(working)
-                for server, _ in self._servers:
-                    server.should_exit = True
-                await _all_done(serving)
-                if self._scheduler is not None:
-                    self._scheduler.stop()
-                if self._projector is not None:
-                    self._projector.stop()
-                for watch in watching:
-                    watch.cancel()
-                await _all_done([*scheduling, *projecting])
-                self._admin[0].should_exit = True
+            await self._until_ready()
+            if not self._stopping.is_set():
+                on_ready(await self._addresses())
+            await self._stopping.wait()
+            # Stop along the path of a job, so that what a role still hands on finds the next one there: nothing new
+            # from the queue, what is in hand ends, its events become visible. The API answers until the workers are
+            # done, so that whoever waits for a running job still gets its result; what it accepts meanwhile is
+            # kept.
+            for worker in self._workers:
+                worker.stop()
+            await _all_done(working)
+            for server, _ in self._servers:
+                server.should_exit = True
+            await _all_done(serving)
+            if self._scheduler is not None:
+                self._scheduler.stop()
+            if self._projector is not None:
+                self._projector.stop()
+            for watch in watching:
+                watch.cancel()
+            await _all_done([*scheduling, *projecting])
+            self._admin[0].should_exit = True
 
     def _lag_s(self) -> float:
         if self._lag is not None:
@@ -218,9 +221,3 @@ def _served(catalog: Catalog, wanted: Collection[str]) -> list[ModelSpec]:
             "models: these are not in the models folder", mistakes=[f"{n} (there: {known})" for n in unknown]
         )
     return [catalog.resolve(name) for name in catalog.specs if not wanted or name in wanted]
-
-
-async def _refresh_depths(queue: Queue, metrics: Metrics, channels: Sequence[Channel]) -> None:
-    """Read when scraped, so that nothing is counted for nobody."""
-    for channel in channels:
-        metrics.queue_depth.labels(channel.model, channel.lane).set(await queue.depth(channel))

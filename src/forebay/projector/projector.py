@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -25,6 +25,9 @@ READ_WAIT_S = 5.0
 
 REBUILD_SEEN_EVERY_S = 5.0
 """How often a projector that always finds something asks whether a rebuild is done."""
+
+DRAIN_WITHIN_S = 5.0
+"""Of a stop: some hundred thousand facts. What is left is applied by another projector, or at the next start."""
 
 log = structlog.get_logger()
 
@@ -51,7 +54,8 @@ class Projector:
         return max(0.0, self._clock() - min(self._reached.values())) if self._reached else 0.0
 
     def stop(self) -> None:
-        """Apply what the log holds now, then `run()` returns: so an outcome published before is visible after."""
+        """Apply what the log holds now, then `run()` returns: so an outcome published before is visible after, unless
+        that takes longer than DRAIN_WITHIN_S."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -70,12 +74,23 @@ class Projector:
         await self._drain()
 
     async def _drain(self) -> None:
-        """To the end of the log as it is; an absent backend ends it early and loses nothing."""
+        """To where the log ends now, however fast it grows; a backend that is away, or slow, ends it early and loses
+        nothing."""
+        deadline = time.monotonic() + DRAIN_WITHIN_S
         try:
-            while await self._step(wait_s=0.0):
-                pass
+            ends = await self._events.ends()
+            while await self._step(wait_s=0.0) and not await self._passed(ends):
+                if time.monotonic() >= deadline:
+                    log.warning("projector.stopped_behind", after_s=DRAIN_WITHIN_S)
+                    return
         except Unavailable as error:
             log.warning("projector.backend_away", error=error.message)
+
+    async def _passed(self, ends: Mapping[str, str]) -> bool:
+        """Whether the sources that are ours are applied as far as `ends`."""
+        beyond = await self._events.behind(ends)  # first: what comes meanwhile must not look like what is left
+        left = await self._events.behind(self._positions)
+        return all(left.get(source, 0) <= beyond.get(source, 0) for source in self._events.sources())
 
     async def _until_stopping(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):

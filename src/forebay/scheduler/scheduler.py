@@ -19,7 +19,7 @@ class Scheduler:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """`run()` returns at once: what is not forwarded yet waits for the next scheduler."""
+        """`run()` returns when what is under way is forwarded: the rest waits for the next scheduler."""
         self._stopping.set()
 
     async def run(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from forebay.core.errors import Revoked, Unavailable
 from forebay.core.event import JobError
@@ -15,7 +15,7 @@ from forebay.ports.queue import Consumer
 class Intake:
     """One consumer per lane behind one `receive`.
 
-    `in_hand` counts what was received and neither acknowledged nor given back; `released` is set whenever it falls.
+    `released` is set whenever `in_hand` falls.
     """
 
     def __init__(self, consumers: Mapping[Lane, Consumer]) -> None:
@@ -24,8 +24,13 @@ class Intake:
         # What came from a lane stays here until a `receive` returns it: so neither a cancel, nor another lane that is
         # away, nor lanes that deliver more than there is room for in the same instant can lose any of it.
         self._arrived: list[tuple[Lane, ReceivedMessage]] = []
-        self.in_hand = 0
+        self._in_hand: set[tuple[Lane, Hashable]] = set()  # not a count: a job may be let go of twice
         self.released = asyncio.Event()
+
+    @property
+    def in_hand(self) -> int:
+        """How many were received and neither acknowledged nor given back."""
+        return len(self._in_hand)
 
     async def receive(self, max_messages: int, wait_s: float) -> list[tuple[Lane, ReceivedMessage]]:
         """Up to `max_messages` from whichever lanes have any, by weight; [] after `wait_s` without one.
@@ -40,7 +45,7 @@ class Intake:
             if not self._arrived:
                 raise
         taken, self._arrived = self._arrived[:max_messages], self._arrived[max_messages:]
-        self.in_hand += len(taken)
+        self._in_hand.update((lane, received.receipt) for lane, received in taken)
         return taken
 
     async def _take(self, max_messages: int) -> None:
@@ -79,18 +84,18 @@ class Intake:
 
     def drop(self, taken_away: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         """These are in no hand of ours any more: nothing is to be said of them."""
-        self._release(len(taken_away))
+        self._release(taken_away)
 
     async def ack(self, done: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         for lane, members in _by_lane(done):
             await self._consumers[lane].ack(members)
-            self._release(len(members))
+            self._release((lane, received) for received in members)
 
     async def reject(self, dead: tuple[Lane, ReceivedMessage], error: JobError) -> None:
         """As Consumer.reject, for one."""
         lane, received = dead
         await self._consumers[lane].reject([received], error)
-        self._release(1)
+        self._release([dead])
 
     async def begin(self, starting: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
         """As Consumer.begin. Raises Revoked with some of several lanes begun: give back all that are still held."""
@@ -102,15 +107,15 @@ class Intake:
     async def nack(self, returned: Sequence[tuple[Lane, ReceivedMessage]], delay_s: float = 0.0) -> None:
         for lane, members in _by_lane(returned):
             await self._consumers[lane].nack(members, delay_s)
-            self._release(len(members))
+            self._release((lane, received) for received in members)
 
-    def _release(self, count: int) -> None:
-        self.in_hand -= count
+    def _release(self, let_go: Iterable[tuple[Lane, ReceivedMessage]]) -> None:
+        self._in_hand.difference_update((lane, received.receipt) for lane, received in let_go)
         self.released.set()
 
     async def close(self) -> None:
-        for consumer in self._consumers.values():
-            await consumer.close()
+        """All lanes at once: a backend that is away is waited for in each of them."""
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers.values()))
 
 
 def _by_lane(pairs: Sequence[tuple[Lane, ReceivedMessage]]) -> list[tuple[Lane, list[ReceivedMessage]]]:

@@ -23,6 +23,10 @@ from forebay.worker.intake import Intake
 
 BACKEND_RETRY_S = 1.0
 
+AWAY_S = 3.0
+"""A backend that fails for so long is taken to stay away, where there is no time to wait for it: longer than it takes
+to choose another leader of a partition."""
+
 T = TypeVar("T")
 
 log = structlog.get_logger()
@@ -59,6 +63,12 @@ class Outcomes:
         self._metrics = metrics
         self._clock = clock
         self._random = random
+        self._failing: dict[object, float] = {}  # calls that a backend has failed, and when each began
+
+    async def tell_started(self, batch: Sequence[JobInHand], at: float) -> None:
+        """That an attempt of each, which the queue has counted, began `at`."""
+        started = [self.event(job, EventKind.STARTED, job.attempt, at) for job in batch]
+        await self._until_there(lambda: self._events.publish(started))
 
     async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
         """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs."""
@@ -170,11 +180,22 @@ class Outcomes:
         """Unrun, or to be run again: to whoever receives them next."""
         await self._until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
 
+    @property
+    def in_vain(self) -> int:
+        """How many calls wait for a backend that seems to stay away."""
+        now = asyncio.get_running_loop().time()
+        return sum(now - began >= AWAY_S for began in self._failing.values())
+
     async def _until_there(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat until the backend is there: what is in hand has cost a run of the model, waiting costs less."""
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                log.warning("worker.backend_away", model=self._spec.name, error=error.message)
-                await asyncio.sleep(BACKEND_RETRY_S)
+        this, began = object(), asyncio.get_running_loop().time()
+        try:
+            while True:
+                try:
+                    return await call()
+                except Unavailable as error:
+                    log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+                    self._failing[this] = began
+                    await asyncio.sleep(BACKEND_RETRY_S)
+        finally:
+            self._failing.pop(this, None)

@@ -31,6 +31,7 @@ from forebay.telemetry.metrics import Metrics
 from forebay.worker import frames
 from forebay.worker.hand import JobInHand
 from forebay.worker.intake import Intake
+from forebay.worker.meanwhile import Meanwhile
 from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
 from forebay.worker.runners import Runners, Seat
@@ -38,6 +39,9 @@ from forebay.worker.solitude import Solitude
 from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
+
+LOOK_EVERY_S = 0.25
+"""At a stop, whether what is left only waits for a backend that stays away."""
 
 LAST_WORD_S = 1.0
 """After the grace of a stop, with a backend that may be away: long enough to hand jobs back to one that is not."""
@@ -72,7 +76,6 @@ class Worker:
             spec, plan, intake=intake, events=events, blobs=blobs, metrics=metrics, clock=clock, random=random
         )
         self._intake = intake
-        self._events = events
         self._blobs = blobs
         self._runners = runners
         self._metrics = metrics
@@ -80,6 +83,7 @@ class Worker:
         self._solitude = solitude or Solitude()
         self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
         self._running: set[asyncio.Task[None]] = set()
+        self._predicting = 0
         self._max_in_hand = spec.replicas * spec.batching.max_batch_size * (PIPELINE_DEPTH + 1)
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -109,10 +113,22 @@ class Worker:
             receiver.cancel()
             await asyncio.wait({receiver})
             self._running.add(tasks.create_task(self._outcomes.give_back(self._batcher.drain()), name="give back"))
-            await asyncio.wait(self._running, timeout=self._plan.stop_grace_s)
+            await self._finish()
             self._runners.stop()
             await keeper
             await self._cut_off()
+
+    async def _finish(self) -> None:
+        """Until what is in hand is over, for the grace of a stop at most; less where all of it has run and waits for a
+        backend that stays away, which may be away for longer than anybody waits for us."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._plan.stop_grace_s
+        while self._running and (left_s := deadline - loop.time()) > 0:
+            if not self._predicting and self._outcomes.in_vain >= len(self._running):
+                log.warning("worker.stopped_without_backend", model=self._spec.name, jobs=self._intake.in_hand)
+                return
+            await asyncio.wait(self._running, timeout=min(left_s, LOOK_EVERY_S))
+            self._running -= {task for task in self._running if task.done()}
 
     async def _cut_off(self) -> None:
         """End what waits for a backend that is away. Its jobs are not acknowledged, so they run again; batches that
@@ -217,7 +233,7 @@ class Worker:
         except Revoked:  # nothing has run, and some of it is another worker's now
             seat.leave()
             await self._outcomes.give_back(self._still_held(batch))
-        except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not recorded
+        except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not counted
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
             await self._outcomes.give_back(batch, delay_s=BACKEND_RETRY_S)
@@ -277,16 +293,22 @@ class Worker:
         timeout_s = min(job.request.run_timeout_s or limit_s for job in batch)
         self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
         begun_at = self._clock()
-        done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at), timeout_s)
+        async with Meanwhile() as meanwhile:
+            self._predicting += 1
+            try:
+                done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at, meanwhile), timeout_s)
+            finally:
+                self._predicting -= 1
         return done, begun_at
 
-    async def _begin(self, batch: list[JobInHand], now: float) -> None:
-        """Put on record that an attempt of each is about to run, before any of it does."""
-        started = [self._outcomes.event(job, EventKind.STARTED, job.attempt, now) for job in batch]
-        await asyncio.gather(
-            self._intake.begin([job.handle for job in batch]),
-            self._events.publish(started),
-        )
+    async def _begin(self, batch: list[JobInHand], now: float, meanwhile: Meanwhile) -> None:
+        """Put on record that an attempt of each is about to run, before any of it does, and tell of it while it runs.
+
+        Never the other way round: what the log calls started and the queue has not counted may still expire, which
+        nobody would believe, and it would be running for ever.
+        """
+        await self._intake.begin([job.handle for job in batch])
+        meanwhile.do(self._outcomes.tell_started(batch, now))
         to_start = self._metrics.time_to_start.labels(self._spec.name)
         for job in batch:
             to_start.observe(max(0.0, now - job.request.accepted_at))

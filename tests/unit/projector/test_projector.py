@@ -23,6 +23,7 @@ from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.queue import Durability, Queue
 from forebay.ports.store import ResultStore, Subscription
 from forebay.projector import Projector
+from forebay.projector import projector as projector_module
 from forebay.projector.projector import READ_LIMIT, READ_WAIT_S
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.samples import ACCEPTED_AT, TENANT, event, failed, job_id, message, succeeded
@@ -196,6 +197,33 @@ async def test_a_stop_during_a_projection_applies_what_the_log_holds(moments: in
     assert await world.status(READ_LIMIT) is JobStatus.QUEUED
 
 
+async def test_a_stop_ends_though_the_log_grows_as_fast_as_it_is_read(world: World) -> None:
+    projected = 0
+
+    async def grow(batches: Sequence[LogBatch]) -> None:
+        nonlocal projected
+        projected += 1
+        await world.say(event(1, EventKind.STARTED))
+
+    await world.accept(1)
+    world.store.before = grow
+    await world.project_all()
+    assert projected < 100
+    assert await world.status(1) is not None
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_gets_nowhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector_module, "DRAIN_WITHIN_S", 0.0)
+    await world.accept(*range(2 * READ_LIMIT + 1))
+    projector = world.projector()
+    projector.stop()
+    async with asyncio.timeout(LONG_S):
+        await projector.run()
+    assert world.count("projector_facts") == READ_LIMIT
+
+
 async def test_the_next_projector_goes_on_where_the_last_one_stopped(world: World) -> None:
     await world.accept(1, 2)
     await world.project_all()
@@ -347,29 +375,28 @@ async def at_the_end(projector: Projector) -> None:
         await asyncio.sleep(0.002)
 
 
-async def lags(world: World) -> list[float]:
-    """What a projector says while it applies each batch, and in the end."""
+async def lags(world: World, facts: int) -> list[float]:
+    """What a projector says while it applies each batch of so many facts, and once it knows that there is no more."""
     seen: list[float] = []
-    projector = world.projector()
+    async with world.projecting() as projector:
 
-    async def note(batches: Sequence[LogBatch]) -> None:
-        seen.append(projector.lag_s())
+        async def note(batches: Sequence[LogBatch]) -> None:
+            seen.append(projector.lag_s())
 
-    world.store.before = note
-    projector.stop()
-    async with asyncio.timeout(LONG_S):
-        await projector.run()
-    return [*seen, projector.lag_s()]
+        world.store.before = note
+        await world.counts("projector_facts", facts)
+        await at_the_end(projector)
+        return [*seen, projector.lag_s()]
 
 
 async def test_a_projector_behind_the_log_says_by_how_much(world: World) -> None:
     await world.accept(*[1] * READ_LIMIT, *[2] * READ_LIMIT, 3)
-    assert await lags(world) == [99.0, 99.0, 98.0, 0.0]
+    assert await lags(world, 2 * READ_LIMIT + 1) == [99.0, 99.0, 98.0, 0.0]
 
 
 async def test_a_projector_lags_too_when_batches_are_short_because_inputs_are_large(world: World) -> None:
     large = b" " * BATCH_BYTES
     messages = [structs.replace(message(number), value=large) for number in (1, 2, 3)]
     await world.queue.publish(Channel("sample", "normal"), messages)
-    seen = await lags(world)
+    seen = await lags(world, len(messages))
     assert seen == ([99.0, 99.0, 98.0, 0.0] if isinstance(world.events, SqliteEventLog) else [99.0, 0.0])

@@ -232,6 +232,15 @@ async def test_what_is_let_go_is_no_longer_in_hand(how: str, bench: Bench, intak
     assert (intake.in_hand, intake.released.is_set()) == (1, True)
 
 
+async def test_what_is_let_go_twice_counts_once(bench: Bench, intake: Intake) -> None:
+    await publish(bench, Lane.HIGH, 1, 2, 3)
+    taken = await intake.receive(100, 0.0)
+    await intake.nack(taken[:1])
+    intake.drop(taken[:1])
+    await intake.ack(taken[:2])
+    assert intake.in_hand == 1
+
+
 async def test_what_was_acknowledged_never_comes_back(bench: Bench, intake: Intake) -> None:
     for place, lane in enumerate(Lane):
         await publish(bench, lane, place)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from msgspec import structs
 from tests.unit.worker.conftest import LONG_S, Bench, Gate, Handlers, until, within
 
+from forebay.adapters.memory.queue import MemoryConsumer, MemoryQueue
 from forebay.core.batching import BatchPolicy
+from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent
+from forebay.core.job import JobStatus, apply
 from forebay.core.lanes import Lane
+from forebay.core.message import Channel, ReceivedMessage
 from forebay.core.model import ModelLimits, ModelSpec
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.retry import RetryPolicy
 from forebay.core.wire import encode_request
+from forebay.ports.queue import Consumer
 from forebay.testing.samples import TENANT, job_id, request
-from forebay.worker import frames
+from forebay.worker import frames, outcomes
 from forebay.worker.worker import Worker
 
 
@@ -466,16 +473,84 @@ async def test_an_outcome_waits_for_the_log_and_costs_no_second_run(bench: Bench
     assert (bench.kinds(job), handlers.calls) == ([("started", 1), ("succeeded", 1)], [[(job, 1)]])
 
 
-async def test_a_job_whose_attempt_could_not_be_recorded_runs_later(bench: Bench, handlers: Handlers) -> None:
-    bench.events.kinds, bench.events.away = {EventKind.STARTED}, 1
+class UncountingQueue(MemoryQueue):
+    """Raises Unavailable for the next `away` attempts that are to be counted, after `held` was set."""
+
+    def __init__(self, bench: Bench, away: int) -> None:
+        super().__init__(bench.shared, bench.clock)
+        self.away = away
+        self.asked, self.held = asyncio.Event(), asyncio.Event()
+
+    def consumer(self, channel: Channel) -> Consumer:
+        consumer = UncountingConsumer(self._waiting(channel), self._clock)
+        consumer.queue = self
+        return consumer
+
+
+class UncountingConsumer(MemoryConsumer):
+    queue: UncountingQueue
+
+    async def begin(self, received: Sequence[ReceivedMessage]) -> None:
+        self.queue.asked.set()
+        await self.queue.held.wait()
+        if self.queue.away:
+            self.queue.away -= 1
+            raise Unavailable("the queue is away")
+        await super().begin(received)
+
+
+async def test_a_job_whose_attempt_could_not_be_counted_runs_later(bench: Bench, handlers: Handlers) -> None:
+    bench.queue = queue = UncountingQueue(bench, 1)
+    queue.held.set()
     job = await bench.submit(1)
     async with bench.worker(handlers.spec()):
-        await until(lambda: not bench.events.away and not bench.intake.in_hand)
-        unrun = handlers.calls
+        await until(lambda: not queue.away and not bench.intake.in_hand)
+        unrun = (handlers.calls, bench.kinds(job))
         bench.clock.advance(60.0)
         await let_it_pass_by(bench, 2)
         assert word(await bench.final(job)) == "succeeded"
-    assert unrun == []
+    assert unrun == ([], [])
+
+
+async def test_a_job_is_called_started_only_once_its_attempt_is_counted(bench: Bench, handlers: Handlers) -> None:
+    """Else what is not counted expires, and is running for ever to whoever asks."""
+    bench.queue = queue = UncountingQueue(bench, 1)
+    job = await bench.submit(1, start_within_s=5.0)
+    async with bench.worker(handlers.spec()):
+        await within(queue.asked.wait())
+        await let_everybody_else_run()
+        queue.held.set()
+        await until(lambda: not bench.intake.in_hand)
+        bench.clock.advance(60.0)
+        assert word(await bench.final(job)) == "expired"
+    seen = functools.reduce(apply, bench.facts(job), None)
+    assert seen is not None
+    assert (seen.status, seen.attempts) == (JobStatus.EXPIRED, 0)
+
+
+async def let_everybody_else_run() -> None:
+    """Whatever can go on without us has done so."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_that_a_job_has_started_is_told_until_the_log_takes_it(bench: Bench, handlers: Handlers) -> None:
+    bench.events.kinds, bench.events.away = {EventKind.STARTED}, 1
+    job = await bench.submit(1)
+    async with bench.worker(handlers.spec()):
+        await bench.final(job)
+    assert (bench.kinds(job), handlers.calls) == ([("started", 1), ("succeeded", 1)], [[(job, 1)]])
+
+
+async def test_a_stop_ends_while_the_log_takes_no_start(bench: Bench, handlers: Handlers) -> None:
+    bench.events.kinds, bench.events.away = {EventKind.STARTED}, 1_000_000
+    job = await bench.submit(1)
+    async with bench.worker(handlers.spec(), stop_grace_s=0.1, close_grace_s=0.1) as worker:
+        await until(lambda: handlers.calls)
+        worker.stop()
+        await within(bench.running, 10.0)
+    [again] = await bench.queue.consumer(bench.channel()).receive(10, 0.0)
+    assert (again.message.job_id, again.attempt) == (job, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------- stop
@@ -539,6 +614,34 @@ async def test_a_stop_ends_before_the_model_has_loaded(bench: Bench, handlers: H
         await asyncio.sleep(0)
         await stopped(bench, worker)
     assert await bench.depth() == 1
+
+
+async def test_a_stop_does_not_sit_out_its_grace_where_all_that_is_left_waits_for_a_log_that_stays_away(
+    bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "AWAY_S", 0.0)
+    bench.events.kinds, bench.events.away = {EventKind.SUCCEEDED}, 1_000_000
+    job = await bench.submit(1)
+    async with bench.worker(handlers.spec(), stop_grace_s=10 * LONG_S) as worker:
+        await until(lambda: bench.events.away < 1_000_000)
+        await stopped(bench, worker)
+    [again] = await bench.queue.consumer(bench.channel()).receive(10, 0.0)
+    assert (again.message.job_id, again.attempt) == (job, 1)
+
+
+async def test_a_stop_lets_a_running_batch_end_though_the_log_is_away(
+    bench: Bench, handlers: Handlers, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "AWAY_S", 0.0)
+    bench.events.kinds, bench.events.away = {EventKind.STARTED}, 2
+    job = await bench.submit(1, gate.input)
+    async with bench.worker(handlers.spec()) as worker:
+        await gate.reached()
+        worker.stop()
+        await until(lambda: not bench.events.away)
+        gate.open()
+        await within(bench.running)
+    assert bench.kinds(job)[-1] == ("succeeded", 1)
 
 
 async def test_a_stop_ends_while_the_log_is_away(bench: Bench, handlers: Handlers) -> None:

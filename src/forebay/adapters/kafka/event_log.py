@@ -19,6 +19,7 @@ from forebay.adapters.kafka.offsets import Offsets, partition_of
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import key_of, to_record
 from forebay.adapters.kafka.shelves import Shelves
+from forebay.adapters.kafka.waiting import blocking
 from forebay.core.errors import Unavailable
 from forebay.core.event import JobEvent
 from forebay.core.wire import encode_event
@@ -68,7 +69,7 @@ class KafkaEventLog(EventLog):
     async def close(self) -> None:
         """Leave the others our sources."""
         if self._follower is not None:
-            await asyncio.to_thread(self._follower.stop)
+            await blocking(self._follower.stop, "kafka-follower-end")
 
     async def publish(self, events: Sequence[JobEvent]) -> None:
         """Each event by itself: of several some may be written when it raises."""

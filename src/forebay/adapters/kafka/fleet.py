@@ -20,6 +20,7 @@ from msgspec import Struct
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record
+from forebay.adapters.kafka.waiting import blocking
 from forebay.core.errors import ForebayError
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import Fleet, ModelReport
@@ -93,7 +94,7 @@ class KafkaFleet(Fleet):
             await asyncio.wait({self._speaking})
             await self._send([Record(self._topic, key, None) for key in self._own])
         if self._ear is not None:
-            await asyncio.to_thread(self._ear.stop)
+            await blocking(self._ear.stop, "kafka-fleet-end")
 
     async def _speak(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 A tier has one delay, so its partitions are in the order in which their messages are due, and only the first few of each
 are looked at. Several forwarders share the partitions. A message is done when it is in its channel again: a death in
-between brings it there twice, and the job runs twice at worst.
+between brings it there twice, and the job runs twice at worst. A stop waits for both.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import structlog
 
 from forebay.adapters.kafka.attempts import attempt_headers, delay_headers, due, tier_for, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry
+from forebay.adapters.kafka.event_log import events_partition
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, to_record
-from forebay.core.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, OutcomeUnknown, Unavailable
+from forebay.core.event import EventKind, JobError, JobEvent
 from forebay.core.message import Channel
+from forebay.core.wire import encode_event
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +61,7 @@ class Forwarder:
         self._tiers = tiers
         self._tier_s = {self._names.retry_prefix + name: tier_s for name, tier_s in tiers.items()}
         self._publisher = publisher
+        self._dead_letters = dead_letters
         self._publish_wait_s = publish_wait_s
         self._clock = clock
         self._random = random
@@ -106,32 +111,74 @@ class Forwarder:
         return entries
 
     async def _forward(self, due_now: list[Entry]) -> None:
-        """To their channels, each channel by itself. What cannot be written is tried again a moment later; what a
-        channel does not take, because it was removed, goes round again, so that it is in nobody's way."""
+        """To their channels, each channel by itself, and each whole: a stop waits for the one that is under way."""
         kept = [entry for entry, _ in self._member.hand.keep(entry.receipt for entry in due_now)]  # ours still
         by_topic: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in kept:
             record = self._record(entry, self._clock())
             by_topic.setdefault(record.topic, []).append((entry, record))
         for leaving in by_topic.values():
-            entries = [entry for entry, _ in leaving]
-            try:
-                await self._publish([record for _, record in leaving], entries)
-            except Unavailable as away:
-                log.warning("queue.delayed_waits", topic=leaving[0][1].topic, count=len(leaving), reason=away.message)
-                for entry in entries:
-                    self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
-            else:
-                self._member.hand.done(entry.receipt for entry in entries)
+            await _whole(self._send(leaving))
 
-    async def _publish(self, records: list[Record], entries: list[Entry]) -> None:
+    async def _send(self, leaving: list[tuple[Entry, Record]]) -> None:
+        """What cannot be written is tried again a moment later; what a channel does not take, because it was removed,
+        goes round again, so that it is in nobody's way; what no topic takes ends here."""
+        outcomes = await self._publish(leaving)
+        if again := [entry for entry, _, error in outcomes if _no_such_channel(error)]:
+            log.warning("queue.delayed_again", topic=leaving[0][1].topic, count=len(again))
+            outcomes = [one for one in outcomes if not _no_such_channel(one[2])]
+            outcomes += await self._publish([(entry, self._round_again(entry)) for entry in again])
+        self._member.hand.done(entry.receipt for entry, _, error in outcomes if error is None)
+        away = [(entry, error) for entry, _, error in outcomes if isinstance(error, Unavailable)]
+        if away:
+            self._wait_for_brokers([entry for entry, _ in away], away[0][1])
+        for entry, _, error in outcomes:
+            if error is not None and not isinstance(error, Unavailable):
+                await self._fail(entry, error)
+
+    async def _publish(self, leaving: list[tuple[Entry, Record]]) -> list[tuple[Entry, Record, ForebayError | None]]:
+        """What became of each: they are written together, and none for another's sake a second time."""
+
+        async def one(record: Record) -> ForebayError | None:
+            try:
+                await self._publisher.publish([record], wait_s=self._publish_wait_s)
+            except ForebayError as error:
+                return error
+            return None
+
+        errors = await asyncio.gather(*(one(record) for _, record in leaving))
+        return [(entry, record, error) for (entry, record), error in zip(leaving, errors, strict=True)]
+
+    async def _fail(self, entry: Entry, refusal: ForebayError) -> None:
+        """It has become larger than its topic takes, or the topic takes less than it did: its job ends."""
+        topic, partition = entry.place
+        log.error("queue.delayed_refused", topic=topic, partition=partition, offset=entry.offset, code=refusal.code)
+        error = JobError(code=refusal.code, message=f"it cannot be brought back from its delay: {refusal.message}")
         try:
-            await self._publisher.publish(records, wait_s=self._publish_wait_s)
-        except OutcomeUnknown:
-            raise
-        except Unavailable as refused:
-            log.warning("queue.delayed_again", topic=records[0].topic, count=len(records), reason=refused.message)
-            await self._publisher.publish(self._round_again(entries), wait_s=self._publish_wait_s)
+            await self._publisher.publish([self._failed(entry, error)], wait_s=self._publish_wait_s)
+            await self._dead_letters.write(entry, error, entry.known.attempt)
+        except Unavailable as away:
+            self._wait_for_brokers([entry], away)
+        else:
+            self._member.hand.done([entry.receipt])
+
+    def _failed(self, entry: Entry, error: JobError) -> Record:
+        message = entry.readable
+        event = JobEvent(
+            tenant=message.tenant,
+            job_id=message.job_id,
+            kind=EventKind.FAILED,
+            at=self._clock(),
+            attempt=entry.known.attempt,
+            error=error,
+        )
+        partition = events_partition(message.tenant, message.job_id)
+        return to_record(self._names.events_topic, encode_event(event), partition=partition)
+
+    def _wait_for_brokers(self, entries: list[Entry], away: Unavailable) -> None:
+        log.warning("queue.delayed_waits", topic=entries[0].place[0], count=len(entries), reason=away.message)
+        for entry in entries:
+            self._push(entry, asyncio.get_running_loop().time() + AGAIN_S)
 
     def _record(self, entry: Entry, now: float) -> Record:
         """In its channel, or, if that is not yet due, in a retry topic again."""
@@ -141,15 +188,28 @@ class Forwarder:
         more = attempt_headers(entry.known)
         return to_record(self._names.requests_topic(channel), without_ours(entry.readable), more=more)
 
-    def _round_again(self, entries: list[Entry]) -> list[Record]:
+    def _round_again(self, entry: Entry) -> Record:
         longest_s = max(self._tiers.values())
-        records = []
-        for entry in entries:
-            channel, _ = due(entry.readable.headers)
-            records.append(self._delayed(entry, channel, self._clock() + longest_s, longest_s))
-        return records
+        channel, _ = due(entry.readable.headers)
+        return self._delayed(entry, channel, self._clock() + longest_s, longest_s)
 
     def _delayed(self, entry: Entry, channel: Channel, due_at: float, delay_s: float) -> Record:
         tier, _ = tier_for(delay_s, self._tiers)
         more = delay_headers(entry.known, channel, due_at)
         return to_record(self._names.retry_prefix + tier, without_ours(entry.readable), more=more)
+
+
+def _no_such_channel(error: ForebayError | None) -> bool:
+    """Nothing was written; waiting for the same topic may be in vain."""
+    return isinstance(error, Unavailable) and not isinstance(error, OutcomeUnknown)
+
+
+async def _whole(what: Coroutine[Any, Any, None]) -> None:
+    """Cancelled, it is over when `what` is."""
+    going = asyncio.create_task(what, name="forward")
+    try:
+        await asyncio.shield(going)
+    except asyncio.CancelledError:
+        await asyncio.wait({going})
+        going.result()
+        raise

@@ -23,7 +23,7 @@ from forebay.core.event import JobError
 
 log = structlog.get_logger(__name__)
 
-CLOSE_WAIT_S = 5.0
+CLOSE_WAIT_S = 4.0
 """For the thread to commit and to leave the group. If the brokers are away it is left to itself: nothing that it could
 still do is more than what a death would leave undone."""
 
@@ -110,11 +110,12 @@ class Member:
         while self._ending:
             await self._bell.wait(CLOSE_WAIT_S)
         self.hand.close()
+        deadline = time.monotonic() + CLOSE_WAIT_S  # from now on, however many close beside us
         for burial in self._burials:
             burial.cancel()
         if self._burials:
             await asyncio.wait(self._burials)
-        if not await asyncio.to_thread(self._reader.join, CLOSE_WAIT_S):
+        if not await asyncio.to_thread(lambda: self._reader.join(max(0.0, deadline - time.monotonic()))):
             log.warning("queue.left_without_goodbye")
 
     def _join_group(self) -> None:

@@ -21,8 +21,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay.adapters.kafka.delivery import TOO_LARGE, Delivery, refusal
+from forebay.adapters.kafka.gathering import Nagle, Turns
 from forebay.adapters.kafka.link import REFUSALS, KafkaLink
-from forebay.adapters.kafka.records import Record
+from forebay.adapters.kafka.records import ANY_PARTITION, Record
 from forebay.core.crash import reach
 from forebay.core.errors import ForebayError, PayloadTooLarge, Unavailable
 
@@ -60,9 +61,9 @@ class Reach(Enum):
 class Publisher:
     """Durable publishing (acks=all, idempotent) for any number of tasks of one event loop.
 
-    `linger_ms`: how long librdkafka waits for more records before it sends. 1: a lone publish takes 1.4 ms at the
-    median (0.3 at 0, 2.4 at 2, 5.5 at 5), and 5,000 a second cost 165 microseconds of CPU each, the broker's included
-    (210 at 0, 145 at 2, 115 at 5); docs/decisions/kafka-publishing.md.
+    `gather_ms`: how long a publish waits at most, while others are in flight, for more to leave with (`Nagle`); one
+    alone does not wait. `linger_ms`: how long librdkafka waits for the rest of what leaves together, which is handed
+    over within that time. docs/decisions/kafka-publishing.md has what others cost.
     `message_timeout_s`: how long it tries to deliver one; longer than any `wait_s`, since what was not reported may
     still be delivered. `queue_bytes` bounds what waits in its queue. `warm_up_s`: see WARM_UP_S.
     """
@@ -71,7 +72,8 @@ class Publisher:
         self,
         link: KafkaLink,
         *,
-        linger_ms: float = 1.0,
+        linger_ms: float = 0.3,
+        gather_ms: float = 3.0,
         message_timeout_s: float = 10.0,
         max_record_bytes: int = MAX_RECORD_BYTES,
         queue_bytes: int = QUEUE_BYTES,
@@ -102,6 +104,8 @@ class Publisher:
         self._reports: list[tuple[Delivery, KafkaError | None]] = []  # the thread's own
         self._open: set[Delivery] = set()  # the loop's own
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
+        self._nagle = Nagle(gather_ms / 1000)
+        self._turns = Turns()
         self._reach = Reach.DOUBTED
         self._fatal: KafkaError | None = None
         self._made_at = 0.0
@@ -153,8 +157,9 @@ class Publisher:
         self._open.add(delivery)
         timer = self._loop.call_later(wait_s, delivery.expire)
         try:
-            await self._hand_over(delivery, self._loop.time() + wait_s)
-            await delivery.done
+            async with self._nagle:
+                await self._hand_over(delivery, self._loop.time() + wait_s)
+                await delivery.done
         except Unavailable:
             self._doubt()  # asking also tells librdkafka of topics that are new
             raise
@@ -189,12 +194,15 @@ class Publisher:
     def _produce(self, record: Record, delivery: Delivery) -> ForebayError | None:
         producer, self._topic = self._producer, record.topic
         assert producer is not None
+        partition = record.partition
+        if partition == ANY_PARTITION:
+            partition = self._turns.partition(record.topic, self._nagle.departure)
         try:
             producer.produce(
                 record.topic,
                 record.value,
                 record.key,
-                record.partition,
+                partition,
                 on_delivery=lambda error, _: self._reported(delivery, error),
                 headers=list(record.headers),
             )
@@ -262,6 +270,8 @@ class Publisher:
                 self._rebuild()
         if self._reach is not Reach.UP:
             self._probe(self._producer)
+        else:
+            self._turns.learn(self._producer, time.monotonic())
 
     def _poll(self, producer: Producer, wait_s: float) -> None:
         """Callbacks run in here. That a producer has failed for good is raised, and not told to `_on_error`."""

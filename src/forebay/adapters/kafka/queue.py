@@ -21,7 +21,7 @@ from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.names import RETRY_TIERS_S
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.records import to_record
+from forebay.adapters.kafka.records import ANY_PARTITION, to_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import PayloadTooLarge, Revoked, Unavailable
 from forebay.core.event import JobError
@@ -89,7 +89,8 @@ class KafkaQueue(Queue):
 
     async def publish(self, channel: Channel, messages: Sequence[Message]) -> None:
         topic = self._names.requests_topic(channel)
-        records = [to_record(topic, message) for message in messages]
+        # One record per job: there is no order to be kept among those of one key.
+        records = [to_record(topic, message, partition=ANY_PARTITION) for message in messages]
         await self._publisher.publish(records, wait_s=self._publish_wait_s)
 
     def consumer(self, channel: Channel) -> Consumer:

@@ -19,6 +19,10 @@ KEY_MAX_BYTES = 512
 Headers = Sequence[tuple[str, bytes]]
 
 
+ANY_PARTITION = -2
+"""Of a record that may lie anywhere: where those lie that leave with it."""
+
+
 class Record(Struct, frozen=True):
     """What a producer sends. `partition` -1: by the key's hash."""
 

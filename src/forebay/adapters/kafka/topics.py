@@ -113,9 +113,10 @@ class Topics:
         }
 
     def _deciding(self) -> list[str]:
-        """Where a job is: requests and events."""
+        """Where a job may be: requests, retry topics while it waits out a delay, and events."""
         channels = [Channel(model, lane) for model in self._models for lane in Lane]
-        return [self._names.events_topic, *[self._names.requests_topic(channel) for channel in channels]]
+        requests = [self._names.requests_topic(channel) for channel in channels]
+        return [self._names.events_topic, *self._names.retry_topics, *requests]
 
     def _configs(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """Without those of which the broker that was asked has not heard yet, unlike the one that named them."""

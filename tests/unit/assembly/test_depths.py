@@ -1,0 +1,36 @@
+"""Who scrapes gets what is known, in time, whatever hangs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from forebay.adapters.memory import MemoryLog, MemoryQueue
+from forebay.assembly.depths import refresh_depths
+from forebay.core.errors import Unavailable
+from forebay.core.lanes import Lane
+from forebay.core.message import Channel
+from forebay.telemetry.metrics import Metrics
+
+CHANNELS = [Channel("echo", lane) for lane in Lane]
+
+
+class HalfDeaf(MemoryQueue):
+    """Tells of every lane but one, of which it never does."""
+
+    async def depth(self, channel: Channel) -> int:
+        if channel.lane is Lane.HIGH:
+            await asyncio.Event().wait()
+        return 7
+
+
+async def test_a_lane_that_hangs_holds_up_neither_the_others_nor_the_answer() -> None:
+    metrics = Metrics()
+    async with asyncio.timeout(10.0):
+        with pytest.raises(Unavailable, match=r"within 0\.05 s"):
+            await refresh_depths(HalfDeaf(MemoryLog()), metrics, CHANNELS, within_s=0.05)
+    shown = {
+        lane: metrics.registry.get_sample_value("forebay_queue_depth", {"model": "echo", "lane": lane}) for lane in Lane
+    }
+    assert shown[Lane.NORMAL] == shown[Lane.LOW] == 7.0
