@@ -15,6 +15,7 @@ from typing import Self
 
 LEASH = Path(__file__).with_name("leash.py")
 POLL_S = 0.02
+STOP_WITHIN_S = 30.0
 
 
 class ServerFailed(Exception):
@@ -147,3 +148,24 @@ class ServerProcess(abc.ABC):
             for pipe in (self._leash.stdin, self._leash.stdout):
                 assert pipe is not None
                 pipe.close()
+
+
+def until_interrupted(server: ServerProcess, name: str) -> None:
+    """Waits for Ctrl-C, then stops the server cleanly, or after STOP_WITHIN_S at once. Raises ServerFailed when it ends
+    by itself."""
+    try:
+        status = server.wait()
+    except KeyboardInterrupt:
+        print(f"{name}: stopping ...", file=sys.stderr)
+        try:
+            server.stop(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        return
+    raise ServerFailed(f"it ended by itself with status {status}:\n{server.log_tail()}")
+
+
+def interrupt_by_signals() -> None:
+    """SIGINT and SIGTERM raise KeyboardInterrupt; a shell's background job starts with SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

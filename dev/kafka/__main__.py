@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
 
 from dev.kafka.archive import install_with_archive
 from dev.kafka.broker import Broker
 from dev.kafka.install import INSTALLED, KAFKA, KafkaUnavailable
-from dev.kafka.java_process import BrokerFailed
 from dev.kafka.ports import HOST, is_free
+from dev.process import ServerFailed, interrupt_by_signals, until_interrupted
 
 DATA = INSTALLED / "data"
 PORT = 9092
-STOP_WITHIN_S = 30.0
 
 READY = """\
 Kafka {version} answers on {bootstrap} (ready after {took_s:.1f} s): reachable from this machine only, no TLS, no passwords.
@@ -28,13 +25,12 @@ Kafka {version} answers on {bootstrap} (ready after {took_s:.1f} s): reachable f
 
 
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_by_signals()
     try:
         return run(int(os.environ.get("KAFKA_PORT") or PORT))
     except KeyboardInterrupt:
         return 0
-    except (KafkaUnavailable, BrokerFailed) as error:
+    except (KafkaUnavailable, ServerFailed) as error:
         print(f"kafka: {error}", file=sys.stderr)
         return 1
 
@@ -53,20 +49,8 @@ def run(port: int) -> int:
         took_s = time.monotonic() - began
         facts = {"version": KAFKA.version, "bootstrap": broker.bootstrap, "folder": DATA, "took_s": took_s}
         print(READY.format(python=os.path.relpath(sys.executable), **facts), flush=True)
-        try:
-            status = broker.wait()
-        except KeyboardInterrupt:
-            stop(broker)
-            return 0
-        raise BrokerFailed(f"it ended by itself with status {status}:\n{broker.log_tail()}")
-
-
-def stop(broker: Broker) -> None:
-    print("kafka: stopping ...", file=sys.stderr)
-    try:
-        broker.stop(STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        broker.kill()
+        until_interrupted(broker, "kafka")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from dev.kafka.ports import HOST, is_free
 from dev.postgres.programs import PostgresUnavailable, find_programs, version
 from dev.postgres.server import Postgres
-from dev.process import ServerFailed
+from dev.process import ServerFailed, interrupt_by_signals, until_interrupted
 
 FOLDER = Path(__file__).resolve().parents[2] / ".postgres"
 """Ignored by git."""
@@ -22,7 +20,6 @@ DSN_FILE = FOLDER / "dsn"
 
 PORT = 5432
 DATABASE = "forebay"
-STOP_WITHIN_S = 30.0
 
 READY = """\
 PostgreSQL {version} answers on {host}:{port} (ready after {took_s:.1f} s): reachable from this machine only.
@@ -35,8 +32,7 @@ PostgreSQL {version} answers on {host}:{port} (ready after {took_s:.1f} s): reac
 
 
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interrupt_by_signals()
     try:
         return run(int(os.environ.get("POSTGRES_PORT") or PORT))
     except KeyboardInterrupt:
@@ -74,20 +70,8 @@ def run(port: int) -> int:
             ),
             flush=True,
         )
-        try:
-            status = server.wait()
-        except KeyboardInterrupt:
-            stop(server)
-            return 0
-        raise ServerFailed(f"it ended by itself with status {status}:\n{server.log_tail()}")
-
-
-def stop(server: Postgres) -> None:
-    print("postgres: stopping ...", file=sys.stderr)
-    try:
-        server.stop(STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
+        until_interrupted(server, "postgres")
+    return 0
 
 
 if __name__ == "__main__":
