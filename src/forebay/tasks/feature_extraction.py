@@ -9,7 +9,7 @@ from forebay.catalog.options import FeatureExtractionOptions, task_options
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.ports.task import Codec, Task
-from forebay.tasks.ranking import SCHEMA
+from forebay.tasks.ranking import NO_PARAMETERS, SCHEMA
 from forebay.tasks.text_input import MEDIA_TYPES, parse_text, parse_text_body, text_schema
 
 
@@ -46,13 +46,7 @@ class FeatureExtraction(Task):
         }
 
     def parameters_schema(self, spec: ModelSpec) -> Mapping[str, Any]:
-        return {
-            "$schema": SCHEMA,
-            "title": "Parameters",
-            "type": "object",
-            "additionalProperties": False,
-            "examples": [{}],
-        }
+        return NO_PARAMETERS
 
     def media_types(self, spec: ModelSpec) -> Sequence[str]:
         return MEDIA_TYPES

@@ -9,6 +9,13 @@ from forebay.core.errors import InvalidRequest
 from forebay.core.model import ModelSpec
 
 SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+NO_PARAMETERS: Mapping[str, Any] = {
+    "$schema": SCHEMA,
+    "title": "Parameters",
+    "type": "object",
+    "additionalProperties": False,
+    "examples": [{}],
+}
 IMAGE_TOP_K = 5
 TEXT_TOP_K = 1
 """The defaults of the Hugging Face pipelines image-classification and text-classification."""

@@ -16,7 +16,7 @@ from forebay.core.model import ModelSpec, TensorSpec
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import canonical_json
 from forebay.ports.task import Codec, Task
-from forebay.tasks.ranking import SCHEMA
+from forebay.tasks.ranking import NO_PARAMETERS, SCHEMA
 from forebay.tasks.tensor_input import DATATYPES, read_tensors
 
 MEDIA_TYPES = (JSON,)
@@ -56,13 +56,7 @@ class Tensor(Task):
         }
 
     def parameters_schema(self, spec: ModelSpec) -> Mapping[str, Any]:
-        return {
-            "$schema": SCHEMA,
-            "title": "Parameters",
-            "type": "object",
-            "additionalProperties": False,
-            "examples": [{}],
-        }
+        return NO_PARAMETERS
 
     def media_types(self, spec: ModelSpec) -> Sequence[str]:
         return MEDIA_TYPES
