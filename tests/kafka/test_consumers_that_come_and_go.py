@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
 
 import pytest
 from tests.kafka.queues import (
@@ -26,15 +25,6 @@ from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
 
 pytestmark = pytest.mark.anyio
-
-KINDS = [("kafka", "consumer"), ("kafka", "classic"), ("old_kafka", "classic")]
-
-
-@pytest.fixture(params=KINDS, ids=["-".join(kind) for kind in KINDS])
-def place(request: pytest.FixtureRequest) -> KafkaPlace:
-    kind, group_protocol = request.param
-    broker: Any = request.getfixturevalue(kind)
-    return KafkaPlace(broker.bootstrap, group_protocol=group_protocol)
 
 
 async def test_nothing_runs_twice_when_consumers_come_and_leave_in_peace(place: KafkaPlace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any
 
 import pytest
 from tests.kafka.queues import CHANNEL, KafkaPlace, counts, number_of, publish, receive_all, until
@@ -12,15 +11,6 @@ from tests.kafka.queues import CHANNEL, KafkaPlace, counts, number_of, publish, 
 from dev.kafka.broker import Broker
 
 pytestmark = pytest.mark.anyio
-
-KINDS = [("kafka", "consumer"), ("kafka", "classic"), ("old_kafka", "classic")]
-
-
-@pytest.fixture(params=KINDS, ids=["-".join(kind) for kind in KINDS])
-def place(request: pytest.FixtureRequest) -> KafkaPlace:
-    kind, group_protocol = request.param
-    broker: Any = request.getfixturevalue(kind)
-    return KafkaPlace(broker.bootstrap, group_protocol=group_protocol)
 
 
 async def test_after_a_kill_what_had_begun_counts_an_attempt_and_what_was_done_is_done(place: KafkaPlace) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import confluent_kafka
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.adapters.kafka.golden import AT_MS, delivered
 
 from forebay.adapters.kafka.names import Names
 from forebay.adapters.kafka.records import Record, from_record, key_of, logged_at, split_key, to_record
@@ -18,21 +16,6 @@ from forebay.testing.samples import message, request
 
 NAMES = Names(tenants={"forebay.requests.sample.low": "acme"})
 REQUESTS = "forebay.requests.sample.low"
-AT_MS = 1_764_000_000_250
-
-
-def delivered(record: Record, **changes: Any) -> confluent_kafka.Message:
-    """As a consumer would give it."""
-    fields = {
-        "topic": record.topic,
-        "partition": 3,
-        "offset": 42,
-        "key": record.key,
-        "value": record.value,
-        "headers": list(record.headers),
-        "timestamp": (confluent_kafka.TIMESTAMP_LOG_APPEND_TIME, AT_MS),
-    }
-    return confluent_kafka.Message(**{**fields, **changes})
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
