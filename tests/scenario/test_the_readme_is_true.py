@@ -1,4 +1,5 @@
-"""Every command of the README is run against a service that was started as it says, and prints what it says."""
+"""Every command of the README and of docs/kafka.md is run against a service that was started as it says, and prints
+what it says."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +50,63 @@ def test_every_curl_line_prints_what_the_readme_shows(start: Callable[..., Runni
         assert VARIES.sub("…", ID.sub("ID", printed.strip())) == VARIES.sub("…", ID.sub("ID", shown))
 
 
-def test_the_service_on_kafka_starts_and_answers_as_the_readme_says(
-    tmp_path: Path, kafka: Broker, postgres_dsn: str
-) -> None:
-    [block] = [one for one in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "topics apply" in one]
-    script = "\n".join(line.removeprefix("$ ") for line in block.splitlines())
-    shown = {"kafka://127.0.0.1:9092": f"kafka://{kafka.bootstrap}"}
-    shown["$(cat .postgres/dsn)"] = postgres_dsn
-    for address, real in shown.items():
-        assert address in script
-        script = script.replace(address, real)
-    environ = environ_of({"data_dir": str(tmp_path), "port": "0", "kafka_prefix": f"r{uuid.uuid4().hex}"})
-    # The last line is typed once the API has said that it is ready.
-    ready = f"until [ -e {tmp_path}/address.json ]; do sleep 0.1; done"
-    *starting, submitting = script.splitlines()
+def _kafka_block(page: Path) -> list[str]:
+    """The lines of the one console block that starts the service on Kafka."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    [block] = [one for one in blocks if "topics apply" in one]
+    return [line.removeprefix("$ ") for line in block.splitlines()]
+
+
+def _with_our_places(lines: list[str], places: Mapping[str, str]) -> list[str]:
+    script = "\n".join(lines)
+    for shown, ours in places.items():
+        assert shown in script
+        script = script.replace(shown, ours)
+    return script.splitlines()
+
+
+def _run(starting: list[str], submitting: str, folder: Path) -> str:
+    """What was printed, once all the lines have done well. The last line is typed when the API has said that it is
+    ready."""
+    environ = environ_of({"data_dir": str(folder), "port": "0", "kafka_prefix": f"r{uuid.uuid4().hex}"})
+    ready = f"until [ -e {folder}/address.json ]; do sleep 0.1; done"
     script = "\n".join([*starting, ready, submitting, "status=$?; kill $(jobs -p); wait; exit $status"])
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "POSITIVE" in done.stdout or "NEGATIVE" in done.stdout
+    return done.stdout
+
+
+def test_the_service_on_kafka_starts_and_answers_as_the_readme_says(
+    tmp_path: Path, kafka: Broker, postgres_dsn: str
+) -> None:
+    places = {"kafka://127.0.0.1:9092": f"kafka://{kafka.bootstrap}", "$(cat .postgres/dsn)": postgres_dsn}
+    *starting, submitting = _with_our_places(_kafka_block(ROOT / "README.md"), places)
+    printed = _run(starting, submitting, tmp_path)
+    assert "POSITIVE" in printed or "NEGATIVE" in printed
+
+
+def test_the_commands_for_whoever_runs_it_on_kafka_do_what_they_say(
+    tmp_path: Path, kafka: Broker, postgres_dsn: str
+) -> None:
+    """Those of docs/kafka.md, each of which may be typed on another machine; here all are on this one."""
+    places = {
+        "kafka://broker-1:9092,broker-2:9092": f"kafka://{kafka.bootstrap},{kafka.bootstrap}",
+        "postgresql://forebay@db/forebay": postgres_dsn,
+        "s3://bucket/forebay": f"files://{tmp_path / 'blobs'}",
+        "FOREBAY_SECRETS=...": f"FOREBAY_SECRETS={uuid.uuid4().hex}",
+        "--models sentiment": "--models text_classification",
+    }
+    shown = _with_our_places(_kafka_block(ROOT / "docs" / "kafka.md"), places)
+    lines = [line.partition(" #")[0].rstrip() for line in shown]
+    assert [line.split()[1] for line in lines if line.startswith("forebay")] == ["topics", *["run"] * 4]
+    typed = [f"{line} &" if line.startswith("forebay run") else line for line in lines]
+    ours = ["set -e", f"export PATH={Path(sys.executable).parent}:$PATH FOREBAY_BLOBS_SHARED=true FOREBAY_ADMIN_PORT=0"]
+    at = typed.index("forebay topics apply") + 1
+    typed[at:at] = ["forebay topics plan", "forebay topics acls", "set +e"]
+    printed = _run([*ours, *typed], 'forebay submit text_classification "I love it."', tmp_path)
+    assert "topics are as they should be" in printed
+    assert "--allow-principal User:forebay-worker" in printed
+    assert "POSITIVE" in printed
 
 
 def test_the_commands_that_the_readme_names_are_make_targets() -> None:
