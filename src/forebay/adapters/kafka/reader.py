@@ -307,8 +307,9 @@ class Reader:
             self._hand.wait(min(remaining_s, RETRY_S))
             if self._hand.requested:  # of partitions that stay
                 self._commit(time.monotonic())
-        # What still runs keeps its mark. Its outcome will be published all the same; but if it kills this process, the
-        # new owner must know that an attempt had begun.
+        # The outcome of what still runs will be published all the same. Were it taken for cut off, a long job would
+        # fail as `worker_lost` for nothing but three moves of its partition.
+        self._hand.let_run_elsewhere(places)
         self._commit_within(LAST_COMMIT_S)
         self._forget(places)
         if places:
