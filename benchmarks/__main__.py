@@ -1,16 +1,18 @@
 """`python -m benchmarks [GROUP | GROUP/QUESTION ...]`: all groups, or what is named. Exit status 0 whatever the figures
-say."""
+say, 1 if a question could not be asked."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from types import ModuleType
 
+from benchmarks.peers.environment import PeersUnavailable
 from benchmarks.report import machine
 
 GROUPS = {
@@ -32,13 +34,20 @@ def main() -> None:
         questions |= {one: import_module(place) for one, place in found.items()}
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n{machine()}\n", flush=True)
     figures = []
+    unmeasured = False
     for name, question in questions.items():
         began = time.monotonic()
         print(f"{name}: {' '.join((inspect.getdoc(question) or '').partition(chr(10) * 2)[0].split())}", flush=True)
-        figures += question.measure()
+        try:
+            figures += question.measure()
+        except PeersUnavailable as error:
+            print(f"  not measured: {error}")
+            unmeasured = True
         print(f"  ({time.monotonic() - began:.0f} s)\n", flush=True)
     for figure in figures:
         print(figure)
+    if unmeasured:
+        sys.exit(1)
 
 
 def _all() -> Mapping[str, str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -57,5 +58,8 @@ def _run(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    ready()
+    try:
+        ready()
+    except PeersUnavailable as error:
+        sys.exit(f"peers: {error}")
     print(f"peers: {versions()}")
