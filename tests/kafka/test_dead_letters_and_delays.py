@@ -12,12 +12,13 @@ import confluent_kafka
 import pytest
 from tests.kafka.client import consume, create_topic
 from tests.kafka.queues import CHANNEL, WITHIN_S, KafkaPlace, counts, number_of, publish, receive_all
+from tests.kafka.raw import produce_raw
 from tests.kafka.test_topics import set_config
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.queue import KafkaQueue
-from forebay.adapters.kafka.records import Headers, Record, from_record, key_of, to_record
+from forebay.adapters.kafka.records import Headers, Record, from_record, headers_of, key_of, to_record
 from forebay.core.event import EventKind, JobError
 from forebay.core.wire import decode_event
 from forebay.ports.queue import Consumer
@@ -80,6 +81,30 @@ async def test_a_malformed_record_becomes_a_dead_letter_and_stops_nobody(place: 
         assert await queue.depth(CHANNEL) == 0
 
 
+async def test_a_record_with_a_header_whose_name_is_no_text_becomes_a_dead_letter_and_stops_nobody(
+    place: KafkaPlace,
+) -> None:
+    """The client library fails on it, and the second time it ends the process; the first time too where Python has
+    specialized the call, hence the many before."""
+    async with place.queue() as queue:
+        await place.publish_to(0, range(50))
+        for wire in ([(b"forebay-wire", b"1")], []):
+            headers_given = [*wire, (b"\xff\xfe", b"x")]
+            await asyncio.to_thread(produce_raw, place.link.bootstrap, place.topic, KEY, b"the input", headers_given)
+        await place.publish_to(0, range(50, 60))
+        consumer = queue.consumer(CHANNEL)
+        received = await receive_all(consumer, 60)
+        assert sorted(map(number_of, received)) == list(range(60))
+        await consumer.ack(received)
+        for offset, letter in zip(("50", "51"), await dead_letters(place, 2), strict=True):
+            said = headers(letter)
+            assert (letter.key(), letter.value()) == (KEY, b"the input")
+            assert said["forebay-error-code"] == "malformed_header"
+            assert said["forebay-error-unreadable"] == "headers"
+            assert said["forebay-error-offset"] == offset
+        assert await queue.depth(CHANNEL) == 0
+
+
 async def test_a_malformed_record_that_is_too_large_for_more_headers_goes_without_its_value(place: KafkaPlace) -> None:
     async with place.queue() as queue:
         value = b"x" * (place.publisher.max_record_bytes - 200)
@@ -106,7 +131,7 @@ async def test_what_is_rejected_is_a_dead_letter_with_its_reason_once_reject_ret
         assert said["forebay-error-code"] == "model_failed"
         assert said["forebay-error-message"].startswith("no face é")
         assert said["forebay-error-attempt"] == "1"
-        assert from_record(letter, place.names).job_id == job_id(1)
+        assert from_record(letter, headers_of(letter), place.names).job_id == job_id(1)
 
 
 @contextlib.asynccontextmanager
@@ -232,7 +257,7 @@ async def test_what_its_channel_has_become_too_small_for_fails_and_stops_no_othe
             [record] = await asyncio.to_thread(
                 consume, place.link.bootstrap, place.names.events_topic, 1, group_protocol="classic"
             )
-            event = decode_event(from_record(record, place.names))
+            event = decode_event(from_record(record, headers_of(record), place.names))
             assert (event.job_id, event.kind, event.attempt) == (job_id(2), EventKind.FAILED, 2)
             assert event.error is not None
             assert event.error.code == "payload_too_large"

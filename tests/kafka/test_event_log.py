@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 from tests.kafka.client import WITHIN_S, admin, create_topics
+from tests.kafka.raw import produce_raw
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.event_log import KafkaEventLog, events_partition
@@ -135,6 +136,21 @@ async def test_a_record_that_nobody_can_read_stops_nobody(river: River, record: 
     reader = Reader(await river.log())
     await reader.until(lambda: reader.facts == [request(1)])
     assert reader.malformed == 1
+
+
+async def test_a_record_with_a_header_whose_name_is_no_text_stops_nobody(river: River, kafka: Broker) -> None:
+    """On the topics of requests, where anybody may write, and on that of events."""
+    requests, events = river.names.requests_topic(CHANNEL), river.names.events_topic
+    await river.put(requests, *[request(number) for number in range(50)])
+    for topic in (requests, events):
+        await asyncio.to_thread(produce_raw, kafka.bootstrap, topic, b"t/job", b"?", [(b"\xff\xfe", b"x")])
+    await river.put(requests, request(50))
+    await river.put(events, event(1, EventKind.STARTED))
+    reader = Reader(await river.log())
+    await reader.until(lambda: len(reader.facts) + reader.malformed == 54)
+    assert reader.malformed == 2
+    assert request(50) in reader.facts
+    assert event(1, EventKind.STARTED) in reader.facts
 
 
 async def test_a_partition_that_somebody_adds_moves_no_job(river: River, kafka: Broker) -> None:

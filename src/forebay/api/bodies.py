@@ -10,11 +10,8 @@ from starlette.requests import Request
 
 from forebay.api.problems import MALFORMED
 from forebay.core.errors import InvalidRequest, UnsupportedMedia
-from forebay.core.nesting import is_deeper
+from forebay.core.nesting import MAX_DEPTH, is_deeper
 from forebay.core.payload import JSON
-
-MAX_DEPTH = 100
-"""Arrays and objects within each other. Tensors need 8 or so; what walks a value recursively is safe below this."""
 
 FORM = "application/x-www-form-urlencoded"
 FILE = "--data-binary @FILE"

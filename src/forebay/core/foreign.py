@@ -77,7 +77,7 @@ def adopt(record: ForeignRecord) -> Message:
         "ce_specversion": "1.0",
         "ce_type": REQUEST_TYPE,
         "ce_source": given.get("ce_source", "/forebay/foreign"),
-        "ce_time": to_rfc3339(record.logged_at),
+        "ce_time": _time(record.logged_at),
         "ce_subject": record.channel.model,
         "forebay-wire": WIRE_VERSION,
         "forebay-tenant": record.tenant,
@@ -106,6 +106,14 @@ def foreign_job_id(record: ForeignRecord) -> str:
     octets[8] = 0x80 | (octets[8] & 0x3F)
     text = octets.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}-{text[32:48]}"
+
+
+def _time(at: float) -> str:
+    """Of a topic with LogAppendTime it is the broker's; of any other it is whatever the producer says."""
+    try:
+        return to_rfc3339(at)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise InvalidRequest(f"the record's time, {at:.0f} s after 1970, is not within the years 1 to 9999") from exc
 
 
 def media_type_of(value: bytes) -> str:

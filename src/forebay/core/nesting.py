@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+MAX_DEPTH = 100
+"""Arrays and objects within each other, in whatever comes from outside. Tensors need 8 or so; what walks a value
+recursively is safe below this."""
+
 
 def is_deeper(value: Any, most: int) -> bool:
     """Whether more than `most` arrays and objects stand within each other. Level by level, so that this needs no depth

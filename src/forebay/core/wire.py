@@ -15,6 +15,7 @@ import msgspec
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
 from forebay.core.message import Message
+from forebay.core.nesting import MAX_DEPTH, is_deeper
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.times import from_rfc3339, to_rfc3339
 
@@ -25,7 +26,7 @@ EVENT_TYPE_SUFFIX = ".v1"
 
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
-_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _blob = msgspec.json.Decoder(BlobRef).decode
 _error = msgspec.json.Decoder(JobError).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
@@ -169,6 +170,16 @@ def _count(text: str) -> int:
     if not 0 <= count < 2**31:
         raise ValueError(f"{text!r} is no count of attempts")
     return count
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Raises ValueError and what msgspec does. What is too deep could be read here and then not be written by a store:
+    whoever cannot write it would read it for ever."""
+    value = _decode_object(text)
+    # Fewer brackets cannot be deeper: the usual header costs two scans.
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise ValueError(f"an object is nested deeper than {MAX_DEPTH} levels")
+    return value
 
 
 class _Typed:

@@ -57,6 +57,12 @@ def test_it_may_say_what_a_job_may_say() -> None:
     assert request.input.media_type == "text/plain; charset=utf-8"
 
 
+@pytest.mark.parametrize("at", [253_402_300_800.0, 4e15, 4e18])
+def test_a_time_that_no_calendar_has_is_refused(at: float) -> None:
+    with pytest.raises(InvalidRequest, match="years"):
+        adopt(replace(RECORD, logged_at=at))
+
+
 def test_its_trace_is_handed_on() -> None:
     assert adopt(with_headers(traceparent="00-1-2-01")).headers["traceparent"] == "00-1-2-01"
 

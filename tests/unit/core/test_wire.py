@@ -268,6 +268,8 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("request-most.v1", "ce_time", "2025-11-24T16:00:00"),
         ("request-most.v1", "forebay-metadata", "[1]"),
         ("request-most.v1", "forebay-metadata", "{"),
+        ("request-most.v1", "forebay-metadata", '{"a":' + "[" * 100 + "]" * 100 + "}"),
+        ("request-most.v1", "forebay-parameters", '{"a":' * 101 + "3" + "}" * 101),
         ("request-most.v1", "forebay-parameters", "3"),
         ("request-most.v1", "forebay-start-within-s", "soon"),
         ("request-most.v1", "forebay-start-within-s", "nan"),
@@ -286,6 +288,13 @@ def test_a_wrong_header_is_refused(name: str, header: str, text: str) -> None:
     message = encode(RELEASED[name])
     with pytest.raises(InvalidRequest):
         decode(replace(message, headers={**message.headers, header: text}))
+
+
+def test_what_is_as_deep_as_allowed_is_read() -> None:
+    message = encode(RELEASED["request-most.v1"])
+    deep = '{"a":' * 100 + "3" + "}" * 100
+    request = decode_request(replace(message, headers={**message.headers, "forebay-metadata": deep}))
+    assert canonical_json(request.metadata).decode() == deep
 
 
 @given(st.dictionaries(st.sampled_from([*NEEDED, "forebay-attempt", "content-type", "forebay-blob"]), texts))

@@ -25,10 +25,11 @@ class DeadLetters:
     async def write(self, entry: Entry, error: JobError, attempt: int) -> None:
         """Durable when this returns. Raises Unavailable.
 
-        A record that leaves no room for our headers goes without its value, and if need be without its own headers and
-        its key: the whole of it stays where the headers say.
+        A record whose headers cannot be read goes without them, which ours say. One that leaves no room for ours goes
+        without its value, and if need be without its own headers and its key: the whole of it stays where they say.
         """
-        key, value, own = _bytes(entry.record.key()), _bytes(entry.record.value()), _headers(entry)
+        key, value = _bytes(entry.record.key()), _bytes(entry.record.value())
+        own = [(name, text or b"") for name, text in entry.headers or ()]
         said = self._said(entry, error, attempt)
         try:
             await self._publish(key, value, [*own, *said])
@@ -52,13 +53,9 @@ class DeadLetters:
             "group": self._group,
             "attempt": str(attempt),
         }
+        if entry.headers is None:
+            said["unreadable"] = "headers"
         return [(PREFIX + name, text.encode()) for name, text in said.items()]
-
-
-def _headers(entry: Entry) -> Headers:
-    given = entry.record.headers() or []
-    pairs = given.items() if isinstance(given, dict) else given
-    return [(name, _bytes(value) or b"") for name, value in pairs]
 
 
 def _bytes(data: str | bytes | None) -> bytes | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import confluent_kafka
 from msgspec import Struct, field
 
+from forebay.adapters.kafka.records import GivenHeaders
 from forebay.adapters.kafka.tracker import Mark, Tracker
 from forebay.core.errors import ForebayError, InvalidRequest
 from forebay.core.message import Message
@@ -17,13 +18,15 @@ Place = tuple[str, int]
 
 
 class Entry(Struct, eq=False, kw_only=True):
-    """One record. `message` is None where nobody can read it, `refusal` says why. `known` is what the record itself
-    says of attempts elsewhere. `receipt` is 0 while nobody has it; `busy` once its outcome is on its way: begun, or
-    about to be published somewhere else, so that a revocation waits for it."""
+    """One record. `headers` are None where they cannot be read. `message` is None where nobody can read it, `refusal`
+    says why. `known` is what the record itself says of attempts elsewhere. `receipt` is 0 while nobody has it; `busy`
+    once its outcome is on its way: begun, or about to be published somewhere else, so that a revocation waits for
+    it."""
 
     place: Place
     offset: int
     record: confluent_kafka.Message
+    headers: GivenHeaders | None = None
     message: Message | None = None
     refusal: InvalidRequest | None = None
     known: Mark = Mark()

@@ -20,7 +20,7 @@ from msgspec import Struct
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.membership import Membership
 from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
-from forebay.adapters.kafka.records import from_record
+from forebay.adapters.kafka.records import from_record, headers_of
 from forebay.adapters.kafka.shelves import Entry, Shelves
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.event import JobEvent, JobRequest
@@ -207,7 +207,7 @@ class Follower:
 
     def _fact(self, record: Message) -> JobRequest | JobEvent:
         """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
-        message = from_record(record, self._names)
+        message = from_record(record, headers_of(record), self._names)
         return decode_event(message) if record.topic() == self._names.events_topic else decode_request(message)
 
     def _report(self, fetcher: Consumer, source: str, message: Message, error: KafkaError) -> None:

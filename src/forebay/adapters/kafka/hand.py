@@ -82,10 +82,8 @@ class Hand:
         with self.changed:
             for entry in reversed(self._those_held(receipts)):
                 part = self._let_go(entry)
-                mark = part.known.mark(entry.offset)
-                if mark is not None and mark.running:
-                    ran = True
-                    part.known.end(entry.offset)
+                ran |= self._end(entry, part)
+                entry.busy = False
                 if not part.leaving:
                     self._waiting.appendleft(entry)
             self._feed_hungry()
@@ -221,6 +219,16 @@ class Hand:
             leaving = set(places)
             return any(entry.place in leaving for entry in self._held.values())
 
+    def let_run_elsewhere(self, places: Iterable[Place]) -> None:
+        """Nobody waits any longer for what runs of these. Its attempts stay counted, as ended and not as cut off: its
+        holder lives, and has done nothing wrong."""
+        with self.changed:
+            leaving = set(places)
+            for entry in self._held.values():
+                if entry.place in leaving:
+                    part = self._parts[entry.place]
+                    part.changes += self._end(entry, part)
+
     def gone(self, places: Iterable[Place]) -> None:
         """These are not ours any more: what is in hand of them is so no longer."""
         with self.changed:
@@ -259,6 +267,14 @@ class Hand:
         part = self._parts[entry.place]
         part.changes += 1
         return part
+
+    def _end(self, entry: Entry, part: Part) -> bool:
+        """End its attempt; whether one ran."""
+        mark = part.known.mark(entry.offset)
+        if mark is None or not mark.running:
+            return False
+        part.known.end(entry.offset)
+        return True
 
     def _admit(self, entry: Entry, part: Part, unreadable: list[Entry]) -> None:
         tracker = part.known

@@ -54,7 +54,7 @@ class Member:
             group,
             topics,
             self.hand,
-            read=lambda record: from_record(record, names),
+            read=lambda record, headers: from_record(record, headers, names),
             unreadable=self._unreadable,
         )
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -23,6 +23,7 @@ from forebay.adapters.kafka.flow import Flow
 from forebay.adapters.kafka.hand import Hand
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.plan import ConsumerPlan
+from forebay.adapters.kafka.records import GivenHeaders, headers_of
 from forebay.adapters.kafka.tracker import Tracker
 from forebay.core.crash import reach
 from forebay.core.errors import InvalidRequest, Misconfigured
@@ -59,8 +60,8 @@ QUESTION_S = 5.0
 class Reader:
     """A member of a group that reads `topics` into `hand`.
 
-    `read` makes a message of a record or raises InvalidRequest; `unreadable` is called in the thread with those for
-    which it did, which stay in hand until somebody lets go of them.
+    `read` makes a message of a record and its headers or raises InvalidRequest; `unreadable` is called in the thread
+    with those for which it did, which stay in hand until somebody lets go of them.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Reader:
         topics: Sequence[str],
         hand: Hand,
         *,
-        read: Callable[[confluent_kafka.Message], Message],
+        read: Callable[[confluent_kafka.Message, GivenHeaders], Message],
         unreadable: Callable[[list[Entry]], None],
         consumer: Callable[[dict[str, Any]], confluent_kafka.Consumer] = confluent_kafka.Consumer,
     ) -> None:
@@ -182,7 +183,8 @@ class Reader:
         place = (topic, partition)
         entry = Entry(place=place, offset=offset, record=record)
         try:
-            entry.message = self._read(record)
+            entry.headers = headers_of(record)
+            entry.message = self._read(record, entry.headers)
             entry.known = known_attempts(entry.message.headers)
         except InvalidRequest as refusal:
             entry.refusal = refusal
@@ -305,8 +307,9 @@ class Reader:
             self._hand.wait(min(remaining_s, RETRY_S))
             if self._hand.requested:  # of partitions that stay
                 self._commit(time.monotonic())
-        # What still runs keeps its mark. Its outcome will be published all the same; but if it kills this process, the
-        # new owner must know that an attempt had begun.
+        # The outcome of what still runs will be published all the same. Were it taken for cut off, a long job would
+        # fail as `worker_lost` for nothing but three moves of its partition.
+        self._hand.let_run_elsewhere(places)
         self._commit_within(LAST_COMMIT_S)
         self._forget(places)
         if places:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import confluent_kafka
 from msgspec import Struct
@@ -17,6 +19,7 @@ OURS = ("ce_", "content-type", "forebay-")
 
 KEY_MAX_BYTES = 512
 Headers = Sequence[tuple[str, bytes]]
+GivenHeaders = Sequence[tuple[str, bytes | None]]
 
 
 ANY_PARTITION = -2
@@ -70,26 +73,47 @@ def to_record(topic: str, message: Message, *, partition: int = -1, more: Mappin
     )
 
 
-def text_headers(headers: Iterable[tuple[str, str | bytes | None]] | None) -> dict[str, str]:
-    """Headers as text, the last of a name. Raises InvalidRequest (`malformed_header`) for one of OURS that is none."""
+_headers: Callable[[confluent_kafka.Message], Any] = operator.methodcaller("headers")
+"""Of a name that is not UTF-8 the library gives a list with holes and leaves an exception set. A call in C finds that
+out, each time; `record.headers()` does so only until Python (3.11 and newer) has specialized the call."""
+
+
+def headers_of(record: confluent_kafka.Message) -> GivenHeaders:
+    """Its headers. Nobody else asks a record for them, and this once for each: the library fails on a name that is not
+    UTF-8, and a second question would then end the process.
+
+    Raises InvalidRequest (`malformed_header`).
+    """
+    try:
+        given = _headers(record) or ()
+    except (SystemError, UnicodeDecodeError) as exc:
+        raise InvalidRequest("a header's name is not UTF-8", code="malformed_header") from exc
+    pairs = given.items() if isinstance(given, dict) else given
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+
+
+def text_headers(headers: GivenHeaders) -> dict[str, str]:
+    """Headers as text, the last of a name that is not null. Raises InvalidRequest (`malformed_header`) for one of OURS
+    that is no text."""
     found: dict[str, str] = {}
-    for name, value in headers or ():
+    for name, value in headers:
         if value is None:
             continue
         try:
-            found[name] = value if isinstance(value, str) else value.decode()
+            found[name] = value.decode()
         except UnicodeDecodeError as exc:
             if name.startswith(OURS):
                 raise InvalidRequest(f"the header {name} is not UTF-8: {exc}", code="malformed_header") from exc
     return found
 
 
-def from_record(record: confluent_kafka.Message, names: Names) -> Message:
-    """The message in `record`; of a foreign one on a requests topic, the message that we would have sent for it.
+def from_record(record: confluent_kafka.Message, given: GivenHeaders, names: Names) -> Message:
+    """The message in `record`, whose headers are `given`; of a foreign one on a requests topic, the message that we
+    would have sent for it.
 
     Raises InvalidRequest: `malformed_key`, `malformed_header`, `malformed_record` (a foreign record that is no job).
     """
-    headers = text_headers(_pairs(record))
+    headers = text_headers(given)
     topic = record.topic() or ""
     if is_foreign(headers) and names.is_requests_topic(topic):
         return _adopted(record, headers, topic, names)
@@ -117,8 +141,3 @@ def _adopted(record: confluent_kafka.Message, headers: Mapping[str, str], topic:
         )
     except InvalidRequest as exc:
         raise InvalidRequest(exc.message, code="malformed_record") from exc
-
-
-def _pairs(record: confluent_kafka.Message) -> Iterable[tuple[str, str | bytes | None]] | None:
-    headers = record.headers()
-    return headers.items() if isinstance(headers, dict) else headers

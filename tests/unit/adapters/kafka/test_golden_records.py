@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
 from tests.unit.adapters.kafka.golden import AT_MS, GOLDEN, delivered, read, to_file
 from tests.unit.core.test_wire import RELEASED
@@ -18,12 +19,12 @@ from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry
 from forebay.adapters.kafka.names import Names
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.records import Record, from_record, to_record
+from forebay.adapters.kafka.records import Record, from_record, headers_of, to_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import JobError, JobRequest
 from forebay.core.foreign import ForeignRecord, foreign_job_id
-from forebay.core.message import Channel
+from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import decode, decode_request, encode_event, encode_request
 
@@ -65,6 +66,10 @@ DEAD_LETTERS = {
 """By name of the dead letter: that of the record that was refused, why, and after how many attempts."""
 
 
+def message_in(record: confluent_kafka.Message) -> Message:
+    return from_record(record, headers_of(record), NAMES)
+
+
 def written(name: str) -> Record:
     """The record that this version writes for the fact of that name."""
     fact = RELEASED[name]
@@ -75,12 +80,12 @@ def written(name: str) -> Record:
 
 def delayed() -> Record:
     """A job after its second attempt, the first of which died, that waits for half a minute."""
-    message = without_ours(from_record(delivered(read("request-least.v1")), NAMES))
+    message = without_ours(message_in(delivered(read("request-least.v1"))))
     return to_record(f"{NAMES.retry_prefix}30s", message, more=delay_headers(Mark(2, 1), CHANNEL, AT_MS / 1000 + 30))
 
 
 def due_again() -> Record:
-    message = without_ours(from_record(delivered(read("retry-waiting.v1")), NAMES))
+    message = without_ours(message_in(delivered(read("retry-waiting.v1"))))
     return to_record(NAMES.requests_topic(CHANNEL), message, more=attempt_headers(Mark(2, 1)))
 
 
@@ -88,7 +93,8 @@ async def dead_letter(record: Record, error: JobError, attempt: int) -> Record:
     """What is written to the dead letters for a record at offset 42 of partition 3."""
     publisher = Recorder()
     letters = DeadLetters(publisher, NAMES.dlq_topic, NAMES.worker_group(CHANNEL), publish_wait_s=1.0)
-    entry = Entry(place=(record.topic, 3), offset=42, record=delivered(record), message=None)
+    given = delivered(record)
+    entry = Entry(place=(record.topic, 3), offset=42, record=given, headers=headers_of(given))
     await letters.write(entry, error, attempt)
     (written,) = publisher.records
     return written
@@ -116,12 +122,12 @@ def test_the_same_fact_is_still_written_as_the_same_record(name: str) -> None:
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_what_a_released_version_wrote_is_read_as_it_was_meant(name: str) -> None:
-    assert decode(from_record(delivered(read(name)), NAMES)) == RELEASED[name]
+    assert decode(message_in(delivered(read(name)))) == RELEASED[name]
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_record_of_another_producer_is_the_same_job_in_every_release(name: str) -> None:
-    assert decode_request(from_record(delivered(read(name)), NAMES)) == FOREIGN[name]
+    assert decode_request(message_in(delivered(read(name)))) == FOREIGN[name]
 
 
 @pytest.mark.parametrize("name", RETRIES)
@@ -131,13 +137,13 @@ def test_a_retry_is_still_written_as_the_same_record(name: str) -> None:
 
 @pytest.mark.parametrize("name", RETRIES)
 def test_a_retry_is_still_the_same_job_with_its_attempts(name: str) -> None:
-    message = from_record(delivered(read(name)), NAMES)
+    message = message_in(delivered(read(name)))
     assert known_attempts(message.headers) == Mark(2, 1)
     assert decode_request(without_ours(message)) == RELEASED["request-least.v1"]
 
 
 def test_a_retry_says_where_it_goes_and_when() -> None:
-    headers = from_record(delivered(read("retry-waiting.v1")), NAMES).headers
+    headers = message_in(delivered(read("retry-waiting.v1"))).headers
     assert due(headers) == (CHANNEL, AT_MS / 1000 + 30)
 
 
@@ -149,7 +155,7 @@ async def test_a_dead_letter_is_still_written_as_the_same_record(name: str) -> N
 
 def test_a_malformed_record_is_refused_with_the_code_of_its_dead_letter() -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        from_record(delivered(read("foreign-malformed.v1")), NAMES)
+        message_in(delivered(read("foreign-malformed.v1")))
     assert refusal.value.code == dict(read("dlq-malformed.v1").headers)["forebay-error-code"].decode()
 
 

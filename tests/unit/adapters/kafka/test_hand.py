@@ -102,6 +102,9 @@ class HandMachine(RuleBasedStateMachine):
             self.hand.leaving([place])
             for fact in self.facts[place].values():
                 assert not fact.receipt or self.hand.holds(fact.receipt) == (fact.mark.running or False)
+                if fact.receipt:
+                    fact.mark = fact.mark.ended()
+            self.hand.let_run_elsewhere([place])
             self.commit(works=True)
         self.hand.gone([place])
         self.let_go([place])
@@ -282,6 +285,31 @@ def test_what_has_begun_stays_in_hand_when_its_partition_is_leaving_and_the_rest
     assert answers.given == [None]
     hand.leaving([NAMED])
     assert (hand.holds(begun), hand.holds(resting)) == (True, False)
+    assert hand.take(10) == []
+
+
+def test_what_still_runs_when_its_partition_goes_has_ended_and_was_not_cut_off() -> None:
+    hand, answers = hand_with(3), Answers()
+    begun, other = receipts(hand, 2)
+    hand.ask(answers.request(begun))
+    commit(hand)
+    hand.keep([other])  # about to be published elsewhere: it has no attempt that could end
+    hand.leaving([NAMED])
+    hand.let_run_elsewhere([NAMED])
+    assert commit(hand) == [(NAMED, 0, "v1;b=0;s=1.0;r=A")]
+    hand.gone([NAMED])
+    hand.assigned(NAMED, Tracker.load(0, "v1;b=0;s=1.0;r=A"))
+    hand.feed([entry(NAMED, 0)])
+    assert [mark for _, mark in hand.take(1)] == [Mark(attempt=1)]
+
+
+def test_what_was_given_back_does_not_stay_when_its_partition_is_leaving() -> None:
+    hand, answers = hand_with(1), Answers()
+    [begun] = receipts(hand, 1)
+    hand.ask(answers.request(begun))
+    commit(hand)
+    hand.give_back([begun])
+    hand.leaving([NAMED])
     assert hand.take(10) == []
 
 

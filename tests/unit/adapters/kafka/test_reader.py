@@ -43,6 +43,9 @@ class Record:
     def error(self) -> KafkaError | None:
         return self._error
 
+    def headers(self) -> None:
+        return None
+
 
 class Log:
     """A partition of ten records and what a group has committed of it. `trouble` is raised or given by the next polls
@@ -139,7 +142,7 @@ class Rig:
             "group",
             ["topic"],
             self.hand,
-            read=cast("Any", read),
+            read=lambda record, headers: read(cast("Any", record)),
             unreadable=self._unreadable,
             consumer=log.consumer,
         )
