@@ -48,6 +48,7 @@ DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION})
 """What arrived is not what was written. Going on would pass it over as if it were not there, so it is read again, for
 ever if need be: then the disk of a broker is at fault, and somebody must see to it."""
 
+DAMAGED_AGAIN_S = 1.0
 REBUILD_AFTER_S = 1.0
 RETRY_S = 0.1
 LAST_COMMIT_S = 3.0
@@ -94,7 +95,10 @@ class Reader:
         self._tick_s = TICK_S
         self._flow = Flow(hand)
         self._paused: set[Place] = set()
+        self._positions: dict[Place, int] = {}  # after the last record that came whole
+        self._resting: dict[Place, float] = {}  # until when, after a damaged record
         self._failed: str | None = None
+        self._over = False  # it failed for good
         self._away = False
 
     def start(self) -> None:
@@ -124,12 +128,12 @@ class Reader:
     def _run(self) -> None:
         while not self._hand.closing:
             try:
-                self._turn()
-                if self._failed is not None:
+                if self._failed is not None:  # first: what comes behind something lost would be taken for all there is
                     log.error("queue.consumer_failed", group=self._group, reason=self._failed)
                     self._rebuild()
+                self._turn()
             except Exception:  # something read may be lost in here: back to what is committed
-                self._failed = "a fault of ours"
+                self._failed = self._failed or "a fault of ours"
                 log.exception("queue.reader_failed", group=self._group)
         try:
             self._commit_within(LAST_COMMIT_S)
@@ -181,6 +185,7 @@ class Reader:
         assert partition is not None
         assert offset is not None
         place = (topic, partition)
+        self._positions[place] = offset + 1
         entry = Entry(place=place, offset=offset, record=record)
         try:
             entry.headers = headers_of(record)
@@ -204,7 +209,8 @@ class Reader:
 
     def _regulate(self, now: float) -> None:
         """Pause what is to be paused, and nothing else."""
-        paused = self._flow.paused(now)
+        self._resting = {place: until for place, until in self._resting.items() if now < until}
+        paused = self._flow.paused(now) | self._resting.keys()
         if new := paused - self._paused:
             self._consumer.pause(_partitions(new))
         if over := self._paused - paused:
@@ -270,7 +276,8 @@ class Reader:
             place = (partition.topic, partition.partition)
             begun = partition.offset >= 0
             self._hand.assigned(place, Tracker.load(partition.offset, partition.metadata) if begun else None)
-            starts.append(TopicPartition(*place, partition.offset if begun else OFFSET_BEGINNING))
+            self._positions[place] = partition.offset if begun else OFFSET_BEGINNING
+            starts.append(TopicPartition(*place, self._positions[place]))
         consumer.incremental_assign(starts)
         self._away = False
         if starts:
@@ -324,6 +331,9 @@ class Reader:
         self._arrived = [entry for entry in self._arrived if entry.place not in places]
         self._hand.gone(places)
         self._paused -= places
+        for place in places:
+            self._positions.pop(place, None)
+            self._resting.pop(place, None)
 
     # ---------------------------------------------------------------------------------------------------------- errors
 
@@ -344,18 +354,30 @@ class Reader:
                 reason=error.str(),
             )
             if error.code() in DAMAGED:
-                self._failed = "a damaged record"
+                self._read_again((record.topic() or "", record.partition() or 0))
+
+    def _read_again(self, place: Place) -> None:
+        """What came after the last whole record, in a moment. No other partition stands still for it."""
+        if (position := self._positions.get(place)) is not None:
+            self._consumer.seek(TopicPartition(*place, position))
+            self._resting[place] = time.monotonic() + DAMAGED_AGAIN_S
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal():
+            self._over = True
             self._failed = f"{error.str()} ({error.name()})"
 
     def _rebuild(self) -> None:
-        """After a fatal error a consumer takes part in nothing any more. What was in hand is another's."""
+        """Another consumer, from what is committed. After a fatal error the old one takes part in nothing any more;
+        else it commits first what is done, and that what runs was not cut off."""
+        places = set(self._hand.places)
+        if not self._over:
+            self._hand.let_run_elsewhere(places)
+            self._commit_within(LAST_COMMIT_S)
         time.sleep(REBUILD_AFTER_S)
-        self._forget(set(self._hand.places))
+        self._forget(places)
         failed, self._consumer = self._consumer, self._open()
-        self._failed = None
+        self._failed, self._over = None, False
         failed.close()
 
 
