@@ -44,7 +44,7 @@ class ConsumerPlan(Struct, frozen=True, kw_only=True):
             **group_config(group, self.group_protocol, self.session_timeout_s),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # never a silent jump: see Reader._in_the_log
             "check.crcs": True,
             "max.poll.interval.ms": int(self.max_poll_interval_s * 1000),
             # New partitions are seen within so long; 300 s by default.

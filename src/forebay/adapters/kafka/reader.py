@@ -48,7 +48,7 @@ DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION})
 """What arrived is not what was written. Going on would pass it over as if it were not there, so it is read again, for
 ever if need be: then the disk of a broker is at fault, and somebody must see to it."""
 
-DAMAGED_AGAIN_S = 1.0
+AGAIN_S = 1.0
 REBUILD_AFTER_S = 1.0
 RETRY_S = 0.1
 LAST_COMMIT_S = 3.0
@@ -353,14 +353,37 @@ class Reader:
                 code=error.name(),
                 reason=error.str(),
             )
-            if error.code() in DAMAGED:
-                self._read_again((record.topic() or "", record.partition() or 0))
+            self._get_over(error, (record.topic() or "", record.partition() or 0))
 
-    def _read_again(self, place: Place) -> None:
-        """What came after the last whole record, in a moment. No other partition stands still for it."""
-        if (position := self._positions.get(place)) is not None:
-            self._consumer.seek(TopicPartition(*place, position))
-            self._resting[place] = time.monotonic() + DAMAGED_AGAIN_S
+    def _get_over(self, error: KafkaError, place: Place) -> None:
+        if place not in self._positions:
+            return
+        if error.code() in DAMAGED:
+            self._read_again(place, self._positions[place])
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._read_again(place, self._in_the_log(place))
+
+    def _read_again(self, place: Place, position: int) -> None:
+        """From there, in a moment. No other partition stands still for it."""
+        self._consumer.incremental_unassign([TopicPartition(*place)])
+        self._consumer.incremental_assign([TopicPartition(*place, position)])
+        self._positions[place] = position
+        self._paused.discard(place)
+        self._resting[place] = time.monotonic() + AGAIN_S
+
+    def _in_the_log(self, place: Place) -> int:
+        """Where to read on when the brokers say that they do not have what was asked for: the log's beginning, where
+        retention has been faster than we, or the log was cut. But after a bad checksum librdkafka (2.16) asks for an
+        offset that it never had from anybody; then our position is as good as before."""
+        position = self._positions[place]
+        try:
+            bounds = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=QUESTION_S)
+        except KafkaException:
+            bounds = None
+        if bounds is None or bounds[0] <= position <= bounds[1]:  # None: should it be wrong, we are here again soon
+            return position
+        log.error("queue.position_gone", topic=place[0], partition=place[1], position=position, log=bounds)
+        return OFFSET_BEGINNING
 
     def _note(self, error: KafkaError) -> None:
         if error.fatal():

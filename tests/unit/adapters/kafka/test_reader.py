@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry, Request
@@ -59,7 +59,8 @@ class Log:
         self.consumers: list[Consumer] = []
         self.damaged: set[int] = set()
         self.lost: set[int] = set()
-        self.seeks: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.bounds = (0, 10)
+        self.assigned: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def consumer(self, config: dict[str, Any]) -> confluent_kafka.Consumer:
         self.consumers.append(Consumer(self))
@@ -85,7 +86,7 @@ class Consumer:
                 return trouble
             raise trouble
         assert self._next is not None
-        if self._next >= 10:
+        if self._next >= self._log.bounds[1]:
             threading.Event().wait(min(timeout_s, 0.01))
             return None
         self._next += 1
@@ -101,7 +102,8 @@ class Consumer:
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
         [partition] = partitions
-        self._next = max(partition.offset, 0)
+        self._log.assigned.put(partition.offset)
+        self._next = max(partition.offset, self._log.bounds[0])
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
         [partition] = offsets
@@ -114,9 +116,11 @@ class Consumer:
         self._log.commits.put(self._log.committed)
         return [partition]
 
-    def seek(self, partition: TopicPartition) -> None:
-        self._next = partition.offset
-        self._log.seeks.put(partition.offset)
+    def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
+        return None
+
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return self._log.bounds
 
     def pause(self, partitions: list[TopicPartition]) -> None:
         return None
@@ -248,12 +252,27 @@ def test_a_damaged_record_is_read_again_and_not_passed_over(log: Log, rig: Calla
     one = rig()
     log.damaged.add(4)
     before = one.take(4)
-    assert log.seeks.get(timeout=WITHIN_S) == 4
-    assert log.seeks.get(timeout=WITHIN_S) == 4
+    assert [log.assigned.get(timeout=WITHIN_S) for _ in range(3)] == [OFFSET_BEGINNING, 4, 4]
     log.damaged.clear()
     assert sorted(one.take(6)) == [4, 5, 6, 7, 8, 9]
     assert all(map(one.hand.holds, before.values()))
     assert len(log.consumers) == 1
+
+
+@pytest.mark.parametrize(("bounds", "left"), [((0, 10), []), ((0, 3), [0, 1, 2]), ((12, 14), [12, 13])])
+def test_an_offset_that_the_log_has_not_is_asked_for_again_unless_it_is_gone(
+    log: Log, rig: Callable[..., Rig], bounds: tuple[int, int], left: list[int]
+) -> None:
+    """After a bad checksum the library asks for one that nobody has named."""
+    one = rig()
+    before = one.take(10)
+    log.bounds = bounds
+    log.poll_trouble.append(Record(958_373_523_268_707_345, KafkaError(KafkaError._AUTO_OFFSET_RESET)))
+    assert log.assigned.get(timeout=WITHIN_S) == OFFSET_BEGINNING
+    assert log.assigned.get(timeout=WITHIN_S) == (OFFSET_BEGINNING if left else 10)
+    assert sorted(one.take(len(left))) == left
+    assert len(log.consumers) == 1
+    assert all(map(one.hand.holds, before.values())) == (bounds[1] >= 10)
 
 
 def test_a_record_that_our_own_code_fails_on_does_not_vanish(log: Log, rig: Callable[..., Rig]) -> None:
