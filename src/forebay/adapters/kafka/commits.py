@@ -41,6 +41,15 @@ class Commits:
     def ask(self, request: Request) -> None:
         self._requests.append(request)
 
+    def withdraw(self, request: Request) -> None:
+        """Take its marks back at once, though the commit that carries them may be under way: what is said of its
+        messages from now on, perhaps in a record elsewhere, counts no attempt that never ran. The next commit, soon,
+        tells the brokers."""
+        request.withdrawn = True
+        if request.before:
+            self._take_back(request)
+            self._requests.append(Request(receipts=(), answer=lambda _: None, deadline=0.0))
+
     def refuse_revoked(self) -> None:
         """Answer those that wait for something that is no longer in hand."""
         for request in self._requests:
@@ -106,6 +115,7 @@ class Commits:
             part = self._parts[entry.place]
             part.known.restore(entry.offset, mark)
             part.changes += 1
+        request.before = []
 
     def _refuse(self, requests: Sequence[Request], place: Place) -> list[Request]:
         """Take back what does not fit into the metadata of `place`; returns the others."""
@@ -121,7 +131,6 @@ class Commits:
     def _confirm(self, requests: Sequence[Request]) -> None:
         for request in requests:
             if request.withdrawn:
-                self._take_back(request)
                 continue
             for entry, _ in request.before:
                 entry.busy = True

@@ -43,7 +43,8 @@ class Entry(Struct, eq=False, kw_only=True):
 class Request(Struct, eq=False, kw_only=True):
     """Commit what there is, with an attempt of each of these begun; of none: only commit.
 
-    `answer` is called once, from any thread, unless the request was withdrawn. `deadline` is monotonic.
+    `answer` is called once, from any thread, unless the request was withdrawn. `deadline` is monotonic. `before`: the
+    marks that a commit under way has begun, as they were.
     """
 
     receipts: Sequence[int]

@@ -98,7 +98,9 @@ class Hand:
     def withdraw(self, request: Request) -> bool:
         """Nobody waits for it any more: if it is not settled, it has not happened."""
         with self.changed:
-            request.withdrawn = not request.settled
+            if not request.settled:
+                self._commits.withdraw(request)
+                self._stir()
             return request.withdrawn
 
     def close(self) -> None:

@@ -387,6 +387,24 @@ def test_what_is_given_back_while_nobody_answers_its_begin_never_ran(error: str 
     assert commit(hand) == [(NAMED, 0, "")]
 
 
+@pytest.mark.parametrize("error", [None, "BROKEN"])
+def test_what_leaves_while_nobody_answers_its_begin_takes_no_attempt_along(error: str | None) -> None:
+    """As into a retry topic, whose record carries the counts."""
+    hand, answers = hand_with(1), Answers()
+    [receipt] = receipts(hand, 1)
+    request = answers.request(receipt, deadline=0.0)
+    hand.ask(request)
+    prepared = hand.prepare()
+    assert prepared is not None
+    assert hand.withdraw(request)
+    assert [mark for _, mark in hand.keep([receipt])] == [Mark()]
+    hand.settle(prepared, error, now=1.0)
+    assert [mark for _, mark in hand.keep([receipt])] == [Mark()]
+    assert hand.requested  # so that the brokers know soon
+    hand.done([receipt])
+    assert commit(hand) == [(NAMED, 1, "")]
+
+
 def test_an_acknowledgement_during_a_commit_is_in_the_next_one() -> None:
     hand = hand_with(2)
     one, two = receipts(hand, 2)
