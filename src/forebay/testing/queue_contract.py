@@ -384,6 +384,34 @@ class QueueContract:
         again = await receive_all(consumer, 2)
         assert {one.message.job_id: one.attempt for one in again} == {message(1).job_id: 1, message(2).job_id: 0}
 
+    async def test_a_begin_that_was_retracted_counts_nothing(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        once, twice = received = await receive_all(consumer, 2)
+        await consumer.begin(received)
+        await consumer.begin([twice])
+        await consumer.retract(received)
+        await consumer.nack(received)
+        again = {one.message.job_id: (one.attempt, one.interruptions) for one in await receive_all(consumer, 2)}
+        assert again == {once.message.job_id: (0, 0), twice.message.job_id: (1, 0)}
+
+    async def test_what_was_retracted_is_in_hand_and_its_holders_death_interrupts_nothing(self, queue: Queue) -> None:
+        consumer = queue.consumer(CHANNEL)
+        await queue.publish(CHANNEL, [message(1), message(2)])
+        retracted, gone = await receive_all(consumer, 2)
+        await consumer.begin([retracted, gone])
+        await consumer.ack([gone])
+        await consumer.retract([retracted, gone])
+        assert consumer.holds(retracted)
+        await consumer.close()
+        consumer = queue.consumer(CHANNEL)
+        [again] = await receive_all(consumer, 1)
+        assert (again.attempt, again.interruptions) == (0, 0)
+        await consumer.begin([again])
+        await consumer.close()
+        [again] = await receive_all(queue.consumer(CHANNEL), 1)
+        assert (again.attempt, again.interruptions) == (1, 1)
+
     async def test_attempts_survive_a_delay(self, queue: Queue) -> None:
         consumer = queue.consumer(CHANNEL)
         await queue.publish(CHANNEL, [message(1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from forebay.core.errors import Revoked, Unavailable
@@ -98,11 +99,19 @@ class Intake:
         self._release([dead])
 
     async def begin(self, starting: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
-        """As Consumer.begin. Raises Revoked with some of several lanes begun: give back all that are still held."""
+        """As Consumer.begin: all of them or none, though they be of several lanes."""
         if not all(self.holds(one) for one in starting):
             raise Revoked("messages are to be begun that are no longer in hand")
-        for lane, members in _by_lane(starting):
-            await self._consumers[lane].begin(members)
+        begun: list[tuple[Lane, list[ReceivedMessage]]] = []
+        try:
+            for lane, members in _by_lane(starting):
+                await self._consumers[lane].begin(members)
+                begun.append((lane, members))
+        except BaseException:  # a cancel too
+            for lane, members in begun:
+                with contextlib.suppress(Unavailable):  # an attempt too many is counted: what happened is worse
+                    await self._consumers[lane].retract(members)
+            raise
 
     async def nack(self, returned: Sequence[tuple[Lane, ReceivedMessage]], delay_s: float = 0.0) -> None:
         for lane, members in _by_lane(returned):

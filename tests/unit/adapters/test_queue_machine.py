@@ -112,6 +112,14 @@ class QueueMachine(RuleBasedStateMachine):
             known.attempt += 1
             known.running = True
 
+    @rule(grip=grips)
+    def retract(self, grip: Grip) -> None:
+        known = self.known.get(grip.received.message.job_id)
+        if known is not None and self.holds(grip) and known.running:
+            self.run(grip.consumer.retract([grip.received]))
+            known.attempt -= 1
+            known.running = False
+
     @rule(grip=consumes(grips), again=st.booleans())
     def ack(self, grip: Grip, again: bool) -> None:
         if self.holds(grip):

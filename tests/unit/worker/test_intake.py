@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from tests.unit.worker.conftest import LONG_S, Bench, within
 
-from forebay.core.errors import Unavailable
+from forebay.core.errors import Revoked, Unavailable
 from forebay.core.event import JobError
 from forebay.core.lanes import WEIGHTS, Lane
 from forebay.core.message import ReceivedMessage
@@ -21,11 +21,13 @@ Taken = Sequence[tuple[Lane, ReceivedMessage]]
 
 
 class AwayConsumer(Consumer):
-    """Another consumer, whose `receive` raises Unavailable the next `away` times."""
+    """Another consumer, whose `receive` raises Unavailable the next `away` times, and `begin` what it `refuses`
+    with."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self.away = 0
+        self.refuses: BaseException | None = None
 
     async def receive(self, max_messages: int, wait_s: float) -> list[ReceivedMessage]:
         if self.away:
@@ -34,7 +36,12 @@ class AwayConsumer(Consumer):
         return await self._consumer.receive(max_messages, wait_s)
 
     async def begin(self, received: Sequence[ReceivedMessage]) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         await self._consumer.begin(received)
+
+    async def retract(self, received: Sequence[ReceivedMessage]) -> None:
+        await self._consumer.retract(received)
 
     def holds(self, received: ReceivedMessage) -> bool:
         return self._consumer.holds(received)
@@ -269,6 +276,22 @@ async def test_attempts_that_were_begun_are_counted_in_every_lane(bench: Bench, 
         await publish(bench, lane, place)
     taken = await intake.receive(100, 0.0)
     await intake.begin(taken)
+    await intake.nack(taken)
+    assert [received.attempt for _, received in await intake.receive(100, 0.0)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("lane", Lane)
+@pytest.mark.parametrize("error", [Revoked("gone"), Unavailable("away"), asyncio.CancelledError()])
+async def test_where_one_lane_does_not_begin_no_other_has_begun(
+    lane: Lane, error: BaseException, bench: Bench, intake: Intake, consumers: dict[Lane, AwayConsumer]
+) -> None:
+    for place, one in enumerate(Lane):
+        await publish(bench, one, place)
+    taken = await intake.receive(100, 0.0)
+    await intake.begin(taken)  # as a batch that failed, whose halves run again
+    consumers[lane].refuses = error
+    with pytest.raises(type(error)):
+        await intake.begin(taken)
     await intake.nack(taken)
     assert [received.attempt for _, received in await intake.receive(100, 0.0)] == [1, 1, 1]
 

@@ -41,6 +41,10 @@ class Commits:
     def ask(self, request: Request) -> None:
         self._requests.append(request)
 
+    def ask_for_nothing(self) -> None:
+        """A commit, soon, that nobody waits for."""
+        self._requests.append(Request(receipts=(), answer=lambda _: None, deadline=0.0))
+
     def withdraw(self, request: Request) -> None:
         """Take its marks back at once, though the commit that carries them may be under way: what is said of its
         messages from now on, perhaps in a record elsewhere, counts no attempt that never ran. The next commit, soon,
@@ -48,7 +52,7 @@ class Commits:
         request.withdrawn = True
         if request.before:
             self._take_back(request)
-            self._requests.append(Request(receipts=(), answer=lambda _: None, deadline=0.0))
+            self.ask_for_nothing()
 
     def refuse_revoked(self) -> None:
         """Answer those that wait for something that is no longer in hand."""

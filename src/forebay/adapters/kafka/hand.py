@@ -90,6 +90,17 @@ class Hand:
             self._stir()
         return ran
 
+    def retract(self, receipts: Iterable[object]) -> None:
+        """Nothing has run of their last attempts: they were not begun. To be committed soon."""
+        with self.changed:
+            for entry in self._those_held(receipts):
+                part = self._parts[entry.place]
+                part.known.retract(entry.offset)
+                part.changes += 1
+                entry.busy = False
+            self._commits.ask_for_nothing()
+            self._stir()
+
     def ask(self, request: Request) -> None:
         with self.changed:
             self._commits.ask(request)

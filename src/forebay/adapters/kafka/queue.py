@@ -182,6 +182,9 @@ class KafkaConsumer(Consumer):
         if receipts:
             await self._member.commit(receipts)
 
+    async def retract(self, received: Sequence[ReceivedMessage]) -> None:
+        self._hand.retract(one.receipt for one in received)
+
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         self._hand.done(one.receipt for one in received)
         await self._acquit(received)

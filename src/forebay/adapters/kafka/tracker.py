@@ -59,6 +59,9 @@ class Mark(Struct, frozen=True):
     def begun(self) -> Mark:
         return Mark(self.attempt + 1, self.interruptions, True)
 
+    def retracted(self) -> Mark:
+        return Mark(self.attempt - 1, self.interruptions, False)
+
     def ended(self) -> Mark:
         return Mark(self.attempt, self.interruptions, False)
 
@@ -168,6 +171,12 @@ class Tracker:
         mark = self._marks.get(offset)
         if mark is not None:
             self._marks[offset] = mark.ended()
+
+    def retract(self, offset: int) -> None:
+        """Take back the last `begin`: nothing has run."""
+        mark = self._marks.get(offset)
+        if mark is not None and mark.running:
+            self._marks[offset] = mark.retracted()
 
     def restore(self, offset: int, mark: Mark | None) -> None:
         """Take back a `begin` that could not be committed. Does nothing if the message is done meanwhile."""

@@ -120,6 +120,12 @@ class MemoryConsumer(Consumer):
             item.attempt += 1
             item.running = True
 
+    async def retract(self, received: Sequence[ReceivedMessage]) -> None:
+        for one in received:
+            if (item := self._hand.get(one.receipt)) and item.running:
+                item.attempt -= 1
+                item.running = False
+
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         for one in received:
             if self._hand.pop(one.receipt, None):

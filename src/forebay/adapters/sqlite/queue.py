@@ -128,6 +128,13 @@ class SqliteConsumer(Consumer):
                 _begin, (first, again), durable=False, committed=lambda _: self._begun.update(key[3] for key in first)
             )
 
+    async def retract(self, received: Sequence[ReceivedMessage]) -> None:
+        if held := [key for key in self._held(received) if key[3] in self._begun]:
+            seqs = [key[3] for key in held]
+            await self._database.write(
+                _retract, held, durable=False, committed=lambda _: self._begun.difference_update(seqs)
+            )
+
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:
         if held := self._held(received):
             await self._database.write(_delete, held, durable=False, committed=lambda _: self._gone(held))
@@ -193,6 +200,14 @@ def _begin(connection: apsw.Connection, calls: Sequence[tuple[list[Held], list[H
         connection.execute(sql, (*key, _encode(seqs).decode()))
     for key, seqs in _by_key([again for _, again in calls]).items():
         connection.execute(f"UPDATE pending SET attempt = attempt + 1 {_WHERE}", (*key, _encode(seqs).decode()))
+    return [None] * len(calls)
+
+
+def _retract(connection: apsw.Connection, calls: Sequence[list[Held]]) -> Sequence[None]:
+    for key, seqs in _by_key(calls).items():
+        connection.execute(
+            f"UPDATE pending SET attempt = attempt - 1, running = 0 {_WHERE}", (*key, _encode(seqs).decode())
+        )
     return [None] * len(calls)
 
 

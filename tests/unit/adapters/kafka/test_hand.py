@@ -158,6 +158,15 @@ class HandMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
+    def retract(self, data: st.DataObject) -> None:
+        chosen = self.choose(data)
+        self.hand.retract(fact.receipt for fact in chosen)
+        for fact in chosen:
+            if fact.mark.running:
+                fact.mark = Mark(fact.mark.attempt - 1, fact.mark.interruptions)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         chosen = self.choose(data)
         self.hand.done(fact.receipt for fact in chosen)
