@@ -21,6 +21,7 @@ from forebay.adapters.kafka.commits import Commit
 from forebay.adapters.kafka.entries import Entry, Place
 from forebay.adapters.kafka.flow import Flow
 from forebay.adapters.kafka.hand import Hand
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.tracker import Tracker
@@ -54,6 +55,8 @@ LAST_COMMIT_S = 3.0
 again by the next owner."""
 
 QUESTION_S = 5.0
+ANSWER_WITHIN_S = 30.0
+"""So long is the same question asked again. A client that knows no broker any more (Lifeline) never gets an answer."""
 
 
 class Reader:
@@ -76,7 +79,8 @@ class Reader:
         consumer: Callable[[dict[str, Any]], confluent_kafka.Consumer] = confluent_kafka.Consumer,
     ) -> None:
         self._make = consumer
-        self._config = plan.config(link, group, error_cb=self._on_error)
+        self._lifeline = Lifeline()
+        self._config = plan.config(link, group, error_cb=self._on_error, **self._lifeline.settings)
         self._plan = plan
         self._group = group
         self._topics = list(topics)
@@ -115,6 +119,7 @@ class Reader:
 
     def _open(self) -> confluent_kafka.Consumer:
         consumer = self._make(self._config)
+        self._lifeline.renew()
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
@@ -124,6 +129,8 @@ class Reader:
         while not self._hand.closing:
             try:
                 self._turn()
+                if self._lifeline.cut:
+                    self._failed = "it knows no broker any more"
                 if self._failed is not None:
                     log.error("queue.consumer_failed", group=self._group, reason=self._failed)
                     self._rebuild()
@@ -276,8 +283,9 @@ class Reader:
 
     def _committed(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """What the last owners committed. Without it nothing may be read, so this goes on until there is an answer:
-        nothing of ours depends on the thread meanwhile but commits, which need the same brokers."""
-        told = ""
+        nothing of ours depends on the thread meanwhile but commits, which need the same brokers. After ANSWER_WITHIN_S
+        another consumer asks."""
+        told, deadline = "", time.monotonic() + ANSWER_WITHIN_S
         while partitions and not self._hand.closing:
             try:
                 known = consumer.committed(partitions, timeout=QUESTION_S)
@@ -290,6 +298,9 @@ class Reader:
             if reason != told:
                 log.warning("queue.committed_unknown", group=self._group, reason=reason)
             told = reason
+            if time.monotonic() > deadline:
+                self._failed = "no broker says what was committed"
+                break
             time.sleep(RETRY_S)
         return []
 
@@ -348,7 +359,8 @@ class Reader:
             self._failed = f"{error.str()} ({error.name()})"
 
     def _rebuild(self) -> None:
-        """After a fatal error a consumer takes part in nothing any more. What was in hand is another's."""
+        """After a fatal error a consumer takes part in nothing any more, nor does one that knows no broker. What was in
+        hand is another's."""
         time.sleep(REBUILD_AFTER_S)
         self._forget(set(self._hand.places))
         failed, self._consumer = self._consumer, self._open()
