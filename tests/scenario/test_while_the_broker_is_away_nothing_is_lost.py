@@ -36,8 +36,9 @@ def outcome(api: Client, job_id: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("leave", [Broker.kill, Broker.stop])
 def test_submits_are_answered_503_and_workers_resume(
-    roles_on_kafka: StartRoles, client_of: ClientOf, kafka: Broker
+    roles_on_kafka: StartRoles, client_of: ClientOf, kafka: Broker, leave: Callable[[Broker], None]
 ) -> None:
     roles = roles_on_kafka("echo")
     api = client_of(roles.start("api"))
@@ -45,7 +46,7 @@ def test_submits_are_answered_503_and_workers_resume(
         roles.start(role)
     accepted = {api.submit("echo", n): n for n in range(20)}
 
-    kafka.kill()
+    leave(kafka)
     unknown: dict[str, int] = {}
     for n in range(100, 105):
         answer = try_to_submit(api, n)

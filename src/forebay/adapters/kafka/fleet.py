@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record
@@ -36,6 +37,7 @@ OLD_S = 300.0
 and of this host should differ."""
 
 POLL_S = 0.5
+AGAIN_S = 5.0
 WAIT_S = 2.0
 KIND = "fleet"
 
@@ -138,18 +140,27 @@ class _Ear:
             return {key: report for key, (_, report) in self._heard.items()}
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._listen()
+
+    def _listen(self) -> None:
+        """From the topic's start, until told to stop or as long as its consumer lives."""
         names = self._link.names
         # A group is asked for even where nothing is committed; this one never exists on a broker.
+        lifeline = Lifeline()
         own = {"group.id": names.fleet_group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
-        consumer = Consumer(self._link.config(**own))
+        consumer = Consumer(self._link.config(**own, **lifeline.settings))
         try:
             consumer.assign([TopicPartition(names.control_topic, 0, 0)])
-            while not self._stopping.is_set():
+            while not (self._stopping.is_set() or lifeline.cut):
                 record = consumer.poll(POLL_S)
                 if record is not None and record.error() is None:
                     self._hear(record)
+            if lifeline.cut:
+                log.warning("fleet.deaf", reason="it knows no broker any more")
         except KafkaException as exc:
-            log.error("fleet.deaf", reason=str(exc.args[0]))
+            log.warning("fleet.deaf", reason=str(exc.args[0]))
+            self._stopping.wait(AGAIN_S)
         finally:
             consumer.close()
 

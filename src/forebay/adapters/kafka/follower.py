@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct
 
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.membership import Membership
 from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
@@ -76,6 +77,7 @@ class Follower:
         self._notify: Callable[[], None] = lambda: None
         self._sources: tuple[str, ...] = ()
         self._away = False
+        self._lifeline = Lifeline()  # the fetcher's
         self._fetching: set[str] = set()
         self._list_at = 0.0
         self._troubles: set[tuple[str, int]] = set()  # logged once each, until the source gives records again
@@ -107,24 +109,45 @@ class Follower:
     # ------------------------------------------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            fetcher, member = self._open()
+            try:
+                while not (self._stopping.is_set() or self._cut(member)):
+                    self._try_turn(fetcher, member)
+            finally:
+                if member is not None:
+                    member.close()
+                fetcher.close()
+
+    def _open(self) -> tuple[Consumer, Membership | None]:
+        """Both consumers, which read nothing yet."""
         group = {"group.id": self._names.projector_group}  # asked for even where nothing is committed
-        fetcher = Consumer(self._link.config(**{**FETCHING, **group, "error_cb": self._on_error}))
-        member = None
-        if not self._plan.whole:
-            member = Membership(self._link, self._plan.group_protocol, self._plan.session_timeout_s)
+        more = {"error_cb": self._on_error, **self._lifeline.settings}
+        fetcher = Consumer(self._link.config(**{**FETCHING, **group, **more}))
+        self._lifeline.renew()
+        self._fetching.clear()
+        if self._plan.whole:
+            return fetcher, None
+        return fetcher, Membership(self._link, self._plan.group_protocol, self._plan.session_timeout_s)
+
+    def _cut(self, member: Membership | None) -> bool:
+        """Whether one of the two is dead; then what was ours is to be read again, by whoever gets it."""
+        if not self._lifeline.cut and (member is None or not member.cut):
+            return False
+        log.error("event_log.follower_failed", reason="it knows no broker any more")
+        self._shelves.forget(self._sources)
+        self._list_at = 0.0
+        self._notify()
+        return True
+
+    def _try_turn(self, fetcher: Consumer, member: Membership | None) -> None:
         try:
-            while not self._stopping.is_set():
-                try:
-                    self._turn(fetcher, member)
-                except Exception:  # the edge of the thread: without it nothing would be read any more
-                    log.exception("event_log.follower_failed")
-                    self._shelves.forget(self._sources)  # something may be missing: to be read again
-                    self._notify()
-                    self._stopping.wait(RETRY_S)
-        finally:
-            if member is not None:
-                member.close()
-            fetcher.close()
+            self._turn(fetcher, member)
+        except Exception:  # the edge of the thread: without it nothing would be read any more
+            log.exception("event_log.follower_failed")
+            self._shelves.forget(self._sources)  # something may be missing: to be read again
+            self._notify()
+            self._stopping.wait(RETRY_S)
 
     def _turn(self, fetcher: Consumer, member: Membership | None) -> None:
         if self._away or time.monotonic() >= self._list_at:

@@ -35,9 +35,10 @@ COMMON: Mapping[str, Any] = {
     # Without it a broker whose host went away is missed only when something is sent.
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
-    # With KIP-899's "rebootstrap" librdkafka 2.16 forgets its back-off each time the last broker goes away: 30 attempts
-    # and log lines a second. Host names are resolved anew in any case.
-    "metadata.recovery.strategy": "none",
+    # KIP-899, and the default, but all hangs on it: with "none" a client that hears the last answer of a broker that is
+    # stopped in order is dead for good. The price: librdkafka 2.16 forgets its back-off whenever the last broker goes
+    # away, and tries to connect up to 30 times a second. Where even this fails, Lifeline tells.
+    "metadata.recovery.strategy": "rebootstrap",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.plan import group_config
 
@@ -28,7 +29,8 @@ class Membership:
 
     def __init__(self, link: KafkaLink, group_protocol: str, session_timeout_s: float) -> None:
         own = group_config(link.names.projector_group, group_protocol, session_timeout_s)
-        self._consumer = Consumer(link.config(**{**MEMBER, **own}))
+        self._lifeline = Lifeline()
+        self._consumer = Consumer(link.config(**{**MEMBER, **own, **self._lifeline.settings}))
         self._events_topic = link.names.events_topic
         self._topics: list[str] = []
         self._assigned: set[tuple[str, int]] = set()
@@ -40,6 +42,11 @@ class Membership:
             f"{topic}:{partition}"
             for topic, partition in sorted(self._assigned, key=lambda place: (place[0] == self._events_topic, *place))
         ]
+
+    @property
+    def cut(self) -> bool:
+        """Whether it takes part in nothing any more, for good: see Lifeline."""
+        return self._lifeline.cut
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Share these topics with the other members. Costs nothing if they are the same as before."""

@@ -45,6 +45,7 @@ class Offsets:
     """Raises Unavailable where no broker answers in time. May be used from several threads."""
 
     def __init__(self, link: KafkaLink) -> None:
+        self._link = link
         self._names = link.names
         self._admin = link.admin()
 
@@ -96,8 +97,12 @@ class Offsets:
                 for one, answer in answers.items()
             }
         except TimeoutError as exc:
+            self._admin = self._link.admin()
             raise Unavailable("Kafka does not tell where its log ends") from exc
 
     def _away(self, exc: KafkaException) -> Unavailable:
+        """The next question is another client's: this one may know no broker any more (see Lifeline), and has nothing
+        that would be lost with it."""
         reason: KafkaError = self._admin.refusal() or exc.args[0]
+        self._admin = self._link.admin()
         return Unavailable(f"Kafka does not tell where its log ends: {reason.str()}")

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay.adapters.kafka.delivery import TOO_LARGE, Delivery, refusal
 from forebay.adapters.kafka.gathering import Nagle, Turns
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import REFUSALS, KafkaLink
 from forebay.adapters.kafka.records import ANY_PARTITION, Record
 from forebay.core.crash import reach
@@ -83,6 +84,7 @@ class Publisher:
         self.max_record_bytes = max_record_bytes
         self._warm_up_s = warm_up_s
         self._make = producer
+        self._lifeline = Lifeline()
         self._config = link.config(
             **{
                 "acks": "all",
@@ -96,6 +98,7 @@ class Publisher:
                 # How long it hopes for a topic that a broker says it does not have: 30 s by default.
                 "topic.metadata.propagation.max.ms": 1000,
                 "error_cb": self._on_error,
+                **self._lifeline.settings,
             }
         )
         self._producer: Producer | None = None
@@ -263,6 +266,8 @@ class Publisher:
         assert self._producer is not None
         self._poll(self._producer, POLL_S if self._reach is Reach.UP else 0)
         self._hand_back()
+        if self._lifeline.cut and self._fatal is None:
+            self._failed(KafkaError(KafkaError._ALL_BROKERS_DOWN, "it knows no broker any more"), wanted=True)
         if self._fatal is not None:
             self._discard(self._producer)
             self._hand_back()
@@ -281,8 +286,11 @@ class Publisher:
             error: KafkaError = exc.args[0]
             if not error.fatal():
                 raise
-            self._fatal, self._wanted = error, error.code() not in FORBIDDEN
-            log.warning("kafka.producer_failed", code=error.name(), reason=error.str())
+            self._failed(error, wanted=error.code() not in FORBIDDEN)
+
+    def _failed(self, error: KafkaError, *, wanted: bool) -> None:
+        self._fatal, self._wanted = error, wanted
+        log.warning("kafka.producer_failed", code=error.name(), reason=error.str())
 
     def _reported(self, delivery: Delivery, error: KafkaError | None) -> None:
         self._reports.append((delivery, error))
@@ -323,8 +331,9 @@ class Publisher:
             self._hand_back(always=True)
 
     def _rebuild(self) -> None:
-        """After a fatal error a producer takes nothing more."""
+        """After a fatal error a producer takes nothing more, and one that knows no broker brings nothing anywhere."""
         self._producer = self._make(self._config)
+        self._lifeline.renew()
         self._fatal, self._made_at = None, time.monotonic()
         log.info("kafka.producer_replaced")
 

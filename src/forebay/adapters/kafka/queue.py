@@ -119,7 +119,11 @@ class KafkaQueue(Queue):
                 await consumer.commit()
         if self._admin is None:
             self._admin = self._link.admin()
-        return await depth(self._admin, self._names.requests_topic(channel), self._names.worker_group(channel))
+        try:
+            return await depth(self._admin, self._names.requests_topic(channel), self._names.worker_group(channel))
+        except Unavailable:
+            self._admin = None  # it may know no broker any more: see Lifeline
+            raise
 
     async def close(self) -> None:
         """Close the consumers that are still open."""

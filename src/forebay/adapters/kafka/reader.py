@@ -21,6 +21,7 @@ from forebay.adapters.kafka.commits import Commit
 from forebay.adapters.kafka.entries import Entry, Place
 from forebay.adapters.kafka.flow import Flow
 from forebay.adapters.kafka.hand import Hand
+from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.records import GivenHeaders, headers_of
@@ -56,6 +57,8 @@ LAST_COMMIT_S = 3.0
 again by the next owner."""
 
 QUESTION_S = 5.0
+ANSWER_WITHIN_S = 30.0
+"""So long is the same question asked again. A client that knows no broker any more (Lifeline) never gets an answer."""
 
 
 class Reader:
@@ -78,7 +81,8 @@ class Reader:
         consumer: Callable[[dict[str, Any]], confluent_kafka.Consumer] = confluent_kafka.Consumer,
     ) -> None:
         self._make = consumer
-        self._config = plan.config(link, group, error_cb=self._on_error)
+        self._lifeline = Lifeline()
+        self._config = plan.config(link, group, error_cb=self._on_error, **self._lifeline.settings)
         self._plan = plan
         self._group = group
         self._topics = list(topics)
@@ -120,6 +124,7 @@ class Reader:
 
     def _open(self) -> confluent_kafka.Consumer:
         consumer = self._make(self._config)
+        self._lifeline.renew()
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         return consumer
 
@@ -128,6 +133,8 @@ class Reader:
     def _run(self) -> None:
         while not self._hand.closing:
             try:
+                if self._lifeline.cut:
+                    self._failed, self._over = "it knows no broker any more", True
                 if self._failed is not None:  # first: what comes behind something lost would be taken for all there is
                     log.error("queue.consumer_failed", group=self._group, reason=self._failed)
                     self._rebuild()
@@ -285,8 +292,9 @@ class Reader:
 
     def _committed(self, consumer: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """What the last owners committed. Without it nothing may be read, so this goes on until there is an answer:
-        nothing of ours depends on the thread meanwhile but commits, which need the same brokers."""
-        told = ""
+        nothing of ours depends on the thread meanwhile but commits, which need the same brokers. After ANSWER_WITHIN_S
+        another consumer asks."""
+        told, deadline = "", time.monotonic() + ANSWER_WITHIN_S
         while partitions and not self._hand.closing:
             try:
                 known = consumer.committed(partitions, timeout=QUESTION_S)
@@ -299,6 +307,9 @@ class Reader:
             if reason != told:
                 log.warning("queue.committed_unknown", group=self._group, reason=reason)
             told = reason
+            if time.monotonic() > deadline:
+                self._failed = "no broker says what was committed"
+                break
             time.sleep(RETRY_S)
         return []
 
@@ -391,8 +402,8 @@ class Reader:
             self._failed = f"{error.str()} ({error.name()})"
 
     def _rebuild(self) -> None:
-        """Another consumer, from what is committed. After a fatal error the old one takes part in nothing any more;
-        else it commits first what is done, and that what runs was not cut off."""
+        """Another consumer, from what is committed. After a fatal error the old one takes part in nothing any more, nor
+        does one that knows no broker; else it commits first what is done, and that what runs was not cut off."""
         places = set(self._hand.places)
         if not self._over:
             self._hand.let_run_elsewhere(places)

@@ -11,9 +11,11 @@ import confluent_kafka
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from forebay.adapters.kafka import reader
 from forebay.adapters.kafka.dead_letters import DeadLetters
 from forebay.adapters.kafka.entries import Entry, Request
 from forebay.adapters.kafka.hand import Hand
+from forebay.adapters.kafka.lifeline import CERTAIN_AFTER
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.plan import ConsumerPlan
@@ -56,6 +58,7 @@ class Log:
         self.commits: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self.poll_trouble: list[BaseException | Record] = []
         self.commit_trouble: list[KafkaException | KafkaError] = []
+        self.silent = 0  # so many consumers get no answer to what was committed
         self.consumers: list[Consumer] = []
         self.damaged: set[int] = set()
         self.lost: set[int] = set()
@@ -63,13 +66,14 @@ class Log:
         self.assigned: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def consumer(self, config: dict[str, Any]) -> confluent_kafka.Consumer:
-        self.consumers.append(Consumer(self))
+        self.consumers.append(Consumer(self, config))
         return cast("confluent_kafka.Consumer", self.consumers[-1])
 
 
 class Consumer:
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, config: dict[str, Any]) -> None:
         self._log = log
+        self.stats_cb: Callable[[str], None] = config["stats_cb"]
         self._next: int | None = None
         self.closed = False
 
@@ -85,8 +89,7 @@ class Consumer:
             if isinstance(trouble, Record):
                 return trouble
             raise trouble
-        assert self._next is not None
-        if self._next >= self._log.bounds[1]:
+        if self._next is None or self._next >= self._log.bounds[1]:
             threading.Event().wait(min(timeout_s, 0.01))
             return None
         self._next += 1
@@ -97,13 +100,15 @@ class Consumer:
         return Record(self._next - 1, KafkaError(KafkaError._BAD_MSG) if damaged else None)
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        if len(self._log.consumers) <= self._log.silent:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         offset, metadata = self._log.committed or (-1001, "")
         return [TopicPartition(*PLACE, offset, metadata)]
 
     def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        [partition] = partitions
-        self._log.assigned.put(partition.offset)
-        self._next = max(partition.offset, self._log.bounds[0])
+        for partition in partitions:
+            self._log.assigned.put(partition.offset)
+            self._next = max(partition.offset, self._log.bounds[0])
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> list[TopicPartition]:
         [partition] = offsets
@@ -246,6 +251,24 @@ def test_a_fatal_error_of_the_consumer_is_answered_with_another_consumer(log: Lo
     log.poll_trouble.append(Record(0, KafkaError(KafkaError._FATAL, "it is over", fatal=True)))
     assert sorted(one.take(10)) == list(range(10))
     assert len(log.consumers) == 2
+
+
+def test_a_consumer_that_knows_no_broker_any_more_is_replaced(log: Log, rig: Callable[..., Rig]) -> None:
+    one = rig()
+    one.take(10)
+    for _ in range(CERTAIN_AFTER):
+        log.consumers[0].stats_cb('{"brokers":{"GroupCoordinator":{"source":"logical"}}}')
+    assert sorted(one.take(10)) == list(range(10))
+    assert [consumer.closed for consumer in log.consumers] == [True, False]
+
+
+def test_a_consumer_that_never_hears_what_was_committed_is_replaced(
+    log: Log, rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "ANSWER_WITHIN_S", 0.0)
+    log.silent = 1
+    assert sorted(rig().take(10)) == list(range(10))
+    assert [consumer.closed for consumer in log.consumers] == [True, False]
 
 
 def test_a_damaged_record_is_read_again_and_not_passed_over(log: Log, rig: Callable[..., Rig]) -> None:
