@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 ANY_NUMBER = 2**31
 
+MOST_UNREADABLE = 64
+"""In hand at once, while they become dead letters. Where there are more their partitions wait: should the dead-letter
+topic be away, memory does not fill with them."""
+
 
 class Hand:
     """`ring` is called whenever messages wait that somebody asked for in vain. `most_of_a_part` bounds what may be
@@ -37,6 +41,7 @@ class Hand:
         self._parts: dict[Place, Part] = {}
         self._waiting: deque[Entry] = deque()
         self._held: dict[int, Entry] = {}
+        self._unreadable: set[int] = set()  # of those held
         self._receipts = itertools.count(1)
         self._commits = Commits(self._parts, self._held)
         self._wanted = 0
@@ -176,9 +181,10 @@ class Hand:
                 tracker = part.tracker = part.tracker or Tracker(entry.offset)
                 if entry.offset < (part.stash[-1].offset + 1 if part.stash else tracker.next_offset):
                     tracker = self._log_was_cut(entry, part)
-                if part.stash or not self._room(tracker):
+                if part.stash or not self._takes(entry, tracker):
                     part.stash.append(entry)
-                    part.stashed_at = tracker.unfinished
+                    if not self._room(tracker):  # else only that it is unreadable keeps it
+                        part.stashed_at = tracker.unfinished
                 else:
                     self._admit(entry, part, unreadable)
             self._feed_hungry()
@@ -189,7 +195,7 @@ class Hand:
         unreadable: list[Entry] = []
         with self.changed:
             for part in self._parts.values():
-                while part.stash and self._room(part.known):
+                while part.stash and self._takes(part.stash[0], part.known):
                     self._admit(part.stash.popleft(), part, unreadable)
             self._feed_hungry()
         return unreadable
@@ -264,6 +270,9 @@ class Hand:
     def _mark(self, entry: Entry) -> Mark:
         return self._parts[entry.place].known.mark(entry.offset) or entry.known
 
+    def _takes(self, entry: Entry, tracker: Tracker) -> bool:
+        return self._room(tracker) and (entry.message is not None or len(self._unreadable) < MOST_UNREADABLE)
+
     def _room(self, tracker: Tracker) -> bool:
         return tracker.unfinished < self._most_of_a_part and tracker.room > 0
 
@@ -275,8 +284,12 @@ class Hand:
         entry.busy = False
         self._held[entry.receipt] = entry
 
-    def _let_go(self, entry: Entry) -> Part:
+    def _unhold(self, entry: Entry) -> None:
         del self._held[entry.receipt]
+        self._unreadable.discard(entry.receipt)
+
+    def _let_go(self, entry: Entry) -> Part:
+        self._unhold(entry)
         part = self._parts[entry.place]
         part.changes += 1
         return part
@@ -303,6 +316,7 @@ class Hand:
         else:
             self._hold(entry)
             entry.busy = True
+            self._unreadable.add(entry.receipt)
             unreadable.append(entry)
 
     def _log_was_cut(self, entry: Entry, part: Part) -> Tracker:
@@ -318,6 +332,6 @@ class Hand:
     def _drop(self, goes: Callable[[Entry], bool]) -> None:
         self._waiting = deque(entry for entry in self._waiting if not goes(entry))
         for entry in [entry for entry in self._held.values() if goes(entry)]:
-            del self._held[entry.receipt]
+            self._unhold(entry)
         self._commits.refuse_revoked()
         self.changed.notify_all()

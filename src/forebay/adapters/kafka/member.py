@@ -27,7 +27,8 @@ CLOSE_WAIT_S = 4.0
 """For the thread to commit and to leave the group. If the brokers are away it is left to itself: nothing that it could
 still do is more than what a death would leave undone."""
 
-BURY_AGAIN_S = 1.0
+BURY_AGAIN_S, BURY_AGAIN_MOST_S = 1.0, 60.0
+"""After a failure that time heals; longer and longer after one that somebody must see to."""
 
 
 class Member:
@@ -157,14 +158,21 @@ class Member:
 
     async def _write_dead_letter(self, entry: Entry, refusal: InvalidRequest) -> None:
         error = JobError(code=refusal.code, message=refusal.message)
+        topic, partition = entry.place
+        pause_s = BURY_AGAIN_S
         while self.hand.holds(entry.receipt):
             try:
                 await self._dead_letters.write(entry, error, 0)
             except Unavailable as away:
                 log.warning("queue.dead_letter_waits", reason=away.message)
-                await asyncio.sleep(BURY_AGAIN_S)
+                pause_s = BURY_AGAIN_S
+            except Exception:  # kept and told: what is no dead letter yet must not be taken for done
+                log.exception("queue.dead_letter_failed", topic=topic, partition=partition, offset=entry.offset)
+                pause_s = min(2 * pause_s, BURY_AGAIN_MOST_S)
             else:
                 self.hand.done([entry.receipt])
+                return
+            await asyncio.sleep(pause_s)
 
 
 def _resolve(answered: asyncio.Future[None], error: ForebayError | None) -> None:

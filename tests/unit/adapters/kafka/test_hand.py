@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import Struct
 
 from forebay.adapters.kafka.entries import Entry, Place, Request
-from forebay.adapters.kafka.hand import Hand
+from forebay.adapters.kafka.hand import MOST_UNREADABLE, Hand
 from forebay.adapters.kafka.tracker import Mark, Tracker
 from forebay.core.errors import ForebayError, InvalidRequest, Revoked, Unavailable
 from forebay.testing.samples import message
@@ -455,6 +455,24 @@ def test_what_nobody_can_read_is_in_hand_until_somebody_lets_go() -> None:
     assert [taken.offset for taken, _ in hand.take(10)] == [1]
     hand.done([found[0].receipt])
     assert commit(hand) == [(NAMED, 1, "")]
+
+
+def test_no_more_than_so_many_that_nobody_can_read_are_in_hand_and_their_partitions_wait() -> None:
+    hand = hand_with(0)
+    hand.assigned(("topic", 8), Tracker(0))
+    found = hand.feed([unreadable(NAMED, offset) for offset in range(MOST_UNREADABLE + 10)])
+    found += hand.feed([entry(("topic", 8), 0), unreadable(("topic", 8), 1), entry(("topic", 8), 2)])
+    assert len(found) == MOST_UNREADABLE
+    assert hand.stashing() == {NAMED, ("topic", 8)}
+    assert [taken.offset for taken, _ in hand.take(10)] == [0]
+    hand.done(one.receipt for one in found)
+    rest = hand.unstash()
+    assert [one.place for one in rest] == [NAMED] * 10 + [("topic", 8)]
+    assert [taken.offset for taken, _ in hand.take(10)] == [2]
+    hand.leaving([NAMED])
+    hand.gone([NAMED])
+    hand.done(one.receipt for one in rest)
+    assert hand.stashing() == set()
 
 
 def test_a_part_takes_in_no_more_than_its_bound_and_goes_on_when_half_is_done() -> None:
