@@ -33,7 +33,7 @@ def _slow(order: Order) -> Part:
         workers=2,
         projectors=1,
         oracle=Oracle(max_batch_size=2),
-        settings={"kafka_max_poll_interval_s": str(POLL_INTERVAL_S)},
+        settings={"kafka_max_poll_interval_s": str(POLL_INTERVAL_S), "kafka_drain_s": "1"},
     )
 
     async def submit(load: Load, nemesis: Nemesis) -> None:

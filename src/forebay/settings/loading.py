@@ -32,6 +32,9 @@ KUBERNETES_LINK = re.compile(r"FOREBAY_(SERVICE_(HOST|PORT)|PORT_\d+_)")
 PLACES = ("queue", "store", "blobs")
 """Settings whose values are addresses."""
 
+HELD_UP_S = 5.0
+"""For the last commit of a partition that goes, which is tried for 3 s."""
+
 MISTAKEN = {
     "postgres": "write postgresql://",
     "http": "name a bucket, as in s3://BUCKET, and the endpoint in AWS_ENDPOINT_URL",
@@ -232,6 +235,13 @@ def _kafka_contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], 
             f"{_keys('blobs')}: with Kafka the roles may be on several machines, and {settings.blobs} is a folder of "
             f"this one; set {_keys('blobs_shared')} to true if all of them see it (or all roles run here), or use an "
             "object store, such as s3://BUCKET",
+        )
+    if settings.kafka_max_poll_interval_s < settings.kafka_drain_s + HELD_UP_S:
+        yield (
+            frozenset({"kafka_max_poll_interval_s", "kafka_drain_s"}),
+            f"{_keys('kafka_max_poll_interval_s')}: a worker that lets partitions go does not poll for kafka_drain_s "
+            f"({settings.kafka_drain_s:g} s) and its last commit, and would lose all of them; make it at least "
+            f"{settings.kafka_drain_s + HELD_UP_S:g}, or kafka_drain_s shorter",
         )
     if settings.kafka_security.startswith("sasl"):
         for name in _login_of(settings.kafka_sasl_mechanism):

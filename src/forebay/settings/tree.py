@@ -71,7 +71,8 @@ class Settings(ServiceSettings):
         Seconds,
         Meaning(
             "After how long without a poll the client gives its partitions up. A thread of its own polls all the time, "
-            "whatever the model does: only a process that stands still reaches it.",
+            "whatever the model does: only a process that stands still reaches it. At least 5 s more than "
+            "`kafka_drain_s`, during which it does not poll.",
             "Kafka's own.",
             "seconds, more than 0",
         ),

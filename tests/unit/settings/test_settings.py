@@ -258,6 +258,18 @@ def test_brokers_have_kafkas_usual_port_unless_they_name_one(tmp_path: Path) -> 
     assert load_settings(KAFKA, {}, tmp_path).kafka_bootstrap == "one:9092,two:9092"
 
 
+@pytest.mark.parametrize("changes", [{"kafka_max_poll_interval_s": "9"}, {"kafka_drain_s": "296"}], ids=str)
+def test_the_time_between_polls_has_room_for_what_a_partition_that_goes_waits_for(changes: dict[str, str]) -> None:
+    text = mistake({**KAFKA, **changes})
+    assert text.startswith("kafka_max_poll_interval_s")
+    assert "make it at least" in text
+
+
+def test_the_time_between_polls_and_the_drain_may_be_short_together(tmp_path: Path) -> None:
+    short = {"kafka_max_poll_interval_s": "7", "kafka_drain_s": "1"}
+    assert load_settings({**KAFKA, **short}, {}, tmp_path).kafka_drain_s == 1.0
+
+
 def test_a_folder_of_blobs_must_be_declared_shared_with_kafka(tmp_path: Path) -> None:
     here = {**KAFKA, "blobs": "files:///blobs"}
     assert "blobs_shared [FOREBAY_BLOBS_SHARED, --blobs-shared]" in mistake(here)

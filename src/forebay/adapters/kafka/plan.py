@@ -11,6 +11,12 @@ from forebay.adapters.kafka.link import KafkaLink
 HEARTBEAT_S = 3.0
 """Of a classic member, as in Kafka; more often where the session is short, so that four may be lost."""
 
+ANSWER_WITHIN_S = 10.0
+"""From 60 s: after so long a connection whose broker says nothing is given up, and with it a commit that waits for the
+group's coordinator finds the next one (measured with the coordinator frozen, three brokers, the classic protocol: 12 s
+instead of 48). Twice the 5 s that a broker may take for a commit (`offsets.commit.timeout.ms`). While there
+is no coordinator at all a commit waits for it, as all of the group does: nothing could begin."""
+
 
 def group_config(group: str, protocol: str, session_timeout_s: float) -> dict[str, Any]:
     """librdkafka's settings that make a member of `group`. Under the protocol of KIP-848 the brokers say the rest."""
@@ -29,7 +35,8 @@ class ConsumerPlan(Struct, frozen=True, kw_only=True):
     `begin_wait_s`: how long `begin` tries.
     `session_timeout_s`: of a classic member, how long it may be silent before its partitions go to others; under the
     other protocol the brokers say (`group.consumer.session.timeout.ms`). 45 as in Kafka since 3.0 (KIP-735).
-    `max_poll_interval_s`: the thread may be held up for so long, by a broker that does not answer a commit.
+    `max_poll_interval_s`: the thread may be held up for so long, by `drain_s` and by a broker that does not answer a
+    commit.
     """
 
     group_protocol: str = "consumer"
@@ -47,6 +54,7 @@ class ConsumerPlan(Struct, frozen=True, kw_only=True):
             "auto.offset.reset": "error",  # never a silent jump: see Reader._in_the_log
             "check.crcs": True,
             "max.poll.interval.ms": int(self.max_poll_interval_s * 1000),
+            "socket.timeout.ms": int(ANSWER_WITHIN_S * 1000),
             # New partitions are seen within so long; 300 s by default.
             "topic.metadata.refresh.interval.ms": 30_000,
             # Little is fetched ahead, as nobody else can take it: 64 MiB by default. A full queue is looked at again
