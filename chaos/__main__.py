@@ -19,7 +19,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chaos.planted import FOUND_BY
-from chaos.report import Order, Part
+from chaos.report import Line, Order, Part, line_of, table
 from chaos.stage import Stage
 
 STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "broker", "kills")
@@ -30,15 +30,18 @@ def main() -> None:
     chosen = _arguments()
     seed = time.time_ns() % 1_000_000 if chosen.seed is None else chosen.seed
     bad: list[str] = []
+    lines: list[Line] = []
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="forebay-stage-") as ground, Stage(Path(ground)) as stage:
         for name, planted in _wanted(chosen.storms, chosen.planted):
             folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
             order = Order(folder=folder, stage=stage, seed=seed, short=chosen.short, planted=planted)
-            if (_finds if planted else _holds)(name, order):
+            if (_finds if planted else _holds)(name, order, lines):
                 shutil.rmtree(folder)
             else:
                 bad.append(f"{name} {planted}".rstrip())
                 print(f"what it left is in {folder}")
+    print(f"\n{table(lines, time.monotonic() - began)}", flush=True)
     if bad:
         sys.exit(f"not as it must be: {', '.join(bad)}")
 
@@ -46,25 +49,33 @@ def main() -> None:
 def _wanted(storms: Sequence[str], planted: str) -> list[tuple[str, str]]:
     """Storms, each with the bug to run with or ""."""
     if planted == "all":
-        return [(storm, bug) for bug, storm in FOUND_BY.items()]
+        return [(finder.storm, bug) for bug, finder in FOUND_BY.items()]
     if planted:
-        return [(storm, planted) for storm in storms or [FOUND_BY[planted]]]
+        return [(storm, planted) for storm in storms or [FOUND_BY[planted].storm]]
     return [(storm, "") for storm in storms or STORMS]
 
 
-def _holds(name: str, order: Order) -> bool:
+def _holds(name: str, order: Order, lines: list[Line]) -> bool:
     parts = list(_run(name, order))
+    lines += [line_of(name, part) for part in parts]
     return all(part.good for part in parts)
 
 
-def _finds(name: str, order: Order) -> bool:
-    """Whether the bug was found, after as many parts as that takes."""
+def _finds(name: str, order: Order, lines: list[Line]) -> bool:
+    """Whether the bug was found, by a promise that it breaks, after as many parts as that takes."""
+    promises = FOUND_BY[order.planted].promises
+    seconds, found = 0.0, {}
     for part in _run(name, order):
-        if part.verdict.broken:
-            print(f"planted {order.planted}: FOUND, {part.verdict.broken}", flush=True)
-            return True
-    print(f"planted {order.planted}: NOT FOUND")
-    return False
+        seconds += part.seconds
+        found = {promise: count for promise, count in part.verdict.broken.items() if promise in promises}
+        if found:
+            break
+    outcome = f"FOUND, {found}" if found else f"NOT FOUND by any of {', '.join(sorted(promises))}"
+    print(f"planted {order.planted}: {outcome}", flush=True)
+    told = ", ".join(f"{promise}={count}" for promise, count in found.items())
+    line = replace(line_of(name, part), title=f"planted {order.planted}", seconds=seconds)
+    lines.append(replace(line, verdict=f"found: {told}" if found else "NOT FOUND"))
+    return bool(found)
 
 
 def _run(name: str, order: Order) -> Iterator[Part]:

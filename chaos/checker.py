@@ -10,7 +10,7 @@ from typing import Any
 
 from chaos import timing
 from chaos.facts import Facts, FinalEvent
-from chaos.history import FINAL, SUCCEEDS, Accepted, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DIES, FINAL, SUCCEEDS, Accepted, History, Invoked, Refused, Seen, Unsure
 from chaos.ledger import Run, read_ledger
 from chaos.rules import Rules
 from chaos.verdict import Verdict
@@ -31,6 +31,8 @@ def judge(
     looked (then what only the log can tell counts 0). What each count means stands at `Verdict`."""
     case = _Case(history, read_ledger(ledger), finals, facts)
     reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
+    waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
+    recoveries = timing.recoveries(case.accepted.values(), history.faults)
     return Verdict(
         accepted=len(case.accepted),
         unknown=len(case.unsure),
@@ -43,8 +45,11 @@ def judge(
         faults=len(history.faults),
         busy_faults=timing.busy_faults(history, case.final_jobs, rules.busy_at),
         refused_outages=timing.refused_outages(case.refusals, history.faults),
+        asked_while_away=len(waits),
+        deadly=len(case.deadly()),
         slowest_refusal_s=max((seconds for _, seconds in case.refusals), default=0.0),
-        slowest_recovery_s=max(timing.recoveries(case.accepted.values(), history.faults), default=0.0),
+        slowest_answer_s=max(waits, default=0.0),
+        slowest_recovery_s=max(recoveries, default=0.0),
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
         changed=len(case.changed()),
@@ -56,14 +61,14 @@ def judge(
         false_attempts=sum(_attempts_are_false(job, case.ran) for job in case.final_jobs.values()),
         repeated_attempts=sum(count > 1 for count in case.ran.values()),
         unexplained_reruns=reruns.unexplained,
+        wrong_deaths=case.wrong_deaths(rules.deaths),
         false_202=len(case.accepted.keys() - facts.requests.keys()) if facts else 0,
         false_refusals=case.false_refusals(),
         dead_lettered_good=sum(case.expected(job_id) == SUCCEEDS for job_id in facts.dead_letters) if facts else 0,
         internal_errors=case.internal_errors(),
-        slow_refusals=sum(seconds > rules.refusal_within_s for _, seconds in case.refusals),
-        slow_recoveries=sum(
-            seconds > rules.recovery_within_s for seconds in timing.recoveries(case.accepted.values(), history.faults)
-        ),
+        slow_refusals=sum(seconds > rules.answer_within_s for _, seconds in case.refusals),
+        slow_answers=sum(seconds > rules.answer_within_s for seconds in waits),
+        slow_recoveries=sum(seconds > rules.recovery_within_s for seconds in recoveries),
     )
 
 
@@ -75,12 +80,13 @@ class _Case:
         self.runs = runs
         self.ran = Counter((run.job_id, run.attempt) for run in runs)
         self.invoked = {entry.op: entry for entry in entries if isinstance(entry, Invoked)}
-        ended = {entry.op for entry in entries if isinstance(entry, (Accepted, Refused, Unsure))}
+        self.asked_at = {op: entry.at for op, entry in self.invoked.items()}
+        self.ended_at = {entry.op: entry.at for entry in entries if isinstance(entry, (Accepted, Refused, Unsure))}
         self.accepted = {entry.job_id: entry for entry in entries if isinstance(entry, Accepted)}
         self.refused = [entry for entry in entries if isinstance(entry, Refused)]
         # A client that died before an answer came is as unsure as one that was told so.
         self.unsure = [entry for entry in entries if isinstance(entry, Unsure)]
-        self.unsure += [Unsure(entry.at, op) for op, entry in self.invoked.items() if op not in ended]
+        self.unsure += [Unsure(entry.at, op) for op, entry in self.invoked.items() if op not in self.ended_at]
         self.final_jobs = {
             job_id: seen.job for job_id, seen in finals.items() if seen.job is not None and seen.state in FINAL
         }
@@ -111,6 +117,23 @@ class _Case:
         if op:
             return digest(self.invoked[op].text)
         return self._facts.requests.get(job_id, "") if self._facts else ""
+
+    def deadly(self) -> set[str]:
+        """Jobs that kill their worker each time, of those that must end."""
+        return {job_id for job_id in self.must_end() if self.expected(job_id) == DIES}
+
+    def wrong_deaths(self, deaths: int) -> int:
+        """Deadly jobs that did not end with so many attempts, or were not handed to the model once for each."""
+        if not deaths:
+            return 0
+        expected = list(range(1, deaths + 1))
+        attempts: dict[str, list[int]] = {}
+        for run in self.runs:
+            attempts.setdefault(run.job_id, []).append(run.attempt)
+        return sum(
+            self.final_jobs[job_id]["attempts"] != deaths or sorted(attempts.get(job_id, ())) != expected
+            for job_id in self.deadly() & self.final_jobs.keys()
+        )
 
     def outputs(self) -> Iterable[tuple[str, Any]]:
         return ((job_id, job["output"]) for job_id, job in self.final_jobs.items() if job["status"] == SUCCEEDS)

@@ -17,6 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 SUCCEEDS = "succeeded"
+DIES = "worker_lost"
+"""How a job is expected to end that kills its worker each time."""
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
 from chaos.cluster import READY_WITHIN_S, Role, ServiceCluster
 from chaos.history import Records
+from chaos.overtaking import Overtaking
 from chaos.proxy import Proxy
 from dev.kafka.broker import Broker, Cluster
 
@@ -38,6 +40,10 @@ class Nemesis:
         """The topic that all clients' jobs go to."""
         return f"{self._cluster.prefix}.requests.{self._cluster.shape.oracle.name}.normal"
 
+    @property
+    def projector_group(self) -> str:
+        return f"{self._cluster.prefix}.projector"
+
     def of(self, *kinds: str) -> list[Role]:
         """The processes of these kinds."""
         return self._cluster.of(*kinds)
@@ -59,14 +65,24 @@ class Nemesis:
         await self.start(role)
         self._records.end(fault)
 
-    async def pause(self, role: Role, seconds: float | None = None, *, with_children: bool | None = None) -> None:
-        """SIGSTOP for a random time; every other time its runners stand still too."""
+    async def pause(
+        self,
+        role: Role,
+        seconds: float | None = None,
+        *,
+        with_children: bool | None = None,
+        meanwhile: Overtaking | None = None,
+    ) -> None:
+        """SIGSTOP for a random time; every other time its runners stand still too. `meanwhile` is to look on."""
         role.taken = True
         held_s = self._random.uniform(*PAUSE_S) if seconds is None else seconds
         whole = self._random.random() < 0.5 if with_children is None else with_children
         fault = self._records.begin("pause", role.name, role.pid)
         held = role.pause(with_children=whole)
-        await asyncio.sleep(held_s)
+        until = time.monotonic() + held_s
+        if meanwhile is not None:
+            await meanwhile.watch(until)
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
         role.resume(held)
         self._records.end(fault)
         role.taken = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -47,3 +48,41 @@ class Part(Struct, frozen=True):
         if self.good:
             lines.append("every promise held")
         return "\n".join(lines)
+
+
+class Line(Struct, frozen=True):
+    """Of the table in the end: one part, or one planted bug."""
+
+    storm: str
+    title: str
+    accepted: int
+    faults: int
+    reruns: int
+    verdict: str
+    seconds: float
+
+
+HEAD = ("storm", "part", "accepted", "faults", "reruns", "verdict", "seconds")
+
+
+def line_of(storm: str, part: Part) -> Line:
+    """`held`, or what did not."""
+    wrong = [f"{name}={count}" for name, count in part.verdict.broken.items()]
+    if part.vacuous:
+        wrong.append("vacuous")
+    counts = part.verdict
+    return Line(
+        storm, part.title, counts.accepted, counts.faults, counts.reruns, ", ".join(wrong) or "held", part.seconds
+    )
+
+
+def table(lines: Sequence[Line], seconds: float) -> str:
+    """One row each, and what all of it took."""
+    rows = [HEAD, *((*(str(one) for one in _fields(line)[:-1]), f"{line.seconds:.0f}") for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*shown, f"total: {seconds:.0f} s"])
+
+
+def _fields(line: Line) -> tuple[object, ...]:
+    return tuple(getattr(line, name) for name in line.__struct_fields__)

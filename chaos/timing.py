@@ -77,6 +77,17 @@ def refused_outages(refusals: Iterable[tuple[float, float]], faults: Sequence[Fa
     )
 
 
+def waits_while_away(asked: Mapping[str, float], ended: Mapping[str, float], faults: Sequence[Fault]) -> list[float]:
+    """Of each submission that was begun in an outage of the broker: how long its client waited; infinity without an
+    answer. `asked` and `ended` are times by submission."""
+    outages = [(fault.began_at, fault.ended_at) for fault in faults if fault.kind.startswith(OUTAGES)]
+    return [
+        ended.get(op, float("inf")) - at
+        for op, at in asked.items()
+        if any(began_at <= at <= ended_at for began_at, ended_at in outages)
+    ]
+
+
 def recoveries(accepted: Iterable[Accepted], faults: Sequence[Fault]) -> list[float]:
     """For each outage of the broker that ended: how long after its end the first 202 came; infinity if none did."""
     times = sorted(entry.at for entry in accepted)

@@ -13,7 +13,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     Jobs: `accepted` with 202; `unknown` and `refused` submissions (history.py); `interrupted`: needed more than one
     attempt. Runs of the model: all `runs`; `reruns` beyond the first of each job; `reruns_bound`: over all faults, the
     jobs that were in the hands of what was hit. `duplicate_finals`: final events after a job's first, which decide
-    nothing. `busy_faults` fell on unfinished jobs; `refused_outages`: of the broker's, with a 503 meanwhile.
+    nothing. `busy_faults` fell on unfinished jobs; `refused_outages`: of the broker's, with a 503 meanwhile;
+    `asked_while_away`: submissions begun in an outage. `deadly` jobs killed their worker each time. `overtaken`: of the
+    times that a projector was held, those in which another went on with what it had.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
@@ -28,10 +30,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
     unexplained_reruns a job ran again although nothing hit the worker that had it
     false_202          accepted and not in the log
     false_refusals     refused as not stored, and yet a job
+    wrong_deaths       a deadly job's attempts, or its runs in the ledger, are not those that it is to have
     differing_rows     a derived row is not the same after a rebuild, or in another kind of store
+    touched_owned      a row that is not derived is not the same after a rebuild
     dead_lettered_good a job without fault among the dead letters
     internal_errors    5xx other than 503
     slow_refusals      503 later than the rules allow
+    slow_answers       no answer within that time to what was asked while a broker was away
     slow_recoveries    first 202 after an outage later than the rules allow
     """
 
@@ -46,7 +51,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     faults: int = 0
     busy_faults: int = 0
     refused_outages: int = 0
+    asked_while_away: int = 0
+    deadly: int = 0
+    overtaken: int = 0
     slowest_refusal_s: float = 0.0
+    slowest_answer_s: float = 0.0
     slowest_recovery_s: float = 0.0
 
     lost: int = 0
@@ -62,10 +71,13 @@ class Verdict(Struct, frozen=True, kw_only=True):
     unexplained_reruns: int = 0
     false_202: int = 0
     false_refusals: int = 0
+    wrong_deaths: int = 0
     differing_rows: int = 0
+    touched_owned: int = 0
     dead_lettered_good: int = 0
     internal_errors: int = 0
     slow_refusals: int = 0
+    slow_answers: int = 0
     slow_recoveries: int = 0
 
     @property
@@ -82,6 +94,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("unknown", self.unknown, least.unknown),
             ("reruns", self.reruns, least.reruns),
             ("refused_outages", self.refused_outages, least.refused_outages),
+            ("asked_while_away", self.asked_while_away, least.asked_while_away),
+            ("deadly", self.deadly, least.deadly),
+            ("overtaken", self.overtaken, least.overtaken),
         ]
         return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
 

@@ -10,20 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec import Struct
+
 FOLDER = Path(__file__).parent
 
-FOUND_BY: Mapping[str, str] = {
-    "ack_before_delivery": "broker",
-    "attempts_in_memory": "kills",
-    "auto_commit": "kills",
-    "commit_before_result": "kills",
-    "last_writer_wins": "kills",
-    "offset_latest": "long_poll",
-    "position_outside": "kills",
-    "shifted_batch": "kills",
-    "unknown_as_refusal": "broker",
+
+class Finder(Struct, frozen=True):
+    """The storm that must find a bug, and the promises that it breaks. Any of these finds it, and nothing else does: a
+    storm that goes wrong for another reason proves nothing."""
+
+    storm: str
+    promises: frozenset[str]
+
+
+FOUND_BY: Mapping[str, Finder] = {
+    "ack_before_delivery": Finder("broker", frozenset({"false_202"})),
+    "attempts_in_memory": Finder("kills", frozenset({"repeated_attempts"})),
+    "auto_commit": Finder("kills", frozenset({"lost"})),
+    "commit_before_result": Finder("kills", frozenset({"lost"})),
+    "last_writer_wins": Finder("kills", frozenset({"changed", "contradicted"})),
+    "offset_latest": Finder("long_poll", frozenset({"lost"})),
+    "position_outside": Finder("kills", frozenset({"lost"})),
+    "shifted_batch": Finder("kills", frozenset({"swapped", "wrong_answers"})),
+    "unknown_as_refusal": Finder("broker", frozenset({"false_refusals"})),
 }
-"""Which storm must find which bug."""
 
 
 def entry(bug: str) -> Sequence[str]:

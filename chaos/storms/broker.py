@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from chaos.cluster import Shape
 from chaos.load import Load, Plan, Wish
+from chaos.models import Oracle
 from chaos.nemesis import Nemesis
 from chaos.parts import Frame, Ground, on_kafka
 from chaos.proxy import Proxy
@@ -20,9 +21,13 @@ AWAY_S = (2.0, 6.0)
 AFTERWARDS = 50
 """So many jobs more are accepted after the last fault."""
 
-RULES = Rules(busy_at=5, refusal_within_s=3.0, recovery_within_s=5.0)
-SHAPE = Shape(apis=2, workers=2, projectors=2, schedulers=1)
-LOAD = Plan(wish=lambda _: Wish({"run_s": 0.1}), waiting_at_most=5_000, pace_s=0.08)
+ASKED = 10
+"""So many submissions, on average, fall into each time that a broker is away."""
+
+RULES = Rules(busy_at=5, answer_within_s=3.0, recovery_within_s=5.0)
+SHAPE = Shape(apis=2, workers=2, projectors=2, schedulers=1, oracle=Oracle(max_batch_size=32))
+LOAD = Plan(wish=lambda _: Wish({"run_s": 0.3}), waiting_at_most=5_000, pace_s=0.08)
+"""Slow jobs in large batches: some are always in hand when a fault comes, and no backlog grows."""
 
 
 def storm(order: Order) -> Iterator[Part]:
@@ -45,7 +50,9 @@ def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
                     tasks.create_task(_kill_an_api(nemesis))
         await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
-    least = Least(accepted=jobs, faults=bounces, busy_share=0.5, refused_outages=bounces)
+    least = Least(
+        accepted=jobs, faults=bounces, busy_share=0.5, refused_outages=bounces, asked_while_away=ASKED * bounces
+    )
     frame = Frame(title="one broker, clean and hard bounces", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
     return on_kafka(order, frame, bounce)
 
@@ -68,7 +75,7 @@ def _three_brokers(order: Order, bounces: int, jobs: int) -> Part:
             await nemesis.bounce(leader, hard=number % 2 == 0, away_s=rng.uniform(*AWAY_S))
         await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
-    least = Least(accepted=jobs, faults=bounces, busy_share=0.5)
+    least = Least(accepted=jobs, faults=bounces, busy_share=0.5, asked_while_away=ASKED * bounces)
     frame = Frame(title="three brokers, the leader chased", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
     return on_kafka(order, frame, chase, kafka="three")
 

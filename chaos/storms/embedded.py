@@ -21,7 +21,7 @@ from chaos.load import Load, Plan, Wish, read_finals
 from chaos.log_file import read_log_file
 from chaos.planted import entry
 from chaos.report import Order, Part
-from chaos.rows import differing, sqlite_rows
+from chaos.rows import differing, missing, own_in_sqlite, sqlite_finals, sqlite_owned, sqlite_rows
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 from dev.kafka.ports import free_port
@@ -49,8 +49,8 @@ def least(rounds: int) -> Least:
 
 
 class EmbeddedStorm:
-    """One run on a folder of its own. With `rebuilding` the derived tables are deleted and filled anew after each
-    kill."""
+    """One run on a folder of its own. Each life lasts until `jobs_a_life` more jobs were accepted, and a random moment
+    longer. With `rebuilding` the derived tables are deleted and filled anew after each kill."""
 
     def __init__(
         self,
@@ -60,9 +60,12 @@ class EmbeddedStorm:
         synchronous: str,
         planted: str = "",
         *,
+        jobs_a_life: int = 0,
         rebuilding: bool = False,
     ) -> None:
         self._rounds = rounds
+        self._jobs_a_life = jobs_a_life
+        self._differing = self._touched = 0
         self._planted = planted
         self._rebuilding = rebuilding
         self._random = random.Random(seed)
@@ -129,33 +132,42 @@ class EmbeddedStorm:
             return verdict
         before = sqlite_rows(file)
         await asyncio.to_thread(self._rebuild)
-        return replace(verdict, differing_rows=differing(before, sqlite_rows(file)))
+        differ = self._differing + differing(before, sqlite_rows(file))
+        return replace(verdict, differing_rows=differ, touched_owned=self._touched)
 
     def _rebuild(self) -> None:
+        """What was final before must stand there as it did, and what is not derived too."""
+        file = self._folder / "data" / "forebay.db"
+        finals, owned = sqlite_finals(file), sqlite_owned(file)
         places = {"data_dir": str(self._folder / "data"), "models_dir": str(MODELS)}
         output_of("store", "rebuild", settings={**self._settings, **places}, timeout_s=LIFE_AT_MOST_S)
+        self._differing += missing(finals, sqlite_finals(file))
+        self._touched += differing(owned, sqlite_owned(file))
 
     async def _storm(self, load: Load) -> None:
         for number in range(self._rounds):
-            await self._round()
+            await self._round(load)
+            if self._rebuilding:
+                if number == 0:
+                    own_in_sqlite(self._folder / "data" / "forebay.db")
+                await asyncio.to_thread(self._rebuild)
             if sys.stderr.isatty() or number % 10 == 9:
                 counts = f"{len(load.accepted)} accepted, {len(load.final)} seen final"
                 print(f"round {number + 1}/{self._rounds}: {counts}", file=sys.stderr, flush=True)
 
-    async def _round(self) -> None:
+    async def _round(self, load: Load) -> None:
         """A life of the service: it is killed after a random time of having been ready (or, now and then, before)."""
         self._service.spawn()
-        if self._random.random() < 0.1:
+        if not self._jobs_a_life and self._random.random() < 0.1:
             await asyncio.sleep(self._random.uniform(0.0, 1.0))
         else:
             await asyncio.to_thread(self._service.wait_ready)
+            await load.until(len(load.accepted) + self._jobs_a_life)
             # The random moment is the experiment: there is no condition to wait for.
             await asyncio.sleep(self._random.uniform(0.05, MAX_LIFE_S))
         pid = self._service.pid
         self._fault(pid)
         self._service.kill()
-        if self._rebuilding:
-            await asyncio.to_thread(self._rebuild)
 
     def _fault(self, pid: int) -> None:
         self._records.faults.append(Fault("kill", "up", pid, time.time()))

@@ -6,12 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 
 from chaos.cluster import Shape
+from chaos.history import DIES
 from chaos.load import Load, Plan, Wish
 from chaos.models import Oracle
 from chaos.nemesis import Nemesis
 from chaos.parts import Frame, on_kafka
 from chaos.report import Order, Part
-from chaos.rules import Least
+from chaos.rules import Least, Rules
 
 ATTEMPTS = 3
 SOON_S, LATER_S = (0.0, 0.9), (1.0, 3.0)
@@ -27,8 +28,14 @@ def storm(order: Order) -> Iterator[Part]:
     async def poison(load: Load, nemesis: Nemesis) -> None:
         await load.until(jobs)
 
-    least = Least(accepted=jobs, faults=2 * poisons, reruns=2 * poisons)
-    frame = Frame(title="jobs that kill their worker", shape=shape, plan=plan, least=least, ends_within_s=900)
+    frame = Frame(
+        title="jobs that kill their worker",
+        shape=shape,
+        plan=plan,
+        least=Least(accepted=jobs, faults=2 * poisons, reruns=2 * poisons, deadly=poisons),
+        rules=Rules(deaths=ATTEMPTS),
+        ends_within_s=900,
+    )
     yield on_kafka(order, frame, poison)
 
 
@@ -42,6 +49,6 @@ def _one_in(every: int, at_most: int) -> Callable[[random.Random], Wish]:
         if asked % every or asked // every > at_most:
             return Wish({"run_s": 0.01})
         after_s = rng.uniform(*rng.choice((SOON_S, LATER_S)))
-        return Wish({"run_s": 0.01, "kill_worker_after_s": after_s}, "worker_lost")
+        return Wish({"run_s": 0.01, "kill_worker_after_s": after_s}, DIES)
 
     return wish

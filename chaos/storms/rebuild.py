@@ -5,15 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import asyncpg
 from msgspec.structs import replace
 
 from chaos.cluster import Shape
 from chaos.load import Load, Plan, Wish
 from chaos.nemesis import Nemesis
+from chaos.overtaking import Group, Overtaking
 from chaos.parts import Frame, Ground, on_kafka
 from chaos.report import Order, Part
-from chaos.rows import differing, postgres_rows, sqlite_rows
+from chaos.rows import (
+    differing,
+    missing,
+    own_in_postgres,
+    postgres_finals,
+    postgres_owned,
+    postgres_rows,
+    sqlite_rows,
+)
 from chaos.rules import Least
 from chaos.storms.embedded import EmbeddedStorm
 
@@ -27,29 +35,36 @@ LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice((0.0, 0.05))}), waiting_a
 def storm(order: Order) -> Iterator[Part]:
     jobs = 500 if order.short else 5_000
     yield _postgres(order, jobs)
-    yield _embedded(order)
+    yield _embedded(order, jobs)
     yield _held_projectors(order, 5 if order.short else 100)
 
 
 def _postgres(order: Order, jobs: int) -> Part:
-    """In the end the tables are deleted once more, and must come to the same rows; so must a store of another kind that
-    is made of the same log."""
+    """Whatever is final keeps its rows through each rebuild under load. In the end the tables are deleted once more,
+    and must come to the same rows; so must a store of another kind that is made of the same log."""
     dsn = order.stage.database()
     ground = Ground(bootstrap=order.stage.broker().bootstrap, store=dsn)
-    differ = 0
+    differ = touched = 0
+
+    async def rebuilt(nemesis: Nemesis) -> None:
+        nonlocal differ, touched
+        finals, owned = await postgres_finals(dsn), await postgres_owned(dsn)
+        await nemesis.rebuild()
+        differ += missing(finals, await postgres_finals(dsn))
+        touched += differing(owned, await postgres_owned(dsn))
 
     async def rebuild(load: Load, nemesis: Nemesis) -> None:
+        await own_in_postgres(dsn)
         for number in range(REBUILDS):
             await load.until((number + 0.5) * jobs / REBUILDS)
-            await nemesis.rebuild()
+            await rebuilt(nemesis)
         await load.until(max(jobs, len(load.accepted) + 1))
 
     async def compare(nemesis: Nemesis) -> None:
         nonlocal differ
-        await _own_something(dsn)
         before = await postgres_rows(dsn)
-        await nemesis.rebuild()
-        differ = differing(before, await postgres_rows(dsn)) + await _not_owned_any_more(dsn)
+        await rebuilt(nemesis)
+        differ += differing(before, await postgres_rows(dsn))
         elsewhere = nemesis.folder / "elsewhere"
         await nemesis.rebuild(store="sqlite://", data_dir=str(elsewhere))
         differ += differing(before, sqlite_rows(elsewhere / "forebay.db"))
@@ -57,42 +72,49 @@ def _postgres(order: Order, jobs: int) -> Part:
     least = Least(accepted=jobs, faults=REBUILDS)
     frame = Frame(title="derived tables deleted, PostgreSQL", shape=Shape(workers=2), plan=LOAD, least=least)
     part = on_kafka(order, frame, rebuild, ground=ground, afterwards=compare)
-    return replace(part, verdict=replace(part.verdict, differing_rows=differ))
+    return replace(part, verdict=replace(part.verdict, differing_rows=differ, touched_owned=touched))
 
 
-async def _own_something(dsn: str) -> None:
-    """A table that is not derived stands for those that an operator owns."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute("CREATE TABLE forebay.owned AS SELECT 'a key' AS name")
-    await connection.close()
-
-
-async def _not_owned_any_more(dsn: str) -> int:
-    connection = await asyncpg.connect(dsn)
-    left = await connection.fetchval("SELECT count(*) FROM forebay.owned WHERE name = 'a key'")
-    await connection.close()
-    return int(left != 1)
-
-
-def _embedded(order: Order) -> Part:
+def _embedded(order: Order, jobs: int) -> Part:
     """`forebay up` is killed each time, and its derived tables are deleted before it starts again."""
-    run = EmbeddedStorm(order.folder, REBUILDS, order.seed, "normal", order.planted, rebuilding=True)
-    verdict = run.run()
-    return Part("derived tables deleted, SQLite", verdict, Least(accepted=20 * REBUILDS, faults=REBUILDS))
+    run = EmbeddedStorm(
+        order.folder,
+        REBUILDS,
+        order.seed,
+        "normal",
+        order.planted,
+        jobs_a_life=jobs // REBUILDS,
+        rebuilding=True,
+    )
+    return Part("derived tables deleted, SQLite", run.run(), Least(accepted=jobs, faults=REBUILDS))
 
 
 def _held_projectors(order: Order, rounds: int) -> Part:
-    ground = Ground(bootstrap=order.stage.broker("hasty").bootstrap, store=order.stage.database())
+    """A round counts in which another projector went on with what the held one had, while it was held."""
+    dsn = order.stage.database()
+    ground = Ground(bootstrap=order.stage.broker("hasty").bootstrap, store=dsn)
     settings = {"kafka_session_timeout_s": "1.5"}
     shape = Shape(apis=1, workers=1, projectors=2, settings=settings)
+    overtaken = 0
 
     async def hold(load: Load, nemesis: Nemesis) -> None:
+        nonlocal overtaken
         rng = random.Random(order.seed)
-        projectors = nemesis.of("projector")
-        for _ in range(rounds):
-            await nemesis.pause(rng.choice(projectors), HELD_S, with_children=False)
+        group = Group(ground.bootstrap, nemesis.projector_group)
+        held = 0
+        while overtaken < rounds and held < 2 * rounds:
+            members = await group.settled(of=2)
+            watch = Overtaking(dsn, group, members)
+            await nemesis.pause(rng.choice(nemesis.of("projector")), HELD_S, with_children=False, meanwhile=watch)
+            held += 1
+            overtaken += watch.seen
             await load.until(len(load.accepted) + 10)
 
-    title = "a projector held behind another's back"
-    frame = Frame(title=title, shape=shape, plan=LOAD, least=Least(accepted=10 * rounds, faults=rounds))
-    return on_kafka(order, frame, hold, ground=ground)
+    frame = Frame(
+        title="a projector held behind another's back",
+        shape=shape,
+        plan=LOAD,
+        least=Least(accepted=10 * rounds, faults=rounds, overtaken=rounds),
+    )
+    part = on_kafka(order, frame, hold, ground=ground)
+    return replace(part, verdict=replace(part.verdict, overtaken=overtaken))

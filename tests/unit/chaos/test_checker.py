@@ -9,11 +9,11 @@ import pytest
 
 from chaos.checker import digest, judge
 from chaos.facts import Facts, FinalEvent
-from chaos.history import Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 
-RULES = Rules(busy_at=1, settle_s=1.0, refusal_within_s=3.0, recovery_within_s=5.0)
+RULES = Rules(busy_at=1, settle_s=1.0, answer_within_s=3.0, recovery_within_s=5.0)
 HOUR = 3600.0
 
 
@@ -165,6 +165,24 @@ def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     }
 
 
+def deadly(*attempts: int, said: int = 3) -> Verdict:
+    """Of a job that killed its worker in each of these runs, where three are right."""
+    lost = job(status="failed", attempts=said, output=None, error={"code": "worker_lost"})
+    log = facts(FinalEvent("failed", said, None, "worker_lost"))
+    ledger = "".join(run(attempt=one, worker=n, at=HOUR + 10 * n) for n, one in enumerate(attempts, 1))
+    history = History({"submitter": (Invoked(HOUR, "1", "text a", DIES), SUBMITTED[1])})
+    return judge(history, ledger, {"a": seen(lost)}, log, Rules(deaths=3))
+
+
+def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> None:
+    assert deadly(1, 2, 3).wrong_deaths == 0
+    assert deadly(1, 2, 3).deadly == 1
+    assert deadly(1, 2, said=2).wrong_deaths == 1, "too soon"
+    assert deadly(1, 2, 3, said=2).wrong_deaths == 1, "told less"
+    assert deadly(1, 3).wrong_deaths == 1, "told more"
+    assert deadly(1, 2, 2, 3).wrong_deaths == 1, "one uncounted"
+
+
 def test_an_answer_to_another_input_is_wrong() -> None:
     other = job(text="text b")
     log = facts(FinalEvent("succeeded", 1, other["output"]))
@@ -253,6 +271,35 @@ def test_a_503_is_timed_from_the_question() -> None:
     assert refused(HOUR + 2.9).broken == {}
     assert refused(HOUR + 3.1).broken == {"slow_refusals": 1}
     assert refused(HOUR + 3.1).slowest_refusal_s == pytest.approx(3.1)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Accepted(HOUR + 3.5, "2", "b"),
+        Unsure(HOUR + 3.5, "2", "b", "503 outcome_unknown"),
+        Refused(HOUR + 3.5, "2", 0, "connection_refused"),
+        Seen(HOUR, HOUR, "b", 503),
+    ],
+    ids=["accepted", "unknown", "refused", "none"],
+)
+def test_whatever_is_asked_while_the_broker_is_away_is_answered_in_time(ending: Entry) -> None:
+    def away(until: float) -> Verdict:
+        broker = Fault("broker clean", "kafka", 0, HOUR - 1, until)
+        return verdict(submitted=(*SUBMITTED, Invoked(HOUR + 0.2, "2", "text b"), ending), faults=[broker])
+
+    assert away(HOUR + 1).slow_answers == 1
+    assert away(HOUR + 1).asked_while_away == 2
+    assert away(HOUR + 0.1).slow_answers == 0
+    assert away(HOUR + 0.1).asked_while_away == 1
+
+
+def test_each_outage_must_be_followed_by_a_202_in_time() -> None:
+    early, late = (
+        Fault("broker hard", "kafka", 0, HOUR - 60, HOUR - 50),
+        Fault("broker hard", "kafka", 0, HOUR - 9, HOUR),
+    )
+    assert verdict(faults=[early, late]).slow_recoveries == 1
 
 
 def test_an_outage_is_over_with_the_first_202_after_it() -> None:
