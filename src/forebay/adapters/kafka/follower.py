@@ -134,10 +134,12 @@ class Follower:
         """Whether one of the two is dead; then what was ours is to be read again, by whoever gets it."""
         if not self._lifeline.cut and (member is None or not member.cut):
             return False
-        log.error("event_log.follower_failed", reason="it knows no broker any more")
+        reason = "it knows no broker any more" if self._lifeline.cut else "its membership is over"
+        log.error("event_log.follower_failed", reason=reason)
         self._shelves.forget(self._sources)
         self._list_at = 0.0
         self._notify()
+        self._stopping.wait(RETRY_S)
         return True
 
     def _try_turn(self, fetcher: Consumer, member: Membership | None) -> None:

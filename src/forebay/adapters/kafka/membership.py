@@ -5,11 +5,11 @@ Positions live in the store, in the transaction that applies what was read, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, TopicPartition
 
 from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
@@ -27,10 +27,19 @@ MEMBER: Mapping[str, Any] = {
 class Membership:
     """Used from one thread. `poll` it at least every few seconds."""
 
-    def __init__(self, link: KafkaLink, group_protocol: str, session_timeout_s: float) -> None:
+    def __init__(
+        self,
+        link: KafkaLink,
+        group_protocol: str,
+        session_timeout_s: float,
+        *,
+        consumer: Callable[[dict[str, Any]], Consumer] = Consumer,
+    ) -> None:
         own = group_config(link.names.projector_group, group_protocol, session_timeout_s)
         self._lifeline = Lifeline()
-        self._consumer = Consumer(link.config(**{**MEMBER, **own, **self._lifeline.settings}))
+        self._over = False
+        callbacks = {**self._lifeline.settings, "error_cb": self._note}
+        self._consumer = consumer(link.config(**{**MEMBER, **own, **callbacks}))
         self._events_topic = link.names.events_topic
         self._topics: list[str] = []
         self._assigned: set[tuple[str, int]] = set()
@@ -45,8 +54,8 @@ class Membership:
 
     @property
     def cut(self) -> bool:
-        """Whether it takes part in nothing any more, for good: see Lifeline."""
-        return self._lifeline.cut
+        """Whether it takes part in nothing any more, for good: after a fatal error, or see Lifeline."""
+        return self._over or self._lifeline.cut
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Share these topics with the other members. Costs nothing if they are the same as before."""
@@ -61,10 +70,14 @@ class Membership:
         message = self._consumer.poll(0)
         if message is not None and (error := message.error()) is not None:
             log.warning("event_log.group_trouble", code=error.name(), reason=error.str())
+            self._note(error)
 
     def close(self) -> None:
         """Leave, so that others have our partitions at once."""
         self._consumer.close()
+
+    def _note(self, error: KafkaError) -> None:
+        self._over = self._over or error.fatal()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # At their end and paused: they are read by another consumer, from where the store says.
