@@ -106,12 +106,24 @@ class ServerProcess(abc.ABC):
             time.sleep(POLL_S)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Harmless when it is gone."""
+        """Harmless when it is gone. It takes effect soon, SIGSTOP before this returns."""
         if not self.gone:
             assert self._leash is not None
             assert self._leash.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 self._leash.stdin.write(bytes([number]))
+            if number == signal.SIGSTOP:
+                self._until_it_stands()
+
+    def _until_it_stands(self) -> None:
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while not self.gone:
+            state = subprocess.run(["ps", "-o", "state=", "-p", str(self.pid)], capture_output=True, text=True).stdout
+            if state.startswith("T"):
+                return
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"it does not stand still after {STOP_WITHIN_S:g} s, its state is {state.strip()!r}")
+            time.sleep(POLL_S)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Its status once it has ended: 128 + the signal where one ended it. Raises subprocess.TimeoutExpired."""
