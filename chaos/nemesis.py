@@ -10,8 +10,8 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from chaos.cluster import READY_WITHIN_S, Role, ServiceCluster
+from chaos.groups import Overtaking
 from chaos.history import Records
-from chaos.overtaking import Overtaking
 from chaos.proxy import Proxy
 from dev.kafka.broker import Broker, Cluster
 
@@ -39,6 +39,11 @@ class Nemesis:
     def requests_topic(self) -> str:
         """The topic that all clients' jobs go to."""
         return f"{self._cluster.prefix}.requests.{self._cluster.shape.oracle.name}.normal"
+
+    @property
+    def worker_group(self) -> str:
+        """The workers' on that topic."""
+        return f"{self._cluster.prefix}.{self._cluster.shape.oracle.name}.normal"
 
     @property
     def projector_group(self) -> str:

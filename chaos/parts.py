@@ -24,7 +24,7 @@ PLANTED_WITHIN_S = 30.0
 """With a planted bug there are jobs that never end."""
 
 
-Afterwards = Callable[[Nemesis], Awaitable[None]]
+Aside = Callable[[Nemesis], Awaitable[None]]
 
 
 class Ground(Struct, frozen=True, kw_only=True):
@@ -53,15 +53,18 @@ def on_kafka(
     *,
     kafka: str = "one",
     ground: Ground | None = None,
-    afterwards: Afterwards | None = None,
+    before: Aside | None = None,
+    afterwards: Aside | None = None,
 ) -> Part:
-    """Starts the service, runs `storm` under load, judges, and does `afterwards` while all is still there. Raises
-    ServiceFailed; the ends of all logs are printed."""
+    """Starts the service, does `before`, runs `storm` under load, judges, and does `afterwards` while all is still
+    there. Raises ServiceFailed; the ends of all logs are printed."""
     ground = ground or Ground(bootstrap=order.stage.kafka(kafka).bootstrap, store=order.stage.database())
-    return asyncio.run(_on_kafka(order, frame, storm, ground, afterwards))
+    return asyncio.run(_on_kafka(order, frame, storm, ground, before, afterwards))
 
 
-async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground, afterwards: Afterwards | None) -> Part:
+async def _on_kafka(
+    order: Order, frame: Frame, storm: Storm, ground: Ground, before: Aside | None, afterwards: Aside | None
+) -> Part:
     prefix = order.stage.name("storm")
     cluster = ServiceCluster(
         order.folder / prefix,
@@ -77,6 +80,8 @@ async def _on_kafka(order: Order, frame: Frame, storm: Storm, ground: Ground, af
         stack.callback(cluster.kill)
         try:
             await asyncio.to_thread(cluster.start)
+            if before is not None:
+                await before(Nemesis(cluster, Records(), rng))
             within_s = PLANTED_WITHIN_S if order.planted else frame.ends_within_s
             verdict = await judged(cluster, ground.bootstrap, rng, frame.plan, storm, frame.rules, within_s)
             if afterwards is not None:

@@ -31,10 +31,10 @@ LOAD = Plan(wish=lambda _: Wish({"run_s": 0.3}), waiting_at_most=5_000, pace_s=0
 
 
 def storm(order: Order) -> Iterator[Part]:
-    bounces, jobs = (3, 600) if order.short else (10, 10_000)
+    bounces, jobs = (2, 400) if order.short else (10, 10_000)
     yield _one_broker(order, bounces, jobs)
     yield _three_brokers(order, bounces, jobs)
-    yield _connections(order, 4 if order.short else 20, jobs)
+    yield _connections(order, 3 if order.short else 20, jobs)
 
 
 def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
@@ -46,7 +46,7 @@ def _one_broker(order: Order, bounces: int, jobs: int) -> Part:
             await load.until((number + 0.5) * jobs / bounces)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(nemesis.bounce(broker, hard=number % 2 == 1, away_s=rng.uniform(*AWAY_S)))
-                if number % 3 == 2:
+                if number % 3 == 1:
                     tasks.create_task(_kill_an_api(nemesis))
         await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 

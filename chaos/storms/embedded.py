@@ -179,7 +179,7 @@ def crash_once(folder: Path, point: str, reached: int) -> Verdict:
 
 
 def storm(order: Order) -> Iterator[Part]:
-    """200 rounds, ended by `kill -9` (short: 10)."""
-    rounds = 10 if order.short else 200
+    """200 rounds, ended by `kill -9` (short: 6)."""
+    rounds = 6 if order.short else 200
     verdict = EmbeddedStorm(order.folder, rounds, order.seed, "normal", order.planted).run()
     yield Part("kill -9 of `forebay up`", verdict, least(rounds))

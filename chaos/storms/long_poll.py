@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from chaos.cluster import Shape
+from chaos.groups import Group
 from chaos.load import Load, Plan, Wish
 from chaos.models import Oracle
 from chaos.nemesis import Nemesis
@@ -25,8 +26,10 @@ def storm(order: Order) -> Iterator[Part]:
 
 
 def _slow(order: Order) -> Part:
-    """Two workers: what one of them would lose by standing still, the other would run again."""
-    run_s, jobs = (16.0, 4) if order.short else (30.0, 12)
+    """Two workers: what one of them would lose by standing still, the other would run again. Both have their part
+    before any job comes, or the second might be given what the first has begun."""
+    run_s, jobs = (10.0, 3) if order.short else (30.0, 12)
+    bootstrap = order.stage.broker().bootstrap
     plan = Plan(wish=lambda _: Wish({"run_s": run_s}), submitters=1, waiting_at_most=jobs, pace_s=0.5)
     shape = Shape(
         apis=1,
@@ -36,11 +39,15 @@ def _slow(order: Order) -> Part:
         settings={"kafka_max_poll_interval_s": str(POLL_INTERVAL_S), "kafka_drain_s": "1"},
     )
 
+    async def settle(nemesis: Nemesis) -> None:
+        await Group(bootstrap, nemesis.worker_group).settled(of=2)
+
     async def submit(load: Load, nemesis: Nemesis) -> None:
         await load.until(jobs)
 
     title = f"a model of {run_s:.0f} s, polls at most {POLL_INTERVAL_S} s apart"
-    return on_kafka(order, Frame(title=title, shape=shape, plan=plan, least=Least(accepted=jobs)), submit)
+    frame = Frame(title=title, shape=shape, plan=plan, least=Least(accepted=jobs))
+    return on_kafka(order, frame, submit, before=settle)
 
 
 def _drain(order: Order, title: str, jobs: int, workers: int, partitions: int) -> Part:

@@ -20,7 +20,7 @@ SOON_S, LATER_S = (0.0, 0.9), (1.0, 3.0)
 
 
 def storm(order: Order) -> Iterator[Part]:
-    poisons, jobs = (4, 300) if order.short else (50, 5_050)
+    poisons, jobs = (3, 240) if order.short else (50, 5_050)
     wish = _one_in(jobs // poisons, poisons)
     plan = Plan(wish=wish, waiting_at_most=jobs, pace_s=0.1)
     shape = Shape(apis=1, workers=3, projectors=1, schedulers=1, oracle=Oracle(max_attempts=ATTEMPTS))

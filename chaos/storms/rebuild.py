@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from chaos.cluster import Shape
+from chaos.groups import Group, Overtaking
 from chaos.load import Load, Plan, Wish
 from chaos.nemesis import Nemesis
-from chaos.overtaking import Group, Overtaking
 from chaos.parts import Frame, Ground, on_kafka
 from chaos.report import Order, Part
 from chaos.rows import (
@@ -25,7 +25,6 @@ from chaos.rows import (
 from chaos.rules import Least
 from chaos.storms.embedded import EmbeddedStorm
 
-REBUILDS = 5
 HELD_S = 2.5
 """Longer than the `hasty` broker waits for a silent member: what the held projector follows is another's meanwhile."""
 
@@ -33,13 +32,13 @@ LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice((0.0, 0.05))}), waiting_a
 
 
 def storm(order: Order) -> Iterator[Part]:
-    jobs = 500 if order.short else 5_000
-    yield _postgres(order, jobs)
-    yield _embedded(order, jobs)
-    yield _held_projectors(order, 5 if order.short else 100)
+    rebuilds, jobs = (2, 300) if order.short else (5, 5_000)
+    yield _postgres(order, rebuilds, jobs)
+    yield _embedded(order, rebuilds, jobs)
+    yield _held_projectors(order, 4 if order.short else 100)
 
 
-def _postgres(order: Order, jobs: int) -> Part:
+def _postgres(order: Order, rebuilds: int, jobs: int) -> Part:
     """Whatever is final keeps its rows through each rebuild under load. In the end the tables are deleted once more,
     and must come to the same rows; so must a store of another kind that is made of the same log."""
     dsn = order.stage.database()
@@ -55,8 +54,8 @@ def _postgres(order: Order, jobs: int) -> Part:
 
     async def rebuild(load: Load, nemesis: Nemesis) -> None:
         await own_in_postgres(dsn)
-        for number in range(REBUILDS):
-            await load.until((number + 0.5) * jobs / REBUILDS)
+        for number in range(rebuilds):
+            await load.until((number + 0.5) * jobs / rebuilds)
             await rebuilt(nemesis)
         await load.until(max(jobs, len(load.accepted) + 1))
 
@@ -69,24 +68,24 @@ def _postgres(order: Order, jobs: int) -> Part:
         await nemesis.rebuild(store="sqlite://", data_dir=str(elsewhere))
         differ += differing(before, sqlite_rows(elsewhere / "forebay.db"))
 
-    least = Least(accepted=jobs, faults=REBUILDS)
+    least = Least(accepted=jobs, faults=rebuilds)
     frame = Frame(title="derived tables deleted, PostgreSQL", shape=Shape(workers=2), plan=LOAD, least=least)
     part = on_kafka(order, frame, rebuild, ground=ground, afterwards=compare)
     return replace(part, verdict=replace(part.verdict, differing_rows=differ, touched_owned=touched))
 
 
-def _embedded(order: Order, jobs: int) -> Part:
+def _embedded(order: Order, rebuilds: int, jobs: int) -> Part:
     """`forebay up` is killed each time, and its derived tables are deleted before it starts again."""
     run = EmbeddedStorm(
         order.folder,
-        REBUILDS,
+        rebuilds,
         order.seed,
         "normal",
         order.planted,
-        jobs_a_life=jobs // REBUILDS,
+        jobs_a_life=jobs // rebuilds,
         rebuilding=True,
     )
-    return Part("derived tables deleted, SQLite", run.run(), Least(accepted=jobs, faults=REBUILDS))
+    return Part("derived tables deleted, SQLite", run.run(), Least(accepted=jobs, faults=rebuilds))
 
 
 def _held_projectors(order: Order, rounds: int) -> Part:

@@ -1,4 +1,5 @@
-"""Whether a projector that is held was overtaken: what the group had given it went on in the store meanwhile."""
+"""Consumer groups as brokers describe them: whether all have their part, and whether a projector that is held was
+overtaken, so that what the group had given it went on in the store meanwhile."""
 
 from __future__ import annotations
 
