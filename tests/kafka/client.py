@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # admin hands it on without exporting it
+
+from forebay.adapters.kafka.depth import LATEST
 
 WITHIN_S = 30.0
 POLL_S = 0.5
@@ -26,21 +28,41 @@ def create_topic(
     copies: int = 1,
     settings: Mapping[str, str] | None = None,
 ) -> str:
-    """A new topic; its name. Returns when the broker has confirmed it."""
+    """A new topic; its name. Returns when the broker serves it."""
     name = name or f"test.{uuid.uuid4().hex}"
     topic = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=dict(settings or {}))
     client = admin(bootstrap)  # kept until the answer is there: its end is the end of its requests
     for created in client.create_topics([topic], operation_timeout=WITHIN_S).values():
         created.result(WITHIN_S)
+    until_served(client, {name: partitions})
     return name
 
 
+def until_served(client: AdminClient, partitions: Mapping[str, int]) -> None:
+    """A topic is confirmed before its leaders know that they lead, which shows on a busy machine: only they answer for
+    offsets."""
+    wanted = [TopicPartition(name, number) for name, count in partitions.items() for number in range(count)]
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        answers = client.list_offsets(dict.fromkeys(wanted, LATEST), request_timeout=WITHIN_S)
+        try:
+            for answer in answers.values():
+                answer.result(WITHIN_S)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S / 10)
+        else:
+            return
+
+
 def create_topics(bootstrap: str, partitions: Mapping[str, int], *, copies: int = 1) -> None:
-    """Topics of these names. Returns when the broker has confirmed them."""
+    """Topics of these names. Returns when the broker serves them."""
     topics = [NewTopic(name, count, copies) for name, count in partitions.items()]
     client = admin(bootstrap)
     for created in client.create_topics(topics, operation_timeout=WITHIN_S).values():
         created.result(WITHIN_S)
+    until_served(client, partitions)
 
 
 def produce(bootstrap: str, topic: str, values: Iterable[bytes], **settings: str | int) -> list[KafkaError | None]:

@@ -54,7 +54,7 @@ async def test_consumers_go_on_after_a_hard_bounce_and_nothing_is_lost(kind: tup
 async def test_what_cannot_be_recorded_has_not_begun(kind: tuple[Any, str]) -> None:
     broker, group_protocol = kind
     # A session longer than the broker is away: a member that is cut off for longer loses its partitions.
-    place = KafkaPlace(broker.bootstrap, group_protocol=group_protocol, begin_wait_s=1.5, session_timeout_s=29.0)
+    place = KafkaPlace(broker.bootstrap, group_protocol=group_protocol, begin_wait_s=1.5, session_timeout_s=60.0)
     async with place.queue() as queue:
         await publish(queue, range(3))
         consumer = queue.consumer(CHANNEL)
