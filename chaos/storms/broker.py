@@ -34,7 +34,7 @@ def storm(order: Order) -> Iterator[Part]:
     bounces, jobs = (2, 400) if order.short else (10, 10_000)
     yield _one_broker(order, bounces, jobs)
     yield _three_brokers(order, bounces, jobs)
-    yield _connections(order, 3 if order.short else 20, jobs)
+    yield _connections(order, *((3, jobs) if order.short else (20, 4_000)))
 
 
 def _one_broker(order: Order, bounces: int, jobs: int) -> Part:

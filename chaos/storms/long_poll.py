@@ -20,7 +20,7 @@ POLL_INTERVAL_S = 7
 
 def storm(order: Order) -> Iterator[Part]:
     yield _slow(order)
-    jobs = 200 if order.short else 2_000
+    jobs = 200 if order.short else 1_000
     yield _drain(order, "3 workers on 1 partition", jobs, workers=3, partitions=1)
     yield _drain(order, "12 partitions on 1 worker", jobs, workers=1, partitions=12)
 
@@ -28,7 +28,7 @@ def storm(order: Order) -> Iterator[Part]:
 def _slow(order: Order) -> Part:
     """Two workers: what one of them would lose by standing still, the other would run again. Both have their part
     before any job comes, or the second might be given what the first has begun."""
-    run_s, jobs = (10.0, 3) if order.short else (30.0, 12)
+    run_s, jobs = (10.0, 3) if order.short else (30.0, 8)
     bootstrap = order.stage.broker().bootstrap
     plan = Plan(wish=lambda _: Wish({"run_s": run_s}), submitters=1, waiting_at_most=jobs, pace_s=0.5)
     shape = Shape(
