@@ -19,8 +19,8 @@ TABLES: Mapping[str, str] = {
 }
 """And the columns that both stores have, in the order of comparison. Positions differ by what was read last."""
 
-FINISHED_AT = 9
-"""In a row of jobs; None in that of one that is not final."""
+MODEL, FINISHED_AT = 3, 9
+"""In a row of jobs. No model yet: its events came before its request, and nobody sees it. None: it is not final."""
 
 DERIVED = frozenset({*TABLES, "positions", "rebuilding"})
 OWNED: Mapping[str, str] = {"keys": "a key", "endpoints": "https://receiver.example"}
@@ -50,7 +50,7 @@ def sqlite_rows(path: Path) -> Rows:
 
 
 async def postgres_finals(dsn: str) -> Rows:
-    """Of final jobs only: rows that nothing may ever change, whatever goes on."""
+    """Of visible, final jobs only: rows that nothing may ever change, whatever goes on."""
     return _finals(await postgres_rows(dsn))
 
 
@@ -101,7 +101,8 @@ def missing(some: Rows, all_of: Rows) -> int:
 
 
 def _finals(rows: Rows) -> Rows:
-    final = {key[1:] for key, row in rows.items() if key[0] == "jobs" and row[FINISHED_AT] != repr(None)}
+    jobs = [(key[1:], row) for key, row in rows.items() if key[0] == "jobs"]
+    final = {job for job, row in jobs if row[FINISHED_AT] != repr(None) and row[MODEL] != repr("")}
     return {key: row for key, row in rows.items() if key[1:] in final}
 
 

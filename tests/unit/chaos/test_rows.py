@@ -14,6 +14,7 @@ JOBS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
     "metadata, durability"
 )
+JOBS_THERE = (("a", "succeeded", "m", 2.0), ("b", "running", "m", None), ("c", "succeeded", "", 2.0))
 RESULTS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 
 
@@ -26,10 +27,10 @@ def store(tmp_path: Path) -> Path:
         connection.execute("CREATE TABLE positions (source, position)")
         connection.execute("CREATE TABLE log (number, data)")
         connection.execute("INSERT INTO log VALUES (1, 'a fact')")
-        for job_id, status, finished_at in (("a", "succeeded", 2.0), ("b", "running", None)):
+        for job_id, status, model, finished_at in JOBS_THERE:
             connection.execute(
                 f"INSERT INTO jobs VALUES ({', '.join('?' * 14)})",
-                ("t", job_id, status, "m", "1", "normal", 1, 1.0, 1.5, finished_at, None, None, None, "process"),
+                ("t", job_id, status, model, "1", "normal", 1, 1.0, 1.5, finished_at, None, None, None, "process"),
             )
             connection.execute("INSERT INTO results VALUES ('t', ?, 'text/plain', x'00', NULL, NULL, NULL)", (job_id,))
     own_in_sqlite(path)
@@ -46,6 +47,7 @@ def test_rows_of_final_jobs_must_stay_and_others_may_change(store: Path) -> None
     assert {key[:1] + key[2:] for key in finals} == {("jobs", "a"), ("results", "a")}
     change(store, "UPDATE jobs SET attempts = 2 WHERE id = 'b'")
     change(store, "UPDATE jobs SET finished_at = 3.0 WHERE id = 'b'")
+    change(store, "UPDATE jobs SET model = 'm', created_at = 2.0 WHERE id = 'c'")  # its request has come
     assert missing(finals, sqlite_finals(store)) == 0
     change(store, "UPDATE results SET data = x'01' WHERE id = 'a'")
     change(store, "DELETE FROM jobs WHERE id = 'a'")
