@@ -70,9 +70,11 @@ def _run(starting: list[str], submitting: str, folder: Path) -> str:
     ready."""
     environ = environ_of({"data_dir": str(folder), "port": "0", "kafka_prefix": f"r{uuid.uuid4().hex}"})
     ready = f"until [ -e {folder}/address.json ]; do sleep 0.1; done"
-    script = "\n".join([*starting, ready, submitting, "status=$?; kill $(jobs -p); wait; exit $status"])
+    told = folder / "told.txt"  # by itself: among the logs of all the roles a report of the failure would lose it
+    ending = "status=$?; kill $(jobs -p); wait; exit $status"
+    script = "\n".join([*starting, ready, f"{submitting} 2>{told}", ending])
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"{told.read_text() if told.exists() else ''}\n{done.stderr[-20_000:]}"
     return done.stdout
 
 

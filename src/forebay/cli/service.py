@@ -35,6 +35,13 @@ class Refused(ForebayError):
         self.status = status
         self.problem = problem
 
+    @property
+    def retry_after_s(self) -> float | None:
+        """When to send the same again; None if it may have been taken already, or would not be taken then either."""
+        after = self.problem.get("retry_after_s")
+        takes_nothing = self.status in (429, 503) and "job_id" not in self.problem
+        return float(after) if takes_nothing and isinstance(after, int | float) else None
+
 
 def service_url(url: str | None) -> str:
     """Where the service is: `--url`, else FOREBAY_URL, else what runs on data_dir, else where one would listen."""

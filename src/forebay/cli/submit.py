@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from forebay.cli.service import Refused, Service
+
+
+PATIENCE_S = 30.0
+"""For a service that takes nothing: longer than a broker needs to come back, and not so long that it seems hung."""
 
 
 class SubmitCommand(TyperCommand):
@@ -78,13 +82,14 @@ def submit(
     value = read_json_input(input, as_text=text) if input_json else None
     given = read_input(input, as_text=text) if not input_json else None
     parameters = _parameters(param or ())
+    screen = console(err=True)
     with Service(service_url(url)) as service:
         if given is None:
-            job = service.submit_json(model, value, parameters)
+            job = _accepted(lambda: service.submit_json(model, value, parameters), screen)
         else:
-            job = _submit_body(service, model, given, parameters)
+            job = _accepted(lambda: _submit_body(service, model, given, parameters), screen)
         if wait:
-            job = _follow(service, job, console(err=True))
+            job = _follow(service, job, screen)
         if as_json:
             print_json(job)
         elif not wait:
@@ -93,6 +98,24 @@ def submit(
             _print_output(service, job)
     if wait and job["status"] != "succeeded":
         raise typer.Exit(1)
+
+
+def _accepted(submission: Callable[[], dict[str, Any]], screen: Console) -> dict[str, Any]:
+    """The job. A service that took nothing and names a time to come back, as one does whose broker is away, is asked
+    again for up to PATIENCE_S; one that may have taken the job is not: there would be two."""
+    from forebay.cli.screen import visible
+    from forebay.cli.service import Refused
+
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return submission()
+        except Refused as error:
+            pause_s = error.retry_after_s
+            if pause_s is None or time.monotonic() + pause_s > deadline:
+                raise
+            screen.print(visible(f"{error.message}; trying again in {pause_s:g} s"))
+        time.sleep(pause_s)
 
 
 def _submit_body(service: Service, model: str, given: Input, parameters: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -135,7 +158,8 @@ def _follow(service: Service, job: dict[str, Any], screen: Console) -> dict[str,
     """Wait until the job is final and tell its states: with a spinner on a terminal, else a line for each."""
     from forebay.cli.service import wait_until_final
 
-    shown, told = job["status"], False
+    # The model is known from here: until the job is visible the service may tell no more than that it is queued.
+    shown, told, model = job["status"], False, job["model"]
     if not screen.is_terminal:
         screen.print(f"{job['id']} {shown}")
     try:
@@ -145,7 +169,7 @@ def _follow(service: Service, job: dict[str, Any], screen: Console) -> dict[str,
                 nonlocal shown, told
                 if job["status"] == "queued" and not told:
                     told = True
-                    _tell_if_unavailable(service, job["model"], screen)
+                    _tell_if_unavailable(service, model, screen)
                 if job["status"] == shown:
                     return
                 shown = job["status"]

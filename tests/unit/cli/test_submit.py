@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -201,6 +202,13 @@ def test_a_job_that_waits_for_a_model_that_is_unavailable_says_so_once(
     assert ran.err.splitlines().count(line) == 1
 
 
+def test_a_job_that_is_not_visible_yet_is_waited_for(accepting: FakeService, forebay: Forebay) -> None:
+    """Of which a service on Kafka tells no more than this until its projector has come to the job."""
+    young = {name: JOB[name] for name in ("id", "status", "urls")}
+    accepting.answers(GET, young, SUCCEEDED)
+    assert forebay("submit", "sentiment", "hello").code == 0
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_job_that_waits_for_its_turn_says_nothing_of_the_model(
     status: int, accepting: FakeService, forebay: Forebay
@@ -302,6 +310,38 @@ def test_known_names_and_accepted_types_are_told(fake: FakeService, forebay: For
 def test_a_submit_whose_outcome_is_unknown_names_the_job(fake: FakeService, forebay: Forebay) -> None:
     fake.answers(SUBMIT, {"code": "outcome_unknown", "detail": "nobody can say", "job_id": JOB_ID}, status=503)
     assert f"forebay jobs get {JOB_ID}" in forebay("submit", "sentiment", "hello").err
+
+
+def test_a_service_that_takes_nothing_yet_is_asked_again_when_it_says(
+    accepting: FakeService, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    away = httpx2.Response(503, json={"code": "unavailable", "detail": "a part is away", "retry_after_s": 2})
+    accepting.answers(SUBMIT, away, away, httpx2.Response(202, json=dict(JOB)))
+    ran = forebay("submit", "sentiment", "hello")
+    assert ran.code == 0
+    assert pauses == [2.0, 2.0]
+    assert "a part is away (503 unavailable); trying again in 2 s" in ran.err
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param({"code": "outcome_unknown", "detail": "?", "retry_after_s": 1, "job_id": JOB_ID}, id="unknown"),
+        pytest.param({"code": "unavailable", "detail": "?"}, id="no-time"),
+        pytest.param({"code": "unavailable", "detail": "?", "retry_after_s": 3600}, id="too-late"),
+    ],
+)
+def test_a_submit_is_not_repeated_where_that_may_double_it_or_be_in_vain(
+    problem: dict[str, Any], fake: FakeService, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    fake.answers(SUBMIT, problem, status=503)
+    assert forebay("submit", "sentiment", "hello").code == 1
+    assert len(fake.requests) == 1
+    assert pauses == []
 
 
 def test_a_service_that_is_away_is_told_with_its_address_and_remedy(fake: FakeService, forebay: Forebay) -> None:
