@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource  # admin does not export these
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -28,6 +28,7 @@ from forebay.adapters.kafka.layout import (
     durability_of,
 )
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.offsets import LATEST, LEADERLESS
 from forebay.core.errors import Misconfigured
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
@@ -91,13 +92,30 @@ class Topics:
         return _Look(wanted, self._found(metadata, [topic.name for topic in wanted]))
 
     def _settled(self) -> list[Difference]:
-        """What differs once every broker has heard of what was changed."""
+        """What differs once every broker has heard of what was changed, and every leader that it leads: a topic is
+        confirmed before that, and a job that is submitted meanwhile would be refused."""
         deadline = time.monotonic() + self._timeout_s
         while True:
-            left = self.plan()
-            if not any(one.applicable for one in left) or time.monotonic() > deadline:
+            look = self._look()
+            left = look.differences
+            settled = not any(one.applicable for one in left) and self._led(look.found)
+            if settled or time.monotonic() > deadline:
                 return left
             time.sleep(POLL_S)
+
+    def _led(self, found: Mapping[str, Found]) -> bool:
+        """Only a leader answers for offsets."""
+        wanted = [TopicPartition(name, one) for name, topic in found.items() for one in range(topic.partitions)]
+        answers = self._admin.list_offsets(dict.fromkeys(wanted, LATEST), request_timeout=self._timeout_s)
+        with unavailable("the leaders of topics do not answer", self._admin):
+            for answer in answers.values():
+                try:
+                    answer.result(self._timeout_s)
+                except KafkaException as exc:
+                    if exc.args[0].code() in LEADERLESS:
+                        return False
+                    raise
+        return True
 
     def _found(self, metadata: ClusterMetadata, names: Sequence[str]) -> dict[str, Found]:
         present = {name: metadata.topics[name] for name in names if name in metadata.topics}
