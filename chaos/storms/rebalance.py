@@ -29,7 +29,7 @@ def load(*, waiting: int) -> Plan:
 
 
 def storm(order: Order) -> Iterator[Part]:
-    moves, jobs, plan = (6, 300, load(waiting=200)) if order.short else (30, 2_000, load(waiting=1_000))
+    moves, jobs, plan = (5, 300, load(waiting=200)) if order.short else (30, 2_000, load(waiting=1_000))
     for kafka, protocol in CASES:
         if order.short and (kafka, protocol) in LONG_ONLY:
             continue

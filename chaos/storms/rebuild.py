@@ -35,7 +35,7 @@ def storm(order: Order) -> Iterator[Part]:
     rebuilds, jobs = (2, 300) if order.short else (5, 5_000)
     yield _postgres(order, rebuilds, jobs)
     yield _embedded(order, rebuilds, jobs)
-    yield _held_projectors(order, 4 if order.short else 100)
+    yield _held_projectors(order, 3 if order.short else 100)
 
 
 def _postgres(order: Order, rebuilds: int, jobs: int) -> Part:

@@ -18,7 +18,15 @@ from forebay.api import build_admin_app, build_app
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.own_reports import OwnReports
-from forebay.assembly.process import arm_crash_point, http_server, id_secrets, listener, on_signals, url_of
+from forebay.assembly.process import (
+    arm_crash_point,
+    http_server,
+    id_secrets,
+    listener,
+    on_signals,
+    spare_collector,
+    url_of,
+)
 from forebay.assembly.unserved import log_unserved
 from forebay.assembly.workers import KeptWorker
 from forebay.catalog import Catalog, read_models
@@ -156,6 +164,7 @@ class _Service:
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
             tasks.create_task(self._admin[0].serve([self._admin[1]]), name="admin")
             await self._until_ready()
+            spare_collector()
             if not self._stopping.is_set():
                 on_ready(await self._addresses())
             await self._stopping.wait()

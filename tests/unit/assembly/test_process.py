@@ -273,3 +273,24 @@ def test_a_process_dies_the_nth_time_that_it_reaches_its_crash_point() -> None:
 def test_a_process_without_a_crash_point_goes_on() -> None:
     arm_crash_point("")
     crash.reach("here")
+
+
+# ----------------------------------------------------------------------------------------------------------- collector
+
+CYCLES = """
+import gc, weakref
+from forebay.assembly.process import spare_collector
+
+class Ring:
+    def __init__(self): self.ring = self
+
+start = [Ring() for _ in range(1000)]
+spare_collector()
+rings = [weakref.ref(Ring()) for _ in range(100_000)]
+print(gc.get_freeze_count() > 1000, sum(ring() is not None for ring in rings) < 50_000)
+"""
+
+
+def test_what_the_start_made_is_looked_at_no_more_and_later_cycles_are_still_found() -> None:
+    done = subprocess.run([sys.executable, "-c", CYCLES], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "True"], done.stderr

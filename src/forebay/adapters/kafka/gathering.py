@@ -14,14 +14,16 @@ LIST_S = 0.5
 
 class Nagle:
     """Nagle's rule (RFC 896) as a context for publishes: entered at once while none is in it; else with all that came
-    meanwhile, as soon as one leaves, after `most_s` at the latest.
+    meanwhile, as soon as one leaves or `enough` wait, after `most_s` at the latest.
 
     So a lone publish never waits, and under load a batch holds what comes in during a round trip to the broker, with no
-    timer to be tuned. For one event loop.
+    timer to be tuned. `enough` is the full segment of Nagle's rule: with it the broker writes one batch while the next
+    one gathers, in place of all waiting for each other. For one event loop.
     """
 
-    def __init__(self, most_s: float) -> None:
+    def __init__(self, most_s: float, enough: int) -> None:
         self._most_s = most_s
+        self._enough = enough
         self._in_flight = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -37,6 +39,8 @@ class Nagle:
                 self._timer = loop.call_later(self._most_s, self._let_in)
             waiter: asyncio.Future[None] = loop.create_future()
             self._waiting.append(waiter)
+            if len(self._waiting) >= self._enough:
+                self._let_in()
             await waiter
         self._in_flight += 1
 

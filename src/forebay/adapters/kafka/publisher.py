@@ -62,9 +62,9 @@ class Reach(Enum):
 class Publisher:
     """Durable publishing (acks=all, idempotent) for any number of tasks of one event loop.
 
-    `gather_ms`: how long a publish waits at most, while others are in flight, for more to leave with (`Nagle`); one
-    alone does not wait. `linger_ms`: how long librdkafka waits for the rest of what leaves together, which is handed
-    over within that time. docs/decisions/kafka-publishing.md has what others cost.
+    `gather_ms`: how long a publish waits at most, while others are in flight, for more to leave with (`Nagle`), and
+    `gather_most`, for how many; one alone does not wait. `linger_ms`: how long librdkafka waits for the rest of what
+    leaves together, which is handed over within that time. docs/decisions/kafka-publishing.md has what others cost.
     `message_timeout_s`: how long it tries to deliver one; longer than any `wait_s`, since what was not reported may
     still be delivered. `queue_bytes` bounds what waits in its queue. `warm_up_s`: see WARM_UP_S.
     """
@@ -75,6 +75,7 @@ class Publisher:
         *,
         linger_ms: float = 0.3,
         gather_ms: float = 3.0,
+        gather_most: int = 16,
         message_timeout_s: float = 10.0,
         max_record_bytes: int = MAX_RECORD_BYTES,
         queue_bytes: int = QUEUE_BYTES,
@@ -107,7 +108,7 @@ class Publisher:
         self._reports: list[tuple[Delivery, KafkaError | None]] = []  # the thread's own
         self._open: set[Delivery] = set()  # the loop's own
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
-        self._nagle = Nagle(gather_ms / 1000)
+        self._nagle = Nagle(gather_ms / 1000, gather_most)
         self._turns = Turns()
         self._reach = Reach.DOUBTED
         self._fatal: KafkaError | None = None

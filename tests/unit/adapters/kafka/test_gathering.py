@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from forebay.adapters.kafka.gathering import LIST_EVERY_S, Nagle, Turns
 
+MANY = 100
 LONG_S = 60.0
 
 
@@ -47,7 +48,7 @@ async def turns_of_the_loop() -> None:
 
 
 async def test_one_alone_does_not_wait() -> None:
-    publishes = Publishes(Nagle(LONG_S))
+    publishes = Publishes(Nagle(LONG_S, MANY))
     await publishes.begin("a")
     assert publishes.departures == {"a": 1}
     await publishes.end("a")
@@ -57,7 +58,7 @@ async def test_one_alone_does_not_wait() -> None:
 
 
 async def test_those_that_come_meanwhile_leave_together_when_one_has_ended() -> None:
-    publishes = Publishes(Nagle(LONG_S))
+    publishes = Publishes(Nagle(LONG_S, MANY))
     await publishes.begin("a")
     await publishes.begin("b")
     await publishes.begin("c")
@@ -68,7 +69,7 @@ async def test_those_that_come_meanwhile_leave_together_when_one_has_ended() -> 
 
 
 async def test_they_leave_after_a_time_even_if_none_has_ended() -> None:
-    publishes = Publishes(Nagle(0.001))
+    publishes = Publishes(Nagle(0.001, MANY))
     await publishes.begin("a", "b")
     publishes.entered.clear()
     async with asyncio.timeout(LONG_S):
@@ -77,8 +78,21 @@ async def test_they_leave_after_a_time_even_if_none_has_ended() -> None:
     await publishes.end("a", "b")
 
 
+async def test_they_leave_when_there_are_enough_of_them_even_if_none_has_ended() -> None:
+    publishes = Publishes(Nagle(LONG_S, 2))
+    await publishes.begin("a", "b")
+    assert publishes.departures == {"a": 1}
+    await publishes.begin("c")
+    assert publishes.departures == {"a": 1, "b": 2, "c": 2}
+    await publishes.begin("d")
+    assert "d" not in publishes.departures
+    await publishes.end("b")
+    assert publishes.departures["d"] == 3
+    await publishes.end("a", "c", "d")
+
+
 async def test_one_that_is_cancelled_while_it_waits_holds_up_nobody() -> None:
-    publishes = Publishes(Nagle(LONG_S))
+    publishes = Publishes(Nagle(LONG_S, MANY))
     await publishes.begin("a", "b", "c")
     publishes.tasks["b"].cancel()
     await turns_of_the_loop()
@@ -91,7 +105,7 @@ async def test_one_that_is_cancelled_while_it_waits_holds_up_nobody() -> None:
 
 
 async def test_one_that_fails_lets_the_next_in() -> None:
-    nagle = Nagle(LONG_S)
+    nagle = Nagle(LONG_S, MANY)
     publishes = Publishes(nagle)
 
     async def fail() -> None:
