@@ -286,7 +286,7 @@ async def test_a_projector_that_was_idle_goes_on_with_a_rebuild_that_nobody_foll
         await world.fill(0, 70)
         await world.is_caught_up()
         before = await world.tables()
-        await world.store.begin_rebuild(await world.events.ends())
+        await world.store.begin_rebuild(world.events.ends)
         await world.reaches(66, JobStatus.SUCCEEDED)
     assert await world.tables() == before
 
@@ -377,7 +377,7 @@ async def test_what_comes_meanwhile_does_not_pass_for_what_is_left(world: World)
 
     await world.fill(0, 70)
     until = await world.events.ends()
-    await world.store.begin_rebuild(until)
+    await world.store.begin_rebuild(world.events.ends)
     running = Projector(Growing(world.events), world.store, world.metrics)
     await running._end_rebuild()  # nothing is applied yet, so nothing may be over
     assert await world.store.rebuilding() == until

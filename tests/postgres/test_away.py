@@ -18,7 +18,7 @@ from forebay.adapters.postgres import PostgresStore
 from forebay.core.errors import ForebayError, Unavailable
 from forebay.core.payload import JSON, Payload
 from forebay.testing.samples import TENANT, job_id, request, succeeded
-from forebay.testing.store_contract import batch, folded
+from forebay.testing.store_contract import batch, ending, folded
 
 SOON_S = 3.0
 BACK_WITHIN_S = 10.0
@@ -33,7 +33,7 @@ CALLS: dict[str, Call] = {
     "position": lambda store: store.position("log"),
     "positions": lambda store: store.positions(),
     "rebuilding": lambda store: store.rebuilding(),
-    "begin_rebuild": lambda store: store.begin_rebuild({}),
+    "begin_rebuild": lambda store: store.begin_rebuild(ending({})),
     "end_rebuild": lambda store: store.end_rebuild(),
 }
 

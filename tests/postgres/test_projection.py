@@ -230,3 +230,20 @@ async def test_the_server_dies_again_and_again_under_four_projectors(postgres: P
         assert await stores[0].get(TENANT, job_id(n)) == folded(requests[n], events[2 * n], events[2 * n + 1])
     for store in stores:
         await store.close()
+
+
+async def test_a_rebuild_asks_where_the_log_ends_when_nobody_can_go_beyond_it_any_more(
+    store: PostgresStore, other: PostgresStore, sql: Connection
+) -> None:
+    """Else what a projector made visible meanwhile would be gone when jobs can be read again."""
+    assert await store.project([batch("log", "", "1", request(1))]) is not None
+    beyond: list[asyncio.Task[object]] = []
+
+    async def ends() -> dict[str, str]:
+        beyond.append(asyncio.create_task(other.project([batch("log", "1", "2", request(2))])))
+        await wait_for_a_lock(sql)
+        return {"log": "1"}
+
+    await store.begin_rebuild(ends)
+    assert await beyond[0] is None  # overtaken: the log begins anew
+    assert await store.positions() == {}

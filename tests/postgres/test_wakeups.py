@@ -19,7 +19,7 @@ from forebay.core.job import Job
 from forebay.core.payload import JSON, Payload
 from forebay.ports.store import Subscription
 from forebay.testing.samples import TENANT, job_id, request, succeeded
-from forebay.testing.store_contract import Feeder
+from forebay.testing.store_contract import Feeder, ending
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -95,7 +95,7 @@ async def test_the_beginning_and_the_end_of_a_rebuild_wake_everybody(
     store: PostgresStore, other: PostgresStore
 ) -> None:
     async with other.subscribe(TENANT, job_id(1)) as subscription:
-        await store.begin_rebuild({})
+        await store.begin_rebuild(ending({}))
         assert await woken(subscription)
         await store.end_rebuild()
         assert await woken(subscription)

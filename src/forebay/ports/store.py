@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from forebay.core.job import Job
@@ -43,12 +43,13 @@ class ResultStore(ABC):
         """How far each source that was ever seen has been applied."""
 
     @abstractmethod
-    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+    async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         """Empty the derived tables, positions included, in one transaction; owned tables stay. From then on until
         `end_rebuild` the reading of jobs raises Unavailable with the code `rebuilding`, in every process.
 
-        `until` is where the log's sources ended: once all of them are passed again, so is everything that was ever
-        visible. It is kept with the store, so that a rebuild outlives whoever began it.
+        `ends` tells where the log's sources end. It is asked when nothing can become visible any more, so that once all
+        of them are passed again, so is everything that was ever visible. Its answer is kept with the store, so that a
+        rebuild outlives whoever began it; if it raises, nothing has changed.
         """
 
     @abstractmethod

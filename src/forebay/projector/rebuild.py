@@ -45,8 +45,8 @@ async def rebuild(
     """
     until = await store.rebuilding()
     if until is None:
-        until = await events.ends()
-        await store.begin_rebuild(until)
+        await store.begin_rebuild(events.ends)
+        until = await store.rebuilding() or {}
         log.info("rebuild.begun", sources=len(until))
     begin = await _progress(events, store, until)
     on_progress(begin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
 from msgspec.structs import replace
@@ -54,6 +54,15 @@ class Feeder:
 
 def batch(source: str, start: str, end: str, *facts: JobRequest | JobEvent) -> LogBatch:
     return LogBatch(source=source, start=start, end=end, facts=facts)
+
+
+def ending(ends: Mapping[str, str]) -> Callable[[], Awaitable[Mapping[str, str]]]:
+    """A log that ends there, for `begin_rebuild`."""
+
+    async def asked() -> Mapping[str, str]:
+        return ends
+
+    return asked
 
 
 def folded(*facts: JobRequest | JobEvent) -> Job:
@@ -365,7 +374,7 @@ class StoreContract:
     async def test_a_rebuild_begins_with_nothing(self, store: ResultStore, other: ResultStore, feed: Feeder) -> None:
         await feed(request(1), succeeded(1, OUTPUT), event(2, EventKind.STARTED))
         assert await store.rebuilding() is None
-        await store.begin_rebuild({"log": "p1", "naïve \0": "✓"})
+        await store.begin_rebuild(ending({"log": "p1", "naïve \0": "✓"}))
         for one in (store, other):
             assert await one.rebuilding() == {"log": "p1", "naïve \0": "✓"}
             assert await one.positions() == {}
@@ -377,11 +386,23 @@ class StoreContract:
             assert await one.list_jobs(TENANT, model=None, status=None, limit=9) == []
         assert await other.project([batch("log", "p1", "p2", request(3))]) is None
 
+    async def test_a_rebuild_of_a_log_whose_end_is_unknown_changes_nothing(
+        self, store: ResultStore, feed: Feeder
+    ) -> None:
+        async def away() -> Mapping[str, str]:
+            raise Unavailable("nobody tells where the log ends")
+
+        await feed(request(1))
+        with pytest.raises(Unavailable, match="where the log ends"):
+            await store.begin_rebuild(away)
+        assert await store.rebuilding() is None
+        assert await store.get(TENANT, job_id(1)) == folded(request(1))
+
     async def test_nobody_reads_jobs_during_a_rebuild(
         self, store: ResultStore, other: ResultStore, feed: Feeder
     ) -> None:
         await feed(request(1))
-        await store.begin_rebuild({"log": "p1"})
+        await store.begin_rebuild(ending({"log": "p1"}))
         feed.position = START
         for _ in range(2):
             for one in (store, other):
@@ -397,7 +418,7 @@ class StoreContract:
 
     async def test_a_rebuild_outlives_who_began_it(self, place: StorePlace) -> None:
         store = await place.open()
-        await store.begin_rebuild({"log": "p7"})
+        await store.begin_rebuild(ending({"log": "p7"}))
         await place.close(store)
         store = await place.open()
         if place.survives_restart:
@@ -406,7 +427,7 @@ class StoreContract:
                 await store.get(TENANT, job_id(1))
         else:
             assert await store.rebuilding() is None
-        await store.begin_rebuild({"log": "p8"})
+        await store.begin_rebuild(ending({"log": "p8"}))
         assert await store.rebuilding() == {"log": "p8"}
         await store.end_rebuild()
         await store.end_rebuild()
@@ -420,7 +441,7 @@ class StoreContract:
             facts += [[succeeded(n, OUTPUT), failed(n)], [event(n, EventKind.QUEUED, at_s=1.5)]][n % 2]
         await feed(*facts)
         before = [await store.get(TENANT, job_id(n)) for n in range(20)]
-        await store.begin_rebuild(await store.positions())
+        await store.begin_rebuild(ending(await store.positions()))
         again = Feeder(store)
         for size in (1, 2, 3, 5, 100):
             await again(*facts[:size])

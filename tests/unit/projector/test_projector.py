@@ -119,8 +119,8 @@ class Stumbling(ResultStore):
         self._stumble()
         return await self.sound.positions()
 
-    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
-        await self.sound.begin_rebuild(until)
+    async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        await self.sound.begin_rebuild(ends)
 
     async def rebuilding(self) -> Mapping[str, str] | None:
         self._stumble()

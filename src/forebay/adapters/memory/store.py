@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from msgspec.structs import replace
@@ -43,7 +43,8 @@ class MemoryStore(ResultStore):
     async def positions(self) -> Mapping[str, str]:
         return dict(self._positions)
 
-    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+    async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        until = await ends()
         self._jobs.clear()
         self._positions.clear()
         self._rebuilding = dict(until)

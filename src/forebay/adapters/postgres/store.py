@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
@@ -81,12 +81,13 @@ class PostgresStore(ResultStore):
         rows = await self._database.fetch("SELECT source, position FROM forebay.positions")
         return {from_text(source): from_text(position) for source, position in rows}
 
-    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+    async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         async with self._database.borrow() as connection:
             async with connection.transaction():
                 await connection.execute(
                     "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
                 )
+                until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
                 await connection.execute("INSERT INTO forebay.rebuilding (until) VALUES ($1)", _encode(until))
             await connection.execute(notify(EVERYBODY))
 

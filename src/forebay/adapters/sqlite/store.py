@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import apsw
@@ -49,7 +49,8 @@ class SqliteStore(ResultStore):
     async def positions(self) -> Mapping[str, str]:
         return dict(self._database.read("SELECT source, position FROM positions"))
 
-    async def begin_rebuild(self, until: Mapping[str, str]) -> None:
+    async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        until = await ends()  # nobody else writes: the file is this process's, and its projector begins after this
         await self._database.write(_empty, _encode(until).decode(), durable=True)
         self._rebuilding = dict(until)
 
