@@ -74,8 +74,7 @@ def acls(role: Role, names: Names, models: Collection[str]) -> list[Acl]:
 def _api(names: Names, models: Collection[str]) -> list[Acl]:
     return [
         Acl("topic", names.requests_prefix, ("Write",), "submits jobs", prefixed=True),
-        Acl("topic", names.events_topic, ("Write",), "cancels jobs"),
-        Acl("topic", names.control_topic, ("Read", "Write"), "sees the workers, hints at cancellations"),
+        Acl("topic", names.control_topic, ("Read",), "sees the workers"),
         Acl("group", names.fleet_group, ("Describe",), "is asked for, and never joined"),
         *_groups(names, models, ("Describe",), "tells how many jobs wait"),
     ]
@@ -88,8 +87,7 @@ def _worker(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.events_topic, ("Write",), "says how jobs ended"),
         Acl("topic", names.retry_prefix, ("Write",), "puts a failed attempt off", prefixed=True),
         Acl("topic", names.dlq_topic, ("Write",), "leaves dead letters"),
-        Acl("topic", names.control_topic, ("Read", "Write"), "hears of cancellations, reports its models"),
-        Acl("group", names.fleet_group, ("Describe",), "is asked for, and never joined"),
+        Acl("topic", names.control_topic, ("Write",), "reports its models"),
     ]
 
 
@@ -106,8 +104,8 @@ def _scheduler(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.retry_prefix, ("Read",), "finds what is due", prefixed=True),
         Acl("group", names.scheduler_group, ("Read",), "shares it with other schedulers"),
         Acl("topic", names.requests_prefix, ("Write",), "brings back what is due", prefixed=True),
-        Acl("topic", names.events_topic, ("Write",), "ends what is too late"),
-        Acl("topic", names.dlq_topic, ("Write",), "leaves records that nobody can read"),
+        Acl("topic", names.events_topic, ("Write",), "ends jobs that it cannot bring back"),
+        Acl("topic", names.dlq_topic, ("Write",), "leaves what it cannot bring back"),
     ]
 
 

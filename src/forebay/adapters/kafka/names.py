@@ -2,7 +2,7 @@
 
 <prefix>.requests.<model>.<lane>   one per channel; may gain partitions at any time
 <prefix>.events                    a fixed number of partitions
-<prefix>.control                   compacted: reports of workers, cancel hints
+<prefix>.control                   compacted: reports of workers
 <prefix>.retry.<5s|30s|5m>         one per delay
 <prefix>.dlq                       dead letters and records that nobody can read
 """
