@@ -13,7 +13,8 @@ class BlobStore(ABC):
     @abstractmethod
     async def put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
         """Store `data`; when this returns it survives what the adapter's durability promises. Repeating it with the
-        same arguments is harmless. Raises Unavailable when the place cannot be written (full, away)."""
+        same arguments is harmless. Raises Unavailable when the place cannot be written (full, away), and InvalidRequest
+        where the ids make no name (`blob_ref`)."""
 
     @abstractmethod
     async def get(self, ref: BlobRef) -> bytes:

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from forebay.core.errors import BlobDamaged
+from forebay.core.errors import BlobDamaged, InvalidRequest
 from forebay.core.payload import BlobRef
 from forebay.ports.blobs import BlobStore
 
@@ -45,6 +45,11 @@ class BlobsContract:
         digest = sha256(b"hello").hexdigest()
         ref = await blobs.put("default", JOB, b"hello")
         assert ref == BlobRef(name=f"default/{JOB}/{digest}", size_bytes=5, sha256=digest)
+
+    @pytest.mark.parametrize("job", ["", "a/b", "..", "a b", "é"])
+    async def test_what_makes_no_name_is_refused(self, blobs: BlobStore, job: str) -> None:
+        with pytest.raises(InvalidRequest):
+            await blobs.put("default", job, b"hello")
 
     async def test_putting_again_is_harmless(self, blobs: BlobStore) -> None:
         refs = [await blobs.put("default", JOB, b"hello") for _ in range(3)]

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from forebay.core import crash
-from forebay.core.errors import PayloadTooLarge, Unavailable
+from forebay.core.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
@@ -82,7 +82,12 @@ class Outcomes:
             if outcome.error is not None:
                 failed.append((job, outcome.error))
                 continue
-            output = await self._output(job, outcome)
+            try:
+                output = await self._output(job, outcome)
+            except InvalidRequest as invalid:  # a foreign record's id makes no name for a blob; its neighbours' do
+                text = f"the output cannot be stored: {invalid.message}"
+                failed.append((job, JobError(code="result_not_stored", message=text)))
+                continue
             metrics = JobMetrics(
                 queue_s=round(max(0.0, begun_at - job.request.accepted_at), 6),
                 predict_s=round(done.predict_s, 6),

@@ -332,6 +332,16 @@ async def test_an_output_above_the_inline_limit_is_a_blob(bench: Bench, handlers
     assert await bench.blobs.get(final.output.blob) == b'"' + b"x" * 100 + b'"'
 
 
+async def test_an_output_that_has_no_name_as_a_blob_fails_its_job_alone(bench: Bench, handlers: Handlers) -> None:
+    """As that of a foreign record may, whose id is what its producer chose."""
+    large = {"do": "large", "size": 100}
+    jobs = [await bench.submit(1, large), await bench.submit(2, large, job_id="no name/1"), await bench.submit(3)]
+    async with bench.worker(together(handlers, 3), inline_limit_bytes=99):
+        finals = await bench.finals(jobs)
+    assert [word(one) for one in finals] == ["succeeded", "result_not_stored", "succeeded"]
+    assert [one.attempt for one in finals] == [1, 1, 1]
+
+
 async def test_an_output_at_the_inline_limit_travels_with_its_event(bench: Bench, handlers: Handlers) -> None:
     job = await bench.submit(1, {"do": "large", "size": 98})
     async with bench.worker(handlers.spec(), inline_limit_bytes=100):

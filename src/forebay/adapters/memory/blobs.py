@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from forebay.core.errors import BlobDamaged
-from forebay.core.payload import BlobRef
+from forebay.core.payload import BlobRef, blob_ref
 from forebay.ports.blobs import BlobStore
 
 
@@ -14,8 +14,7 @@ class MemoryBlobs(BlobStore):
         self.blobs: dict[str, bytes] = {}
 
     async def put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
-        digest = sha256(data).hexdigest()
-        ref = BlobRef(name=f"{tenant}/{job_id}/{digest}", size_bytes=len(data), sha256=digest)
+        ref = blob_ref(tenant, job_id, data)
         self.blobs[ref.name] = bytes(data)
         return ref
 
