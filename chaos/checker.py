@@ -53,7 +53,7 @@ def judge(
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
         changed=len(case.changed()),
-        contradicted=_contradicted(case.final_jobs, facts.finals if facts else {}),
+        contradicted=_contradicted(case.final_jobs, facts.finals) if facts else 0,
         phantom=len(case.phantoms()),
         failed=sum(not _as_expected(job, case.expected(job_id)) for job_id, job in case.final_jobs.items()),
         swapped=sum(output["job"] != job_id for job_id, output in case.outputs()),
@@ -208,9 +208,7 @@ def _shown(job: Job | None) -> Job:
 def _contradicted(jobs: Mapping[str, Job], finals: Mapping[str, Sequence[FinalEvent]]) -> int:
     """Final jobs that are not what their first final event says: the first decides. One without any is no fact."""
     return sum(
-        not _says_the_same(job, finals[job_id][0] if job_id in finals else None)
-        for job_id, job in jobs.items()
-        if finals
+        not _says_the_same(job, finals[job_id][0] if job_id in finals else None) for job_id, job in jobs.items()
     )
 
 

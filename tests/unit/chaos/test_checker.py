@@ -125,6 +125,10 @@ def test_a_final_state_without_any_final_event_contradicts_the_log() -> None:
     assert verdict(log=empty).contradicted == 1
 
 
+def test_a_log_without_any_final_event_contradicts_every_final_state() -> None:
+    assert verdict(log=Facts({"a": digest("text a")}, {})).broken == {"contradicted": 1}
+
+
 def test_a_job_that_nobody_submitted_is_a_phantom() -> None:
     ledger = run() + run("b", "text b")
     assert verdict(ledger=ledger).broken == {"phantom": 1}
