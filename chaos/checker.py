@@ -65,6 +65,7 @@ def judge(
         false_202=len(case.accepted.keys() - facts.requests.keys()) if facts else 0,
         false_refusals=case.false_refusals(),
         dead_lettered_good=sum(case.expected(job_id) == SUCCEEDS for job_id in facts.dead_letters) if facts else 0,
+        not_dead_lettered=len(case.unburied(facts.dead_letters)) if facts else 0,
         internal_errors=case.internal_errors(),
         slow_refusals=sum(seconds > rules.answer_within_s for _, seconds in case.refusals),
         slow_answers=sum(seconds > rules.answer_within_s for seconds in waits),
@@ -121,6 +122,11 @@ class _Case:
     def deadly(self) -> set[str]:
         """Jobs that kill their worker each time, of those that must end."""
         return {job_id for job_id in self.must_end() if self.expected(job_id) == DIES}
+
+    def unburied(self, dead_letters: Collection[str]) -> set[str]:
+        """Deadly jobs that failed and left no dead letter."""
+        failed = {job_id for job_id, job in self.final_jobs.items() if job["status"] == "failed"}
+        return (self.deadly() & failed).difference(dead_letters)
 
     def wrong_deaths(self, deaths: int) -> int:
         """Deadly jobs that did not end with so many attempts, or were not handed to the model once for each."""
@@ -207,9 +213,7 @@ def _shown(job: Job | None) -> Job:
 
 def _contradicted(jobs: Mapping[str, Job], finals: Mapping[str, Sequence[FinalEvent]]) -> int:
     """Final jobs that are not what their first final event says: the first decides. One without any is no fact."""
-    return sum(
-        not _says_the_same(job, finals[job_id][0] if job_id in finals else None) for job_id, job in jobs.items()
-    )
+    return sum(not _says_the_same(job, finals[job_id][0] if job_id in finals else None) for job_id, job in jobs.items())
 
 
 def _says_the_same(job: Job, event: FinalEvent | None) -> bool:

@@ -34,6 +34,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     differing_rows     a derived row is not the same after a rebuild, or in another kind of store
     touched_owned      a row that is not derived is not the same after a rebuild
     dead_lettered_good a job without fault among the dead letters
+    not_dead_lettered  a deadly job that failed and is not among them
     internal_errors    5xx other than 503
     slow_refusals      503 later than the rules allow
     slow_answers       no answer within that time to what was asked while a broker was away
@@ -75,6 +76,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     differing_rows: int = 0
     touched_owned: int = 0
     dead_lettered_good: int = 0
+    not_dead_lettered: int = 0
     internal_errors: int = 0
     slow_refusals: int = 0
     slow_answers: int = 0

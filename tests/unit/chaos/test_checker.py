@@ -43,6 +43,11 @@ def facts(*finals: FinalEvent, requests: dict[str, str] | None = None) -> Facts:
     return Facts(asked, {"a": list(finals or [FinalEvent("succeeded", 1, job()["output"])])})
 
 
+def buried(log: Facts) -> Facts:
+    """With a dead letter of the job."""
+    return Facts(log.requests, log.finals, ["a"])
+
+
 SUBMITTED: Sequence[Entry] = (Invoked(HOUR, "1", "text a"), Accepted(HOUR + 1, "1", "a"))
 
 
@@ -151,7 +156,7 @@ def test_a_failed_job_must_have_been_asked_for() -> None:
     lost = job(status="failed", attempts=3, output=None, error={"code": "worker_lost"})
     log = facts(FinalEvent("failed", 3, None, "worker_lost"))
     poison = (Invoked(HOUR, "1", "text a", "worker_lost"), SUBMITTED[1])
-    dead = Facts(log.requests, log.finals, ["a"])
+    dead = buried(log)
     assert verdict(finals=[seen(lost)], log=log).broken == {"failed": 1}
     assert verdict(finals=[seen(lost)], log=dead, submitted=poison).broken == {}
     assert verdict(finals=[seen(lost)], log=dead).broken == {"failed": 1, "dead_lettered_good": 1}
@@ -160,7 +165,7 @@ def test_a_failed_job_must_have_been_asked_for() -> None:
 
 def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     lost = job(status="failed", attempts=3, output=None, error={"code": "worker_lost"})
-    log = facts(FinalEvent("failed", 3, None, "worker_lost"))
+    log = buried(facts(FinalEvent("failed", 3, None, "worker_lost")))
     poison = (Invoked(HOUR, "1", "text a", "worker_lost"), SUBMITTED[1])
     ledger = "".join(run(attempt=attempt, worker=attempt, at=HOUR + 10 * attempt) for attempt in (1, 2, 3, 4))
     deaths = [Fault("death", "worker", worker, HOUR + 10 * worker) for worker in (1, 2, 3)]
@@ -169,13 +174,13 @@ def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     }
 
 
-def deadly(*attempts: int, said: int = 3) -> Verdict:
+def deadly(*attempts: int, said: int = 3, letter: bool = True) -> Verdict:
     """Of a job that killed its worker in each of these runs, where three are right."""
     lost = job(status="failed", attempts=said, output=None, error={"code": "worker_lost"})
     log = facts(FinalEvent("failed", said, None, "worker_lost"))
     ledger = "".join(run(attempt=one, worker=n, at=HOUR + 10 * n) for n, one in enumerate(attempts, 1))
     history = History({"submitter": (Invoked(HOUR, "1", "text a", DIES), SUBMITTED[1])})
-    return judge(history, ledger, {"a": seen(lost)}, log, Rules(deaths=3))
+    return judge(history, ledger, {"a": seen(lost)}, buried(log) if letter else log, Rules(deaths=3))
 
 
 def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> None:
@@ -185,6 +190,11 @@ def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> 
     assert deadly(1, 2, 3, said=2).wrong_deaths == 1, "told less"
     assert deadly(1, 3).wrong_deaths == 1, "told more"
     assert deadly(1, 2, 2, 3).wrong_deaths == 1, "one uncounted"
+
+
+def test_a_job_that_kills_its_worker_becomes_a_dead_letter() -> None:
+    assert deadly(1, 2, 3).not_dead_lettered == 0
+    assert deadly(1, 2, 3, letter=False).not_dead_lettered == 1
 
 
 def test_an_answer_to_another_input_is_wrong() -> None:
