@@ -10,7 +10,7 @@ from typing import Any
 
 from chaos import timing
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DIES, FINAL, SUCCEEDS, Accepted, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DEATH, DIES, FINAL, SUCCEEDS, Accepted, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.ledger import Run, read_ledger
 from chaos.rules import Rules
 from chaos.verdict import Verdict
@@ -30,6 +30,8 @@ def judge(
     """`finals` are the readings of every known job after all was healed; `facts` what the log holds, None where nobody
     looked (then what only the log can tell counts 0). What each count means stands at `Verdict`."""
     case = _Case(history, read_ledger(ledger), finals, facts)
+    own_deaths = case.own_deaths(history.faults)
+    faults = [fault for fault in history.faults if fault not in own_deaths]
     reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
     waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
     recoveries = timing.recoveries(case.accepted.values(), history.faults)
@@ -42,8 +44,8 @@ def judge(
         reruns_bound=reruns.bound,
         interrupted=sum(job["attempts"] > 1 for job in case.final_jobs.values()),
         duplicate_finals=sum(len(events) - 1 for events in facts.finals.values()) if facts else 0,
-        faults=len(history.faults),
-        busy_faults=timing.busy_faults(history, case.final_jobs, rules.busy_at),
+        faults=len(faults),
+        busy_faults=timing.busy_faults(case.accepted.values(), case.final_jobs, faults, rules.busy_at),
         refused_outages=timing.refused_outages(case.refusals, history.faults),
         asked_while_away=len(waits),
         deadly=len(case.deadly()),
@@ -62,6 +64,7 @@ def judge(
         repeated_attempts=sum(count > 1 for count in case.ran.values()),
         unexplained_reruns=reruns.unexplained,
         wrong_deaths=case.wrong_deaths(rules.deaths),
+        own_deaths=len(own_deaths),
         false_202=len(case.accepted.keys() - facts.requests.keys()) if facts else 0,
         false_refusals=case.false_refusals(),
         dead_lettered_good=sum(case.expected(job_id) == SUCCEEDS for job_id in facts.dead_letters) if facts else 0,
@@ -140,6 +143,13 @@ class _Case:
             self.final_jobs[job_id]["attempts"] != deaths or sorted(attempts.get(job_id, ())) != expected
             for job_id in self.deadly() & self.final_jobs.keys()
         )
+
+    def own_deaths(self, faults: Iterable[Fault]) -> list[Fault]:
+        """Deaths of processes in which no deadly job had begun. Jobs are told by their text, since nobody may know the
+        id."""
+        texts = {digest(entry.text) for entry in self.invoked.values() if entry.expected == DIES}
+        killed = {run.worker for run in self.runs if run.digest in texts}
+        return [fault for fault in faults if fault.kind == DEATH and fault.pid not in killed]
 
     def outputs(self) -> Iterable[tuple[str, Any]]:
         return ((job_id, job["output"]) for job_id, job in self.final_jobs.items() if job["status"] == SUCCEEDS)

@@ -9,7 +9,7 @@ import pytest
 
 from chaos.checker import digest, judge
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DEATH, DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 
@@ -168,7 +168,7 @@ def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     log = buried(facts(FinalEvent("failed", 3, None, "worker_lost")))
     poison = (Invoked(HOUR, "1", "text a", "worker_lost"), SUBMITTED[1])
     ledger = "".join(run(attempt=attempt, worker=attempt, at=HOUR + 10 * attempt) for attempt in (1, 2, 3, 4))
-    deaths = [Fault("death", "worker", worker, HOUR + 10 * worker) for worker in (1, 2, 3)]
+    deaths = [Fault(DEATH, "worker", worker, HOUR + 10 * worker) for worker in (1, 2, 3)]
     assert verdict(ledger=ledger, finals=[seen(lost)], log=log, submitted=poison, faults=deaths).broken == {
         "false_attempts": 1
     }
@@ -195,6 +195,29 @@ def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> 
 def test_a_job_that_kills_its_worker_becomes_a_dead_letter() -> None:
     assert deadly(1, 2, 3).not_dead_lettered == 0
     assert deadly(1, 2, 3, letter=False).not_dead_lettered == 1
+
+
+def test_a_process_that_ends_of_itself_breaks_a_promise_and_is_no_fault_of_the_storm() -> None:
+    ended = verdict(faults=[Fault(DEATH, "worker", 7, HOUR + 2), Fault("kill", "worker", 8, HOUR + 2)])
+    assert ended.broken == {"own_deaths": 1}
+    assert ended.faults == 1
+    assert ended.busy_faults == 1
+
+
+def test_a_worker_may_end_by_the_job_that_kills_it_and_by_no_other() -> None:
+    """Even where no client knows the job's id."""
+    lost = job(status="failed", attempts=1, output=None, error={"code": DIES})
+    log = buried(facts(FinalEvent("failed", 1, None, DIES)))
+    poison = (Invoked(HOUR, "1", "text a", DIES), Unsure(HOUR + 1, "1", "", "broken off"))
+
+    def died(worker: int) -> Verdict:
+        deaths = [Fault(DEATH, "worker", worker, HOUR + 6)]
+        return verdict(finals=[seen(lost)], log=log, submitted=poison, faults=deaths)
+
+    assert died(7).own_deaths == 0
+    assert died(7).faults == 1
+    assert died(8).own_deaths == 1
+    assert died(8).faults == 0
 
 
 def test_an_answer_to_another_input_is_wrong() -> None:
