@@ -10,7 +10,7 @@ from typing import Any
 
 from chaos import timing
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DIES, FINAL, SUCCEEDS, Accepted, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DEATH, DIES, FINAL, SUCCEEDS, Accepted, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.ledger import Run, read_ledger
 from chaos.rules import Rules
 from chaos.verdict import Verdict
@@ -30,6 +30,8 @@ def judge(
     """`finals` are the readings of every known job after all was healed; `facts` what the log holds, None where nobody
     looked (then what only the log can tell counts 0). What each count means stands at `Verdict`."""
     case = _Case(history, read_ledger(ledger), finals, facts)
+    own_deaths = case.own_deaths(history.faults)
+    faults = [fault for fault in history.faults if fault not in own_deaths]
     reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
     waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
     recoveries = timing.recoveries(case.accepted.values(), history.faults)
@@ -42,8 +44,8 @@ def judge(
         reruns_bound=reruns.bound,
         interrupted=sum(job["attempts"] > 1 for job in case.final_jobs.values()),
         duplicate_finals=sum(len(events) - 1 for events in facts.finals.values()) if facts else 0,
-        faults=len(history.faults),
-        busy_faults=timing.busy_faults(history, case.final_jobs, rules.busy_at),
+        faults=len(faults),
+        busy_faults=timing.busy_faults(case.accepted.values(), case.final_jobs, faults, rules.busy_at),
         refused_outages=timing.refused_outages(case.refusals, history.faults),
         asked_while_away=len(waits),
         deadly=len(case.deadly()),
@@ -53,7 +55,7 @@ def judge(
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
         changed=len(case.changed()),
-        contradicted=_contradicted(case.final_jobs, facts.finals if facts else {}),
+        contradicted=_contradicted(case.final_jobs, facts.finals) if facts else 0,
         phantom=len(case.phantoms()),
         failed=sum(not _as_expected(job, case.expected(job_id)) for job_id, job in case.final_jobs.items()),
         swapped=sum(output["job"] != job_id for job_id, output in case.outputs()),
@@ -62,9 +64,11 @@ def judge(
         repeated_attempts=sum(count > 1 for count in case.ran.values()),
         unexplained_reruns=reruns.unexplained,
         wrong_deaths=case.wrong_deaths(rules.deaths),
+        own_deaths=len(own_deaths),
         false_202=len(case.accepted.keys() - facts.requests.keys()) if facts else 0,
         false_refusals=case.false_refusals(),
         dead_lettered_good=sum(case.expected(job_id) == SUCCEEDS for job_id in facts.dead_letters) if facts else 0,
+        not_dead_lettered=len(case.unburied(facts.dead_letters)) if facts else 0,
         internal_errors=case.internal_errors(),
         slow_refusals=sum(seconds > rules.answer_within_s for _, seconds in case.refusals),
         slow_answers=sum(seconds > rules.answer_within_s for seconds in waits),
@@ -122,6 +126,11 @@ class _Case:
         """Jobs that kill their worker each time, of those that must end."""
         return {job_id for job_id in self.must_end() if self.expected(job_id) == DIES}
 
+    def unburied(self, dead_letters: Collection[str]) -> set[str]:
+        """Deadly jobs that failed and left no dead letter."""
+        failed = {job_id for job_id, job in self.final_jobs.items() if job["status"] == "failed"}
+        return (self.deadly() & failed).difference(dead_letters)
+
     def wrong_deaths(self, deaths: int) -> int:
         """Deadly jobs that did not end with so many attempts, or were not handed to the model once for each."""
         if not deaths:
@@ -134,6 +143,13 @@ class _Case:
             self.final_jobs[job_id]["attempts"] != deaths or sorted(attempts.get(job_id, ())) != expected
             for job_id in self.deadly() & self.final_jobs.keys()
         )
+
+    def own_deaths(self, faults: Iterable[Fault]) -> list[Fault]:
+        """Deaths of processes in which no deadly job had begun. Jobs are told by their text, since nobody may know the
+        id."""
+        texts = {digest(entry.text) for entry in self.invoked.values() if entry.expected == DIES}
+        killed = {run.worker for run in self.runs if run.digest in texts}
+        return [fault for fault in faults if fault.kind == DEATH and fault.pid not in killed]
 
     def outputs(self) -> Iterable[tuple[str, Any]]:
         return ((job_id, job["output"]) for job_id, job in self.final_jobs.items() if job["status"] == SUCCEEDS)
@@ -207,11 +223,7 @@ def _shown(job: Job | None) -> Job:
 
 def _contradicted(jobs: Mapping[str, Job], finals: Mapping[str, Sequence[FinalEvent]]) -> int:
     """Final jobs that are not what their first final event says: the first decides. One without any is no fact."""
-    return sum(
-        not _says_the_same(job, finals[job_id][0] if job_id in finals else None)
-        for job_id, job in jobs.items()
-        if finals
-    )
+    return sum(not _says_the_same(job, finals[job_id][0] if job_id in finals else None) for job_id, job in jobs.items())
 
 
 def _says_the_same(job: Job, event: FinalEvent | None) -> bool:

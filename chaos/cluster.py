@@ -29,15 +29,13 @@ COMMAND_WITHIN_S = 300.0
 class Shape(Struct, frozen=True, kw_only=True):
     """How many processes of which role, and their settings (environment variables without prefix, in lower case).
 
-    `together` are roles that share one process instead, for a store that only one process can hold. `planted`: see
-    chaos/planted.
+    `planted`: see chaos/planted.
     """
 
     apis: int = 2
     workers: int = 3
     projectors: int = 2
     schedulers: int = 1
-    together: Sequence[str] = ()
     oracle: Oracle = Oracle()
     settings: Mapping[str, str] = {}
     planted: str = ""
@@ -109,15 +107,13 @@ class ServiceCluster:
             **shape.settings,
         }
         self.roles: list[Role] = []
-        if shape.together:
-            self.add(*shape.together)
         for kind, count in (
             ("api", shape.apis),
             ("worker", shape.workers),
             ("projector", shape.projectors),
             ("scheduler", shape.schedulers),
         ):
-            for _ in range(0 if kind in shape.together else count):
+            for _ in range(count):
                 self.add(kind)
 
     def __enter__(self) -> Self:
@@ -141,16 +137,16 @@ class ServiceCluster:
     def of(self, *kinds: str) -> list[Role]:
         return [role for role in self.roles if role.kind in kinds]
 
-    def add(self, *kinds: str, **more: str) -> Role:
-        """One more process, not started yet. `more` are settings of its own."""
-        name = f"{kinds[0]}-{sum(role.kind == kinds[0] for role in self.roles) + 1}"
-        settings = {**self._settings, **more}
+    def add(self, kind: str) -> Role:
+        """One more process, not started yet."""
+        name = f"{kind}-{len(self.of(kind)) + 1}"
+        settings = dict(self._settings)
         url = ""
-        if "api" in kinds:
+        if kind == "api":
             settings["port"] = str(free_port())
             url = f"http://{HOST}:{settings['port']}"
         service = RunningService(
-            self.folder / name, self._models, settings=settings, roles=kinds, entry=entry(self.shape.planted)
+            self.folder / name, self._models, settings=settings, roles=[kind], entry=entry(self.shape.planted)
         )
         role = Role(name, service, url)
         self.roles.append(role)

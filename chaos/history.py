@@ -22,6 +22,9 @@ DIES = "worker_lost"
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
+DEATH = "death"
+"""The kind of fault that nobody did: a process ended of itself."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -75,8 +78,8 @@ Entry = Invoked | Accepted | Refused | Unsure | Seen
 
 
 class Fault(Struct, frozen=True):
-    """What was done to whom. Seconds since the epoch; `ended_at` is when the target was itself again (a killed process:
-    when its successor was ready; infinity while nobody knows).
+    """What was done to whom, or what befell it (DEATH). Seconds since the epoch; `ended_at` is when the target was
+    itself again (a killed process: when its successor was ready; infinity while nobody knows).
 
     `pid` is the process that was hit; 0 for what hits everybody (a broker, a connection).
     """

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from chaos.cluster import READY_WITHIN_S, Role, ServiceCluster
 from chaos.groups import Overtaking
-from chaos.history import Records
+from chaos.history import DEATH, Records
 from chaos.proxy import Proxy
 from dev.kafka.broker import Broker, Cluster
 
@@ -62,9 +62,9 @@ class Nemesis:
     # -- processes -------------------------------------------------------------------------------------------------
 
     async def kill(self, role: Role) -> None:
-        """SIGKILL, a moment of absence, and a new start in the same folder."""
+        """SIGKILL, a moment of absence, and a new start in the same folder. Who is dead already died of itself."""
         role.taken = True
-        fault = self._records.begin("kill", role.name, role.pid)
+        fault = self._records.begin(DEATH if role.gone else "kill", role.name, role.pid)
         await asyncio.to_thread(role.service.kill)
         await asyncio.sleep(self._random.uniform(0.0, DOWN_AT_MOST_S))
         await self.start(role)
@@ -133,7 +133,7 @@ class Nemesis:
                 await asyncio.sleep(KEEPER_TURN_S)
 
     async def _revive(self, role: Role) -> None:
-        fault = self._records.begin("death", role.name, role.pid)
+        fault = self._records.begin(DEATH, role.name, role.pid)
         await self.start(role)
         self._records.end(fault)
 

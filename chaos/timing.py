@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from chaos.history import Accepted, Fault, History
+from chaos.history import Accepted, Fault
 from chaos.ledger import Run
 
 OUTAGES = "broker"
@@ -57,13 +57,14 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Rer
     )
 
 
-def busy_faults(history: History, jobs: Mapping[str, Mapping[str, Any]], busy_at: int) -> int:
+def busy_faults(
+    accepted: Iterable[Accepted], jobs: Mapping[str, Mapping[str, Any]], faults: Sequence[Fault], busy_at: int
+) -> int:
     """Faults at whose beginning at least `busy_at` accepted jobs were not final yet."""
-    accepted = sorted(entry.at for log in history.clients.values() for entry in log if isinstance(entry, Accepted))
+    begun = sorted(entry.at for entry in accepted)
     finished = sorted(datetime.fromisoformat(job["finished_at"]).timestamp() for job in jobs.values())
     return sum(
-        bisect_right(accepted, fault.began_at) - bisect_right(finished, fault.began_at) >= busy_at
-        for fault in history.faults
+        bisect_right(begun, fault.began_at) - bisect_right(finished, fault.began_at) >= busy_at for fault in faults
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from chaos.checker import judge
 from chaos.cluster import ServiceCluster
+from chaos.facts import Facts
 from chaos.history import Records, Seen
 from chaos.load import Load, Plan, read_finals
 from chaos.nemesis import Nemesis
@@ -17,6 +19,11 @@ from chaos.verdict import Verdict
 
 ENDS_WITHIN_S = 180.0
 """All jobs, after the last harm: dead members are noticed, backlogs drained."""
+
+LETTERS_WITHIN_S = 30.0
+"""A dead letter is written after the final event that clients see; if its worker dies in between, by the next one."""
+
+LETTERS_POLL_S = 0.2
 
 Storm = Callable[[Load, Nemesis], Awaitable[None]]
 
@@ -42,8 +49,8 @@ async def judged(
             load.stop()
             await running
             finals = await _read_all(cluster, bootstrap, rng, {*load.accepted, *load.unsure}, ends_within_s)
+            facts = await _read_log(cluster, bootstrap, finals)
             keeper.cancel()
-        facts = await asyncio.to_thread(read_facts, bootstrap, cluster.prefix)
         return judge(records.history(), cluster.ledger.read_text(), finals, facts, rules)
     finally:
         records.close()
@@ -61,3 +68,14 @@ async def _read_all(
         facts = await asyncio.to_thread(read_facts, bootstrap, cluster.prefix)
         asked = facts.requests.keys() - finals.keys()
     return finals
+
+
+async def _read_log(cluster: ServiceCluster, bootstrap: str, finals: Mapping[str, Seen]) -> Facts:
+    """When whatever failed is among the dead letters, or has had the time to be."""
+    failed = {job_id for job_id, seen in finals.items() if seen.state == "failed"}
+    until = time.monotonic() + LETTERS_WITHIN_S
+    while True:
+        facts = await asyncio.to_thread(read_facts, bootstrap, cluster.prefix)
+        if failed <= set(facts.dead_letters) or time.monotonic() > until:
+            return facts
+        await asyncio.sleep(LETTERS_POLL_S)

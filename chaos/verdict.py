@@ -11,11 +11,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """What happened, then the promises: of those every count must be 0.
 
     Jobs: `accepted` with 202; `unknown` and `refused` submissions (history.py); `interrupted`: needed more than one
-    attempt. Runs of the model: all `runs`; `reruns` beyond the first of each job; `reruns_bound`: over all faults, the
-    jobs that were in the hands of what was hit. `duplicate_finals`: final events after a job's first, which decide
-    nothing. `busy_faults` fell on unfinished jobs; `refused_outages`: of the broker's, with a 503 meanwhile;
-    `asked_while_away`: submissions begun in an outage. `deadly` jobs killed their worker each time. `overtaken`: of the
-    times that a projector was held, those in which another went on with what it had.
+    attempt. `faults`: what the storm did, deaths by a deadly job among them. Runs of the model: all `runs`; `reruns`
+    beyond the first of each job; `reruns_bound`: over all faults, the jobs that were in the hands of what was hit.
+    `duplicate_finals`: final events after a job's first, which decide nothing. `busy_faults` fell on unfinished jobs;
+    `refused_outages`: of the broker's, with a 503 meanwhile; `asked_while_away`: submissions begun in an outage.
+    `deadly` jobs killed their worker each time. `overtaken`: of the times that a projector was held, those in which
+    another went on with what it had.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
@@ -31,9 +32,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     false_202          accepted and not in the log
     false_refusals     refused as not stored, and yet a job
     wrong_deaths       a deadly job's attempts, or its runs in the ledger, are not those that it is to have
+    own_deaths         a process ended of itself, and no deadly job had begun in it
     differing_rows     a derived row is not the same after a rebuild, or in another kind of store
     touched_owned      a row that is not derived is not the same after a rebuild
     dead_lettered_good a job without fault among the dead letters
+    not_dead_lettered  a deadly job that failed and is not among them
     internal_errors    5xx other than 503
     slow_refusals      503 later than the rules allow
     slow_answers       no answer within that time to what was asked while a broker was away
@@ -72,9 +75,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     false_202: int = 0
     false_refusals: int = 0
     wrong_deaths: int = 0
+    own_deaths: int = 0
     differing_rows: int = 0
     touched_owned: int = 0
     dead_lettered_good: int = 0
+    not_dead_lettered: int = 0
     internal_errors: int = 0
     slow_refusals: int = 0
     slow_answers: int = 0

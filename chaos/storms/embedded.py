@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from chaos.checker import judge
-from chaos.history import Fault, Records
+from chaos.history import DEATH, Fault, Records
 from chaos.load import Load, Plan, Wish, read_finals
 from chaos.log_file import read_log_file
 from chaos.planted import entry
@@ -94,10 +95,10 @@ class EmbeddedStorm:
             armed = self._new(crash_at=crash_at)
             try:
                 armed.spawn()
-                await asyncio.to_thread(armed.wait, LIFE_AT_MOST_S)
+                status = await asyncio.to_thread(armed.wait, LIFE_AT_MOST_S)
             finally:
                 armed.kill()
-            self._fault(armed.pid)
+            self._fault("kill" if status == -signal.SIGKILL else DEATH, armed.pid)
 
         return self._judged(storm)
 
@@ -165,12 +166,15 @@ class EmbeddedStorm:
             await load.until(len(load.accepted) + self._jobs_a_life)
             # The random moment is the experiment: there is no condition to wait for.
             await asyncio.sleep(self._random.uniform(0.05, MAX_LIFE_S))
-        pid = self._service.pid
-        self._fault(pid)
+        self._kill()
+
+    def _kill(self) -> None:
+        """Unless it is dead already, of itself."""
+        self._fault(DEATH if self._service.gone else "kill", self._service.pid)
         self._service.kill()
 
-    def _fault(self, pid: int) -> None:
-        self._records.faults.append(Fault("kill", "up", pid, time.time()))
+    def _fault(self, kind: str, pid: int) -> None:
+        self._records.faults.append(Fault(kind, "up", pid, time.time()))
 
 
 def crash_once(folder: Path, point: str, reached: int) -> Verdict:

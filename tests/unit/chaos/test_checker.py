@@ -9,7 +9,7 @@ import pytest
 
 from chaos.checker import digest, judge
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DEATH, DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 
@@ -41,6 +41,11 @@ def run(job_id: str = "a", text: str = "text a", attempt: int = 1, worker: int =
 def facts(*finals: FinalEvent, requests: dict[str, str] | None = None) -> Facts:
     asked = {"a": digest("text a")} if requests is None else requests
     return Facts(asked, {"a": list(finals or [FinalEvent("succeeded", 1, job()["output"])])})
+
+
+def buried(log: Facts) -> Facts:
+    """With a dead letter of the job."""
+    return Facts(log.requests, log.finals, ["a"])
 
 
 SUBMITTED: Sequence[Entry] = (Invoked(HOUR, "1", "text a"), Accepted(HOUR + 1, "1", "a"))
@@ -125,6 +130,10 @@ def test_a_final_state_without_any_final_event_contradicts_the_log() -> None:
     assert verdict(log=empty).contradicted == 1
 
 
+def test_a_log_without_any_final_event_contradicts_every_final_state() -> None:
+    assert verdict(log=Facts({"a": digest("text a")}, {})).broken == {"contradicted": 1}
+
+
 def test_a_job_that_nobody_submitted_is_a_phantom() -> None:
     ledger = run() + run("b", "text b")
     assert verdict(ledger=ledger).broken == {"phantom": 1}
@@ -147,7 +156,7 @@ def test_a_failed_job_must_have_been_asked_for() -> None:
     lost = job(status="failed", attempts=3, output=None, error={"code": "worker_lost"})
     log = facts(FinalEvent("failed", 3, None, "worker_lost"))
     poison = (Invoked(HOUR, "1", "text a", "worker_lost"), SUBMITTED[1])
-    dead = Facts(log.requests, log.finals, ["a"])
+    dead = buried(log)
     assert verdict(finals=[seen(lost)], log=log).broken == {"failed": 1}
     assert verdict(finals=[seen(lost)], log=dead, submitted=poison).broken == {}
     assert verdict(finals=[seen(lost)], log=dead).broken == {"failed": 1, "dead_lettered_good": 1}
@@ -156,22 +165,22 @@ def test_a_failed_job_must_have_been_asked_for() -> None:
 
 def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     lost = job(status="failed", attempts=3, output=None, error={"code": "worker_lost"})
-    log = facts(FinalEvent("failed", 3, None, "worker_lost"))
+    log = buried(facts(FinalEvent("failed", 3, None, "worker_lost")))
     poison = (Invoked(HOUR, "1", "text a", "worker_lost"), SUBMITTED[1])
     ledger = "".join(run(attempt=attempt, worker=attempt, at=HOUR + 10 * attempt) for attempt in (1, 2, 3, 4))
-    deaths = [Fault("death", "worker", worker, HOUR + 10 * worker) for worker in (1, 2, 3)]
+    deaths = [Fault(DEATH, "worker", worker, HOUR + 10 * worker) for worker in (1, 2, 3)]
     assert verdict(ledger=ledger, finals=[seen(lost)], log=log, submitted=poison, faults=deaths).broken == {
         "false_attempts": 1
     }
 
 
-def deadly(*attempts: int, said: int = 3) -> Verdict:
+def deadly(*attempts: int, said: int = 3, letter: bool = True) -> Verdict:
     """Of a job that killed its worker in each of these runs, where three are right."""
     lost = job(status="failed", attempts=said, output=None, error={"code": "worker_lost"})
     log = facts(FinalEvent("failed", said, None, "worker_lost"))
     ledger = "".join(run(attempt=one, worker=n, at=HOUR + 10 * n) for n, one in enumerate(attempts, 1))
     history = History({"submitter": (Invoked(HOUR, "1", "text a", DIES), SUBMITTED[1])})
-    return judge(history, ledger, {"a": seen(lost)}, log, Rules(deaths=3))
+    return judge(history, ledger, {"a": seen(lost)}, buried(log) if letter else log, Rules(deaths=3))
 
 
 def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> None:
@@ -181,6 +190,34 @@ def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> 
     assert deadly(1, 2, 3, said=2).wrong_deaths == 1, "told less"
     assert deadly(1, 3).wrong_deaths == 1, "told more"
     assert deadly(1, 2, 2, 3).wrong_deaths == 1, "one uncounted"
+
+
+def test_a_job_that_kills_its_worker_becomes_a_dead_letter() -> None:
+    assert deadly(1, 2, 3).not_dead_lettered == 0
+    assert deadly(1, 2, 3, letter=False).not_dead_lettered == 1
+
+
+def test_a_process_that_ends_of_itself_breaks_a_promise_and_is_no_fault_of_the_storm() -> None:
+    ended = verdict(faults=[Fault(DEATH, "worker", 7, HOUR + 2), Fault("kill", "worker", 8, HOUR + 2)])
+    assert ended.broken == {"own_deaths": 1}
+    assert ended.faults == 1
+    assert ended.busy_faults == 1
+
+
+def test_a_worker_may_end_by_the_job_that_kills_it_and_by_no_other() -> None:
+    """Even where no client knows the job's id."""
+    lost = job(status="failed", attempts=1, output=None, error={"code": DIES})
+    log = buried(facts(FinalEvent("failed", 1, None, DIES)))
+    poison = (Invoked(HOUR, "1", "text a", DIES), Unsure(HOUR + 1, "1", "", "broken off"))
+
+    def died(worker: int) -> Verdict:
+        deaths = [Fault(DEATH, "worker", worker, HOUR + 6)]
+        return verdict(finals=[seen(lost)], log=log, submitted=poison, faults=deaths)
+
+    assert died(7).own_deaths == 0
+    assert died(7).faults == 1
+    assert died(8).own_deaths == 1
+    assert died(8).faults == 0
 
 
 def test_an_answer_to_another_input_is_wrong() -> None:
