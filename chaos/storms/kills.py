@@ -17,7 +17,7 @@ PAUSES = 0.35
 """Of the faults; the others kill."""
 
 LONG = Least(accepted=20_000, faults=100, busy_share=0.75, unknown=10, reruns=100)
-SHORT = Least(accepted=1_500, faults=12, busy_share=0.75, reruns=5)
+SHORT = Least(accepted=1_500, faults=12, busy_share=0.5, reruns=3)
 BETWEEN_S = (0.5, 4.5)
 """Between the beginnings of two faults: a start takes 2 to 4 s on two busy cores, so one or two are down at a time."""
 
