@@ -72,6 +72,19 @@ def test_what_was_changed_by_hand_is_found_and_set_right(kafka: Broker) -> None:
     assert topics.apply() == []
 
 
+def test_what_somebody_raised_is_left_alone(kafka: Broker) -> None:
+    one = link(kafka.bootstrap)
+    topics = Topics(one, [MODEL], few())
+    topics.apply()
+    set_config(kafka, one.names.events_topic, "retention.ms", "-1")
+    set_config(kafka, one.names.events_topic, "compression.type", "gzip")
+    assert topics.apply() == []
+    resource = ConfigResource(ConfigResource.Type.TOPIC, one.names.events_topic)
+    client = admin(kafka.bootstrap)
+    config = client.describe_configs([resource])[resource].result(WITHIN_S)
+    assert (config["retention.ms"].value, config["compression.type"].value) == ("-1", "producer")
+
+
 def test_requests_may_grow(kafka: Broker) -> None:
     one = link(kafka.bootstrap)
     Topics(one, [MODEL], few()).apply()
