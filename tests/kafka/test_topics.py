@@ -93,6 +93,31 @@ def test_requests_may_grow(kafka: Broker) -> None:
     assert more.apply() == []
 
 
+def test_who_applies_at_the_same_time_and_is_slower_finds_it_done(kafka: Broker) -> None:
+    one = link(kafka.bootstrap)
+    slower = AfterAnother(one, few())
+    assert slower.apply() == []
+    more = AfterAnother(one, TopicWishes(requests_partitions=3, retry_partitions=1, dlq_partitions=1))
+    assert more.apply() == []
+    assert more.raced == slower.raced == 1
+
+
+class AfterAnother(Topics):
+    """Has looked when another applies the same."""
+
+    def __init__(self, one: KafkaLink, wishes: TopicWishes) -> None:
+        super().__init__(one, [MODEL], wishes)
+        self._another = Topics(one, [MODEL], wishes)
+        self.raced = 0
+
+    def _look(self) -> Any:
+        look = super()._look()
+        if not self.raced:
+            self.raced = 1
+            assert self._another.apply() == []
+        return look
+
+
 def test_too_few_partitions_of_events_stop_a_role(kafka: Broker) -> None:
     one = link(kafka.bootstrap)
     create_topic(kafka.bootstrap, name=one.names.events_topic, partitions=4)

@@ -148,7 +148,8 @@ class Topics:
         futures = self._admin.describe_configs(resources, request_timeout=self._timeout_s)
         configs = {}
         for resource, future in futures.items():
-            with unavailable("the configuration of topics cannot be read", self._admin), _unless_unknown():
+            unheard_of = _unless(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            with unavailable("the configuration of topics cannot be read", self._admin), unheard_of:
                 entries = future.result(self._timeout_s)
                 configs[resource.name] = {key: entry.value for key, entry in entries.items()}
         return configs
@@ -157,13 +158,15 @@ class Topics:
         if not topics:
             return []
         new = [NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.config)) for topic in topics]
-        return self._outcomes(self._admin.create_topics(new, operation_timeout=self._timeout_s))
+        futures = self._admin.create_topics(new, operation_timeout=self._timeout_s)
+        return self._outcomes(futures, done=KafkaError.TOPIC_ALREADY_EXISTS)
 
     def _grow(self, topics: Sequence[Topic]) -> list[str]:
         if not topics:
             return []
         new = [NewPartitions(topic.name, topic.partitions) for topic in topics]
-        return self._outcomes(self._admin.create_partitions(new, operation_timeout=self._timeout_s))
+        futures = self._admin.create_partitions(new, operation_timeout=self._timeout_s)
+        return self._outcomes(futures, done=KafkaError.INVALID_PARTITIONS)
 
     def _configure(self, settings: Mapping[str, Mapping[str, str]]) -> list[str]:
         if not settings:
@@ -173,12 +176,13 @@ class Topics:
         )
         return self._outcomes({resource.name: future for resource, future in futures.items()})
 
-    def _outcomes(self, futures: Mapping[str, Any]) -> list[str]:
-        """In words, those that were refused. Raises Unavailable."""
+    def _outcomes(self, futures: Mapping[str, Any], *, done: int = KafkaError.NO_ERROR) -> list[str]:
+        """In words, those that were refused. Raises Unavailable. With the code `done`, another `apply` was faster;
+        where it was not, `_settled` finds what still differs."""
         refused = []
         for name, future in futures.items():
             try:
-                with unavailable("topics cannot be changed", self._admin):
+                with unavailable("topics cannot be changed", self._admin), _unless(done):
                     future.result(self._timeout_s)
             except Misconfigured as exc:
                 refused.append(f"{name}: {exc.message}")
@@ -208,11 +212,11 @@ class _Look:
 
 
 @contextlib.contextmanager
-def _unless_unknown() -> Iterator[None]:
+def _unless(code: int) -> Iterator[None]:
     try:
         yield
     except KafkaException as exc:
-        if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        if exc.args[0].code() != code:
             raise
 
 
