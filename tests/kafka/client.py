@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # admin hands it on without exporting it
 
-from forebay.adapters.kafka.depth import LATEST
+from forebay.adapters.kafka.offsets import LATEST
 
 WITHIN_S = 30.0
 POLL_S = 0.5

@@ -72,12 +72,50 @@ def test_what_was_changed_by_hand_is_found_and_set_right(kafka: Broker) -> None:
     assert topics.apply() == []
 
 
+def test_what_somebody_raised_is_left_alone(kafka: Broker) -> None:
+    one = link(kafka.bootstrap)
+    topics = Topics(one, [MODEL], few())
+    topics.apply()
+    set_config(kafka, one.names.events_topic, "retention.ms", "-1")
+    set_config(kafka, one.names.events_topic, "compression.type", "gzip")
+    assert topics.apply() == []
+    resource = ConfigResource(ConfigResource.Type.TOPIC, one.names.events_topic)
+    client = admin(kafka.bootstrap)
+    config = client.describe_configs([resource])[resource].result(WITHIN_S)
+    assert (config["retention.ms"].value, config["compression.type"].value) == ("-1", "producer")
+
+
 def test_requests_may_grow(kafka: Broker) -> None:
     one = link(kafka.bootstrap)
     Topics(one, [MODEL], few()).apply()
     more = Topics(one, [MODEL], TopicWishes(requests_partitions=3, retry_partitions=1, dlq_partitions=1))
     assert {difference.text for difference in more.plan()} == {"has 2 partitions, should have 3"}
     assert more.apply() == []
+
+
+def test_who_applies_at_the_same_time_and_is_slower_finds_it_done(kafka: Broker) -> None:
+    one = link(kafka.bootstrap)
+    slower = AfterAnother(one, few())
+    assert slower.apply() == []
+    more = AfterAnother(one, TopicWishes(requests_partitions=3, retry_partitions=1, dlq_partitions=1))
+    assert more.apply() == []
+    assert more.raced == slower.raced == 1
+
+
+class AfterAnother(Topics):
+    """Has looked when another applies the same."""
+
+    def __init__(self, one: KafkaLink, wishes: TopicWishes) -> None:
+        super().__init__(one, [MODEL], wishes)
+        self._another = Topics(one, [MODEL], wishes)
+        self.raced = 0
+
+    def _look(self) -> Any:
+        look = super()._look()
+        if not self.raced:
+            self.raced = 1
+            assert self._another.apply() == []
+        return look
 
 
 def test_too_few_partitions_of_events_stop_a_role(kafka: Broker) -> None:

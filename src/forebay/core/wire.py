@@ -82,9 +82,11 @@ def decode_request(message: Message) -> JobRequest:
 
 
 def encode_event(event: JobEvent) -> Message:
-    """The message that carries `event`. Its value is the output's bytes, or empty."""
+    """The message that carries `event`. Its value is the output's bytes, or empty. Without a worker it is the
+    scheduler who says it."""
     kind = f"{EVENT_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
-    headers = _common(event.tenant, event.at, kind, f"/forebay/worker/{event.worker}")
+    source = f"/forebay/worker/{event.worker}" if event.worker else "/forebay/scheduler"
+    headers = _common(event.tenant, event.at, kind, source)
     headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
     headers["forebay-attempt"] = str(event.attempt)
     if event.worker:

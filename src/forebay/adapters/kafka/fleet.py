@@ -141,7 +141,11 @@ class _Ear:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._listen()
+            try:
+                self._listen()
+            except Exception:  # the edge of the thread: without it nothing would be heard any more
+                log.exception("fleet.ear_failed")
+                self._stopping.wait(AGAIN_S)
 
     def _listen(self) -> None:
         """From the topic's start, until told to stop or as long as its consumer lives."""
@@ -175,7 +179,7 @@ class _Ear:
             return
         try:
             said = _decode(value)
-        except msgspec.MsgspecError as exc:
+        except (ValueError, msgspec.MsgspecError, RecursionError) as exc:  # not UTF-8; no JSON of ours; too deep
             log.warning("fleet.malformed", key=key.decode(errors="replace"), reason=str(exc))
             return
         report = ModelReport(

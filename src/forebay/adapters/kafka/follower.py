@@ -8,6 +8,7 @@ partition that changes hands is read at once.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -110,25 +111,32 @@ class Follower:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            fetcher, member = self._open()
             try:
-                while not (self._stopping.is_set() or self._cut(member)):
-                    self._try_turn(fetcher, member)
-            finally:
-                if member is not None:
-                    member.close()
-                fetcher.close()
+                self._live()
+            except Exception:  # the edge of the thread, as in _try_turn
+                log.exception("event_log.follower_failed")
+                self._start_over()
 
-    def _open(self) -> tuple[Consumer, Membership | None]:
+    def _live(self) -> None:
+        """Until told to stop, or as long as both consumers live."""
+        with contextlib.ExitStack() as closing:
+            fetcher, member = self._open(closing)
+            while not (self._stopping.is_set() or self._cut(member)):
+                self._try_turn(fetcher, member)
+
+    def _open(self, closing: contextlib.ExitStack) -> tuple[Consumer, Membership | None]:
         """Both consumers, which read nothing yet."""
         group = {"group.id": self._names.projector_group}  # asked for even where nothing is committed
         more = {"error_cb": self._on_error, **self._lifeline.settings}
         fetcher = Consumer(self._link.config(**{**FETCHING, **group, **more}))
+        closing.callback(fetcher.close)
         self._lifeline.renew()
         self._fetching.clear()
         if self._plan.whole:
             return fetcher, None
-        return fetcher, Membership(self._link, self._plan.group_protocol, self._plan.session_timeout_s)
+        member = Membership(self._link, self._plan.group_protocol, self._plan.session_timeout_s)
+        closing.callback(member.close)
+        return fetcher, member
 
     def _cut(self, member: Membership | None) -> bool:
         """Whether one of the two is dead; then what was ours is to be read again, by whoever gets it."""
@@ -136,11 +144,15 @@ class Follower:
             return False
         reason = "it knows no broker any more" if self._lifeline.cut else "its membership is over"
         log.error("event_log.follower_failed", reason=reason)
+        self._start_over()
+        return True
+
+    def _start_over(self) -> None:
+        """What was ours is to be read again, a moment later."""
         self._shelves.forget(self._sources)
         self._list_at = 0.0
         self._notify()
         self._stopping.wait(RETRY_S)
-        return True
 
     def _try_turn(self, fetcher: Consumer, member: Membership | None) -> None:
         try:

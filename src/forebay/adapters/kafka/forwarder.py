@@ -91,15 +91,16 @@ class Forwarder:
             await self._member.close()
 
     def _schedule(self, entry: Entry, now: float) -> None:
-        """Not before it is due by its own word, and not later than its tier allows."""
+        """Not before it is due by its own word, and not later than its tier allows. What is overdue, chance included,
+        leaves at once: only LOOK_AHEAD wait here, and each wait would be one for all behind them."""
         tier_s = self._tier_s[entry.place[0]]
         try:
             _, due_at = due(entry.readable.headers)
         except InvalidRequest as refusal:
             self._member.bury(entry, refusal)
             return
-        wait_s = min(max(due_at - self._clock(), 0.0), tier_s)
-        self._push(entry, now + wait_s + JITTER * tier_s * self._random())
+        wait_s = min(due_at - self._clock(), tier_s) + JITTER * tier_s * self._random()
+        self._push(entry, now + max(0.0, wait_s))
 
     def _push(self, entry: Entry, leaves_at: float) -> None:
         heapq.heappush(self._leaving, (leaves_at, next(self._numbers), entry))

@@ -17,6 +17,12 @@ DAY_S = 86_400.0
 CONTROL_RETENTION_S = DAY_S
 CONTROL_SEGMENT_S = 600.0
 
+MOST_COPIES = 3
+"""Of each record, unless an operator wishes for more."""
+
+FLOORS = frozenset({"min.insync.replicas", "retention.ms", "max.message.bytes"})
+"""More than is wanted harms nobody, and to lower it would: records less safe, log deleted, records refused."""
+
 
 class TopicWishes(Struct, frozen=True, kw_only=True):
     """What an operator may choose.
@@ -80,14 +86,13 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers: int) -> list[Topic]:
     """The topics of these models on a cluster of so many brokers. Raises Misconfigured for names Kafka would refuse."""
-    copies = wishes.replication or max(1, min(3, brokers))
-    in_sync = 2 if copies >= 3 else 1
+    copies = wishes.replication or max(1, min(MOST_COPIES, brokers))
     kept = {
         "cleanup.policy": "delete",
         "compression.type": "producer",
         "max.message.bytes": str(wishes.max_record_bytes),
         "message.timestamp.type": "LogAppendTime",
-        "min.insync.replicas": str(in_sync),
+        "min.insync.replicas": _in_sync(copies),
         "retention.bytes": "-1",
         "retention.ms": _ms(wishes.retention_s),
         "unclean.leader.election.enable": "false",
@@ -130,6 +135,23 @@ def differences(wanted: Sequence[Topic], found: Mapping[str, Found]) -> list[Dif
     return result
 
 
+def changes(topic: Topic, found: Found) -> dict[str, str]:
+    """The settings that `apply` may give this topic. What must be in sync follows the copies that it has, whatever
+    brokers are up: those that are down are not to make anything less safe."""
+    wanted = {**topic.config, "min.insync.replicas": _in_sync(found.replication)}
+    return {key: value for key, value in wanted.items() if not _holds(key, found.config.get(key), value)}
+
+
+def copies_at_risk(wanted: Sequence[Topic], found: Mapping[str, Found]) -> str:
+    """Why new topics would be less safe than ours that are there, as on a cluster with a broker down; "" if not."""
+    new = [topic for topic in wanted if topic.name not in found]
+    name, most = max(((name, one.replication) for name, one in found.items()), key=lambda one: one[1], default=("", 0))
+    if all(topic.replication >= min(MOST_COPIES, most) for topic in new):
+        return ""
+    copies = min(topic.replication for topic in new)
+    return f"so few brokers are up that new topics would have {copies} copies of each record, while {name} has {most}"
+
+
 def durability_of(found: Collection[Found]) -> Durability:
     """What a record survives in the weakest of these topics.
 
@@ -160,16 +182,34 @@ def _replication(topic: Topic, found: Found) -> list[Difference]:
 
 
 def _config(topic: Topic, found: Found) -> list[Difference]:
-    return [
+    result = [
         Difference(
             topic=topic.name,
             kind=Kind.CONFIG,
             text=f"{key} is {found.config.get(key)}, should be {value}",
             applicable=True,
         )
-        for key, value in topic.config.items()
-        if found.config.get(key) != value
+        for key, value in changes(topic, found).items()
     ]
+    in_sync = _number(found, "min.insync.replicas")
+    if in_sync > found.replication:
+        text = (
+            f"min.insync.replicas is {in_sync}, with {found.replication} copies: brokers may refuse every record; "
+            "kafka-configs.sh lowers it"
+        )
+        result.append(Difference(topic=topic.name, kind=Kind.CONFIG, text=text, applicable=False))
+    return result
+
+
+def _holds(key: str, value: str | None, wanted: str) -> bool:
+    if value is None or key not in FLOORS:
+        return value == wanted
+    endless = key == "retention.ms" and int(value) == -1
+    return endless or int(value) >= int(wanted)
+
+
+def _in_sync(copies: int) -> str:
+    return "2" if copies >= 3 else "1"
 
 
 def _number(found: Found, key: str) -> int:

@@ -79,32 +79,33 @@ class Security(Struct, frozen=True, kw_only=True):
     def mistakes(self) -> list[str]:
         """What an operator must change, in words; [] if nothing."""
         if self.protocol not in PROTOCOLS:
-            return [f"protocol: {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"]
+            return [f"kafka_security: {self.protocol!r} is not one of {', '.join(PROTOCOLS)}"]
         return [*self._sasl_mistakes(), *self._tls_mistakes()]
 
     def _sasl_mistakes(self) -> list[str]:
         if not self.sasl:
             return [
-                f"{name}: needs protocol sasl_ssl or sasl_plaintext" for name in self._given("mechanism", "username")
+                f"{_setting(name)}: needs kafka_security sasl_ssl or sasl_plaintext"
+                for name in self._given("mechanism", "username")
             ]
         if self.mechanism not in MECHANISMS:
-            return [f"mechanism: {self.mechanism!r} is not one of {', '.join(MECHANISMS)}"]
+            return [f"kafka_sasl_mechanism: {self.mechanism!r} is not one of {', '.join(MECHANISMS)}"]
         needed = ["username", "password"]
         if self.mechanism == "OAUTHBEARER":
             needed = ["oauth_client_id", "oauth_client_secret", "oauth_token_url"]
-        return [f"{name}: {self.mechanism} needs it" for name in needed if not getattr(self, name)]
+        return [f"{_setting(name)}: {self.mechanism} needs it" for name in needed if not getattr(self, name)]
 
     def _tls_mistakes(self) -> list[str]:
         files = self._given("ca_file", "certificate_file", "key_file")
         if not self.tls:
-            return [f"{name}: needs protocol ssl or sasl_ssl" for name in files]
+            return [f"{_setting(name)}: needs kafka_security ssl or sasl_ssl" for name in files]
         mistakes = [
-            f"{name}: {getattr(self, name)} cannot be read"
+            f"{_setting(name)}: {getattr(self, name)} cannot be read"
             for name in files
             if not os.access(getattr(self, name), os.R_OK)
         ]
         if bool(self.certificate_file) != bool(self.key_file):
-            mistakes.append("certificate_file, key_file: one needs the other")
+            mistakes.append("kafka_certificate_file, kafka_key_file: one needs the other")
         return mistakes
 
     def _given(self, *names: str) -> list[str]:
@@ -141,6 +142,11 @@ class Security(Struct, frozen=True, kw_only=True):
         if self.oauth_scope:
             config["sasl.oauthbearer.scope"] = self.oauth_scope
         return config
+
+
+def _setting(field: str) -> str:
+    """Where an operator has said it."""
+    return "kafka_sasl_mechanism" if field == "mechanism" else f"kafka_{field}"
 
 
 class KafkaLink(Struct, frozen=True, kw_only=True):

@@ -1,11 +1,18 @@
-"""Which partitions the log has, and where each begins and ends: questions to the brokers. Every method blocks."""
+"""Which partitions topics have, where each begins and ends, and how far a group is: questions to the brokers. Every
+method blocks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin._listoffsets import OffsetSpec  # admin hands it on without exporting it
 
 from forebay.adapters.kafka.link import KafkaLink
@@ -57,10 +64,38 @@ class Offsets:
         """The offset after the newest record of each source."""
         return self._ask(self.sources(), LATEST)
 
-    def bounds(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
-        """The offset of the oldest record that there still is, and the one after the newest, of each source."""
-        sources = self.sources()
+    def bounds(self, sources: Sequence[str] | None = None) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """The offset of the oldest record that there still is, and the one after the newest, of each source; of all
+        that the log has unless some are named."""
+        if sources is None:
+            sources = self.sources()
         return self._ask(sources, EARLIEST), self._ask(sources, LATEST)
+
+    def sources_of(self, topic: str) -> list[str]:
+        """Of one topic, which must be there."""
+        try:
+            found = self._admin.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+        except KafkaException as exc:
+            raise self._away(exc) from exc
+        return [source_of(topic, one) for one in found.partitions]
+
+    def committed(self, group: str, sources: Sequence[str]) -> Mapping[str, TopicPartition]:
+        """What the group has committed of each, with its metadata; of a source without, the offset is negative."""
+        asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(*partition_of(source)) for source in sources])]
+        answers = self._admin.list_consumer_group_offsets(asked, request_timeout=ANSWER_WITHIN_S)
+        try:
+            partitions = answers[group].result(ANSWER_WITHIN_S + 1.0).topic_partitions
+            for one in partitions:
+                if one.error is not None:
+                    raise KafkaException(one.error)
+        except KafkaException as exc:
+            raise self._away(exc) from exc
+        except TimeoutError as exc:
+            self._admin = self._link.admin()
+            raise Unavailable(f"Kafka does not tell how far {group} is") from exc
+        return {source_of(one.topic, one.partition): one for one in partitions}
 
     def _partitions(self) -> dict[str, int]:
         try:
@@ -74,7 +109,7 @@ class Offsets:
             if topic == names.events_topic or names.is_requests_topic(topic)
         }
 
-    def _ask(self, sources: list[str], spec: OffsetSpec) -> dict[str, int]:
+    def _ask(self, sources: Sequence[str], spec: OffsetSpec) -> dict[str, int]:
         if not sources:
             return {}
         wanted = {TopicPartition(*partition_of(source)): spec for source in sources}
@@ -98,11 +133,11 @@ class Offsets:
             }
         except TimeoutError as exc:
             self._admin = self._link.admin()
-            raise Unavailable("Kafka does not tell where its log ends") from exc
+            raise Unavailable("Kafka does not tell where topics begin and end") from exc
 
     def _away(self, exc: KafkaException) -> Unavailable:
         """The next question is another client's: this one may know no broker any more (see Lifeline), and has nothing
         that would be lost with it."""
         reason: KafkaError = self._admin.refusal() or exc.args[0]
         self._admin = self._link.admin()
-        return Unavailable(f"Kafka does not tell where its log ends: {reason.str()}")
+        return Unavailable(f"Kafka does not tell where topics begin and end: {reason.str()}")

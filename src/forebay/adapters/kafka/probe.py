@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from forebay.adapters.kafka.link import KafkaLink, Security
-from forebay.core.errors import Unavailable
+from forebay.core.errors import Misconfigured, Unavailable
 
 API_VERSIONS = 18
 CONSUMER_GROUP_HEARTBEAT = 68  # KIP-848
@@ -44,21 +44,29 @@ class BrokerFacts(Struct, frozen=True, kw_only=True):
 def probe(link: KafkaLink, timeout_s: float = 5.0) -> BrokerFacts:
     """Ask the first bootstrap broker that answers, each for `timeout_s`. Blocks; call it in a thread.
 
-    Raises Unavailable when none does.
+    Raises Unavailable when none does, and Misconfigured where waiting would not help: the files of TLS are wrong, or
+    no broker is to be trusted.
     """
-    failures = []
+    tls = _context(link.security)
+    failures, distrusted = [], False
     for address in link.bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         try:
-            return _ask(host.strip("[]"), int(port), link.security, timeout_s)
+            return _ask(host.strip("[]"), int(port), tls, timeout_s)
         except (OSError, ValueError, IndexError) as exc:
             failures.append(f"{address}: {exc}")
+            distrusted = distrusted or isinstance(exc, ssl.SSLCertVerificationError)
+    if distrusted:
+        raise Misconfigured(
+            "no Kafka broker answers whose certificate can be trusted; kafka_ca_file says by whom it must be signed:",
+            mistakes=failures,
+        )
     raise Unavailable(f"no Kafka broker answers: {'; '.join(failures)}")
 
 
-def _ask(host: str, port: int, security: Security, timeout_s: float) -> BrokerFacts:
+def _ask(host: str, port: int, tls: ssl.SSLContext | None, timeout_s: float) -> BrokerFacts:
     with socket.create_connection((host, port), timeout_s) as plain:
-        connection = _context(security).wrap_socket(plain, server_hostname=host) if security.tls else plain
+        connection = plain if tls is None else tls.wrap_socket(plain, server_hostname=host)
         with connection:
             connection.sendall(_request())
             length = int.from_bytes(_exactly(connection, 4))
@@ -67,10 +75,25 @@ def _ask(host: str, port: int, security: Security, timeout_s: float) -> BrokerFa
             return _read(_exactly(connection, length))
 
 
-def _context(security: Security) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=security.ca_file or None)
+def _context(security: Security) -> ssl.SSLContext | None:
+    """None without TLS. Raises Misconfigured."""
+    security.config()  # tells all files that cannot be read
+    if not security.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=security.ca_file or None)
+    except OSError as exc:
+        raise Misconfigured(f"kafka_ca_file: {security.ca_file} is no PEM file of authorities: {exc}") from exc
     if security.certificate_file:
-        context.load_cert_chain(security.certificate_file, security.key_file, security.key_password or None)
+        try:
+            # Never None for the password: OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(security.certificate_file, security.key_file, security.key_password)
+        except OSError as exc:
+            files = f"{security.certificate_file} and {security.key_file}"
+            raise Misconfigured(
+                f"kafka_certificate_file, kafka_key_file, kafka_key_password: {files} are no certificate in PEM and "
+                f"its key, or the password is wrong: {exc}"
+            ) from exc
     return context
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from confluent_kafka.admin import AdminClient
 
 from forebay.adapters.kafka.attempts import delay_headers, tier_for, without_ours
 from forebay.adapters.kafka.dead_letters import DeadLetters
@@ -19,6 +18,7 @@ from forebay.adapters.kafka.forwarder import Forwarder
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.member import Member
 from forebay.adapters.kafka.names import RETRY_TIERS_S
+from forebay.adapters.kafka.offsets import Offsets
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import ANY_PARTITION, to_record
@@ -75,7 +75,7 @@ class KafkaQueue(Queue):
         self._clock = clock
         self._random = random
         self._consumers: set[KafkaConsumer] = set()
-        self._admin: AdminClient | None = None
+        self._offsets: Offsets | None = None
 
     @property
     def features(self) -> QueueFeatures:
@@ -117,13 +117,10 @@ class KafkaQueue(Queue):
         for consumer in [one for one in self._consumers if one.channel == channel]:
             with contextlib.suppress(Unavailable):
                 await consumer.commit()
-        if self._admin is None:
-            self._admin = self._link.admin()
-        try:
-            return await depth(self._admin, self._names.requests_topic(channel), self._names.worker_group(channel))
-        except Unavailable:
-            self._admin = None  # it may know no broker any more: see Lifeline
-            raise
+        if self._offsets is None:
+            self._offsets = Offsets(self._link)
+        topic, group = self._names.requests_topic(channel), self._names.worker_group(channel)
+        return await asyncio.to_thread(depth, self._offsets, topic, group)
 
     async def close(self) -> None:
         """Close the consumers that are still open."""

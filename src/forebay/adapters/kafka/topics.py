@@ -23,13 +23,15 @@ from forebay.adapters.kafka.layout import (
     Kind,
     Topic,
     TopicWishes,
+    changes,
+    copies_at_risk,
     desired,
     differences,
     durability_of,
 )
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.offsets import LATEST, LEADERLESS
-from forebay.core.errors import Misconfigured
+from forebay.core.errors import Misconfigured, Unavailable
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
 from forebay.ports.queue import Durability
@@ -59,14 +61,16 @@ class Topics:
     def apply(self) -> list[Difference]:
         """Create what is missing and change what can be changed; returns what still differs. Harmless to repeat.
 
-        Raises Unavailable, and Misconfigured when the brokers refuse, with all refusals.
+        Raises Unavailable, also where brokers that are down would cost new topics a copy, and Misconfigured when the
+        brokers refuse, with all refusals.
         """
         look = self._look()
-        chosen = {kind: look.to_apply(kind) for kind in Kind}
+        if self._wishes.replication is None and (risk := look.copies_at_risk):
+            raise Unavailable(f"{risk}; apply again when all brokers are up, or set kafka_replication")
         refused = [
-            *self._create(chosen[Kind.MISSING]),
-            *self._grow(chosen[Kind.PARTITIONS]),
-            *self._configure(chosen[Kind.CONFIG]),
+            *self._create(look.to_apply(Kind.MISSING)),
+            *self._grow(look.to_apply(Kind.PARTITIONS)),
+            *self._configure(look.to_configure()),
         ]
         if refused:
             raise Misconfigured("Kafka refuses to change topics:", mistakes=refused)
@@ -144,7 +148,8 @@ class Topics:
         futures = self._admin.describe_configs(resources, request_timeout=self._timeout_s)
         configs = {}
         for resource, future in futures.items():
-            with unavailable("the configuration of topics cannot be read", self._admin), _unless_unknown():
+            unheard_of = _unless(KafkaError.UNKNOWN_TOPIC_OR_PART)
+            with unavailable("the configuration of topics cannot be read", self._admin), unheard_of:
                 entries = future.result(self._timeout_s)
                 configs[resource.name] = {key: entry.value for key, entry in entries.items()}
         return configs
@@ -153,28 +158,31 @@ class Topics:
         if not topics:
             return []
         new = [NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.config)) for topic in topics]
-        return self._outcomes(self._admin.create_topics(new, operation_timeout=self._timeout_s))
+        futures = self._admin.create_topics(new, operation_timeout=self._timeout_s)
+        return self._outcomes(futures, done=KafkaError.TOPIC_ALREADY_EXISTS)
 
     def _grow(self, topics: Sequence[Topic]) -> list[str]:
         if not topics:
             return []
         new = [NewPartitions(topic.name, topic.partitions) for topic in topics]
-        return self._outcomes(self._admin.create_partitions(new, operation_timeout=self._timeout_s))
+        futures = self._admin.create_partitions(new, operation_timeout=self._timeout_s)
+        return self._outcomes(futures, done=KafkaError.INVALID_PARTITIONS)
 
-    def _configure(self, topics: Sequence[Topic]) -> list[str]:
-        if not topics:
+    def _configure(self, settings: Mapping[str, Mapping[str, str]]) -> list[str]:
+        if not settings:
             return []
         futures = self._admin.incremental_alter_configs(
-            [_resource(topic) for topic in topics], request_timeout=self._timeout_s
+            [_resource(name, config) for name, config in settings.items()], request_timeout=self._timeout_s
         )
         return self._outcomes({resource.name: future for resource, future in futures.items()})
 
-    def _outcomes(self, futures: Mapping[str, Any]) -> list[str]:
-        """In words, those that were refused. Raises Unavailable."""
+    def _outcomes(self, futures: Mapping[str, Any], *, done: int = KafkaError.NO_ERROR) -> list[str]:
+        """In words, those that were refused. Raises Unavailable. With the code `done`, another `apply` was faster;
+        where it was not, `_settled` finds what still differs."""
         refused = []
         for name, future in futures.items():
             try:
-                with unavailable("topics cannot be changed", self._admin):
+                with unavailable("topics cannot be changed", self._admin), _unless(done):
                     future.result(self._timeout_s)
             except Misconfigured as exc:
                 refused.append(f"{name}: {exc.message}")
@@ -194,18 +202,24 @@ class _Look:
         names = {one.topic for one in self.differences if one.kind is kind and one.applicable}
         return [topic for topic in self._wanted if topic.name in names]
 
+    def to_configure(self) -> dict[str, dict[str, str]]:
+        """By topic, the settings to give it and no others: one that is better than needed stays."""
+        return {topic.name: changes(topic, self.found[topic.name]) for topic in self.to_apply(Kind.CONFIG)}
+
+    @property
+    def copies_at_risk(self) -> str:
+        return copies_at_risk(self._wanted, self.found)
+
 
 @contextlib.contextmanager
-def _unless_unknown() -> Iterator[None]:
+def _unless(code: int) -> Iterator[None]:
     try:
         yield
     except KafkaException as exc:
-        if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        if exc.args[0].code() != code:
             raise
 
 
-def _resource(topic: Topic) -> ConfigResource:
-    entries = [
-        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in topic.config.items()
-    ]
-    return ConfigResource(ConfigResource.Type.TOPIC, topic.name, incremental_configs=entries)
+def _resource(name: str, config: Mapping[str, str]) -> ConfigResource:
+    entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]
+    return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)

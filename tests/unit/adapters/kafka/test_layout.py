@@ -12,6 +12,8 @@ from forebay.adapters.kafka.layout import (
     Kind,
     Topic,
     TopicWishes,
+    changes,
+    copies_at_risk,
     desired,
     differences,
     durability_of,
@@ -110,7 +112,7 @@ def test_a_missing_topic_stops_a_role() -> None:
     [
         ("f.events", {"partitions": 31}, Kind.PARTITIONS, "has 31 partitions, should have 32", True, True),
         ("f.requests.b.low", {"partitions": 3}, Kind.PARTITIONS, "has 3 partitions, should have 12", True, False),
-        ("f.events", {"replication": 1}, Kind.REPLICATION, "has 1 copies of each record, should have 3", False, False),
+        ("f.events", {"replication": 2}, Kind.REPLICATION, "has 2 copies of each record, should have 3", False, False),
     ],
 )
 def test_a_difference_is_told(
@@ -141,6 +143,53 @@ def test_more_than_is_wanted_is_no_difference(changes: dict[str, int]) -> None:
     found = as_wanted()
     found["f.events"] = replace(found["f.events"], **changes)
     assert differences(list(topics().values()), found) == []
+
+
+def test_a_broker_that_is_down_makes_no_topic_less_safe() -> None:
+    assert differences(list(topics(brokers=2).values()), as_wanted()) == []
+
+
+def test_what_must_be_in_sync_follows_the_copies_that_there_are() -> None:
+    found = {name: replace(one, replication=1) for name, one in as_wanted(brokers=1).items()}
+    assert {one.kind for one in differences(list(topics(brokers=3).values()), found)} == {Kind.REPLICATION}
+    found = {name: replace(one, replication=3) for name, one in found.items()}
+    told = differences(list(topics(brokers=2).values()), found)
+    assert {one.text for one in told} == {"min.insync.replicas is 1, should be 2"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("min.insync.replicas", "3"),
+        ("retention.ms", "99999999999"),
+        ("retention.ms", "-1"),
+        ("max.message.bytes", "9999999"),
+    ],
+)
+def test_a_setting_that_somebody_raised_is_left_alone(key: str, value: str) -> None:
+    wanted, found = topics()["f.events"], as_wanted()["f.events"]
+    found = replace(found, config={**found.config, key: value, "compression.type": "gzip"})
+    assert changes(wanted, found) == {"compression.type": "producer"}
+    [difference] = differences([wanted], {"f.events": found})
+    assert difference.text.startswith("compression.type")
+
+
+def test_more_in_sync_than_there_are_copies_is_told_and_not_lowered() -> None:
+    wanted, found = topics(brokers=1)["f.events"], as_wanted(brokers=1)["f.events"]
+    found = replace(found, config={**found.config, "min.insync.replicas": "2"})
+    [difference] = differences([wanted], {"f.events": found})
+    assert difference.text.startswith("min.insync.replicas is 2, with 1 copies")
+    assert not difference.applicable
+
+
+def test_new_topics_with_fewer_copies_than_ours_have_are_a_risk() -> None:
+    found = as_wanted()
+    assert copies_at_risk(list(topics(brokers=2).values()), found) == ""
+    del found["f.dlq"]
+    risk = copies_at_risk(list(topics(brokers=2).values()), found)
+    assert "would have 2 copies of each record" in risk
+    assert copies_at_risk(list(topics(brokers=3).values()), found) == ""
+    assert copies_at_risk(list(topics(brokers=2).values()), {}) == ""
 
 
 REPLICATED = Found(partitions=1, replication=3, config={"min.insync.replicas": "2"})

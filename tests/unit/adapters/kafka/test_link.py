@@ -75,18 +75,21 @@ def test_the_files_of_tls_reach_the_client(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "mistakes"),
     [
-        ({"protocol": "tls"}, ["protocol: 'tls' is not one of"]),
-        ({"protocol": "sasl_ssl"}, ["mechanism: '' is not one of"]),
-        ({"protocol": "sasl_ssl", "mechanism": "GSSAPI"}, ["mechanism: 'GSSAPI' is not one of"]),
-        ({"protocol": "sasl_ssl", "mechanism": "PLAIN"}, ["username: PLAIN needs it", "password: PLAIN needs it"]),
+        ({"protocol": "tls"}, ["kafka_security: 'tls' is not one of"]),
+        ({"protocol": "sasl_ssl"}, ["kafka_sasl_mechanism: '' is not one of"]),
+        ({"protocol": "sasl_ssl", "mechanism": "GSSAPI"}, ["kafka_sasl_mechanism: 'GSSAPI' is not one of"]),
+        (
+            {"protocol": "sasl_ssl", "mechanism": "PLAIN"},
+            ["kafka_username: PLAIN needs it", "kafka_password: PLAIN needs it"],
+        ),
         (
             {"protocol": "sasl_ssl", "mechanism": "OAUTHBEARER", "oauth_client_id": "x"},
-            ["oauth_client_secret: OAUTHBEARER needs it", "oauth_token_url: OAUTHBEARER needs it"],
+            ["kafka_oauth_client_secret: OAUTHBEARER needs it", "kafka_oauth_token_url: OAUTHBEARER needs it"],
         ),
-        ({"username": "u"}, ["username: needs protocol sasl_ssl"]),
-        ({"ca_file": "/nowhere"}, ["ca_file: needs protocol ssl"]),
-        ({"protocol": "ssl", "ca_file": "/nowhere"}, ["ca_file: /nowhere cannot be read"]),
-        ({"protocol": "ssl", "key_file": __file__}, ["certificate_file, key_file: one needs the other"]),
+        ({"username": "u"}, ["kafka_username: needs kafka_security sasl_ssl"]),
+        ({"ca_file": "/nowhere"}, ["kafka_ca_file: needs kafka_security ssl"]),
+        ({"protocol": "ssl", "ca_file": "/nowhere"}, ["kafka_ca_file: /nowhere cannot be read"]),
+        ({"protocol": "ssl", "key_file": __file__}, ["kafka_certificate_file, kafka_key_file: one needs the other"]),
     ],
 )
 def test_every_mistake_is_told(fields: dict[str, Any], mistakes: list[str]) -> None:
