@@ -30,7 +30,7 @@ def judge(
     """`finals` are the readings of every known job after all was healed; `facts` what the log holds, None where nobody
     looked (then what only the log can tell counts 0). What each count means stands at `Verdict`."""
     case = _Case(history, read_ledger(ledger), finals, facts)
-    own_deaths = case.own_deaths(history.faults)
+    own_deaths = case.own_deaths()
     faults = [fault for fault in history.faults if fault not in own_deaths]
     reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
     waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
@@ -82,6 +82,7 @@ class _Case:
     def __init__(self, history: History, runs: Sequence[Run], finals: Mapping[str, Seen], facts: Facts | None) -> None:
         entries = [entry for log in history.clients.values() for entry in log]
         self.runs = runs
+        self.faults = history.faults
         self.ran = Counter((run.job_id, run.attempt) for run in runs)
         self.invoked = {entry.op: entry for entry in entries if isinstance(entry, Invoked)}
         self.asked_at = {op: entry.at for op, entry in self.invoked.items()}
@@ -132,24 +133,39 @@ class _Case:
         return (self.deadly() & failed).difference(dead_letters)
 
     def wrong_deaths(self, deaths: int) -> int:
-        """Deadly jobs that did not end with so many attempts, or were not handed to the model once for each."""
+        """Deadly jobs that did not end with so many attempts, or were not handed to the model once for each.
+
+        The first may be missing there: an attempt is counted before the model has it, and another deadly job may end
+        their worker in between. Later ones run alone, so that nothing else can.
+        """
         if not deaths:
             return 0
-        expected = list(range(1, deaths + 1))
         attempts: dict[str, list[int]] = {}
         for run in self.runs:
             attempts.setdefault(run.job_id, []).append(run.attempt)
         return sum(
-            self.final_jobs[job_id]["attempts"] != deaths or sorted(attempts.get(job_id, ())) != expected
+            self.final_jobs[job_id]["attempts"] != deaths
+            or sorted(attempts.get(job_id, ())) != list(range(2 if self._struck(job_id) else 1, deaths + 1))
             for job_id in self.deadly() & self.final_jobs.keys()
         )
 
-    def own_deaths(self, faults: Iterable[Fault]) -> list[Fault]:
+    def _struck(self, job_id: str) -> bool:
+        """Whether its first attempt never ran, and before the second one another deadly job ended its worker."""
+        runs = [run for run in self.runs if run.job_id == job_id]
+        if not runs or any(run.attempt == 1 for run in runs):
+            return False
+        others = {run.worker for run in self.runs if run.job_id in self.deadly() - {job_id}}
+        since, until = self.asked_at[self._op_of[job_id]], min(run.began_at for run in runs)
+        return any(
+            fault.kind == DEATH and fault.pid in others and since <= fault.began_at <= until for fault in self.faults
+        )
+
+    def own_deaths(self) -> list[Fault]:
         """Deaths of processes in which no deadly job had begun. Jobs are told by their text, since nobody may know the
         id."""
         texts = {digest(entry.text) for entry in self.invoked.values() if entry.expected == DIES}
         killed = {run.worker for run in self.runs if run.digest in texts}
-        return [fault for fault in faults if fault.kind == DEATH and fault.pid not in killed]
+        return [fault for fault in self.faults if fault.kind == DEATH and fault.pid not in killed]
 
     def outputs(self) -> Iterable[tuple[str, Any]]:
         return ((job_id, job["output"]) for job_id, job in self.final_jobs.items() if job["status"] == SUCCEEDS)

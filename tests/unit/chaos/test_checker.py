@@ -174,12 +174,19 @@ def test_a_poison_that_ran_once_more_than_is_counted_is_seen() -> None:
     }
 
 
-def deadly(*attempts: int, said: int = 3, letter: bool = True) -> Verdict:
-    """Of a job that killed its worker in each of these runs, where three are right."""
+def deadly(*attempts: int, said: int = 3, letter: bool = True, struck: bool = False) -> Verdict:
+    """Of a job that killed its worker in each of these runs, where three are right. `struck`: before all of them
+    another such job killed a worker."""
     lost = job(status="failed", attempts=said, output=None, error={"code": "worker_lost"})
     log = facts(FinalEvent("failed", said, None, "worker_lost"))
     ledger = "".join(run(attempt=one, worker=n, at=HOUR + 10 * n) for n, one in enumerate(attempts, 1))
-    history = History({"submitter": (Invoked(HOUR, "1", "text a", DIES), SUBMITTED[1])})
+    submitted: list[Entry] = [Invoked(HOUR, "1", "text a", DIES), SUBMITTED[1]]
+    faults: list[Fault] = []
+    if struck:
+        submitted += [Invoked(HOUR, "2", "text b", DIES), Accepted(HOUR + 1, "2", "b")]
+        ledger += run("b", "text b", worker=70, at=HOUR + 2)
+        faults += [Fault(DEATH, "worker", 70, HOUR + 3)]
+    history = History({"submitter": submitted}, faults)
     return judge(history, ledger, {"a": seen(lost)}, buried(log) if letter else log, Rules(deaths=3))
 
 
@@ -190,6 +197,15 @@ def test_a_job_that_kills_its_worker_is_handed_out_three_times_and_says_so() -> 
     assert deadly(1, 2, 3, said=2).wrong_deaths == 1, "told less"
     assert deadly(1, 3).wrong_deaths == 1, "told more"
     assert deadly(1, 2, 2, 3).wrong_deaths == 1, "one uncounted"
+    assert deadly(2, 3).wrong_deaths == 1, "one never tried"
+
+
+def test_of_a_job_that_kills_its_worker_the_first_attempt_may_fall_to_another_such_job() -> None:
+    """It is counted before the model has it."""
+    assert deadly(2, 3, struck=True).wrong_deaths == 0
+    assert deadly(1, 3, struck=True).wrong_deaths == 1
+    assert deadly(2, 3, struck=True, said=2).wrong_deaths == 1
+    assert deadly(3, struck=True).wrong_deaths == 1
 
 
 def test_a_job_that_kills_its_worker_becomes_a_dead_letter() -> None:
