@@ -101,7 +101,6 @@ def _connections(order: Order, cuts: int, jobs: int) -> Part:
                 await nemesis.cut(proxy, target, rng.choice(("cut", "stall", "reset")), rng.uniform(*AWAY_S))
             await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
 
-        # A cut that follows at once upon the last one's end finds little in hand.
-        least = Least(accepted=jobs, faults=cuts, busy_share=0.3)
+        least = Least(accepted=jobs, faults=cuts, busy_share=0.5)
         frame = Frame(title="connections cut, stalled, reset", shape=SHAPE, plan=LOAD, least=least, rules=RULES)
         return on_kafka(order, frame, cut, ground=ground)

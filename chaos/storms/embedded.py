@@ -46,7 +46,9 @@ MAX_LIFE_S = 1.2
 
 
 def least(rounds: int) -> Least:
-    return Least(accepted=20 * rounds, faults=rounds, busy_share=ENOUGH_BUSY, unknown=rounds // 20)
+    return Least(
+        accepted=20 * rounds, faults=rounds, busy_share=ENOUGH_BUSY, unknown=rounds // 10 if rounds >= 100 else 0
+    )
 
 
 class EmbeddedStorm:

@@ -6,8 +6,6 @@ import asyncio
 import random
 from collections.abc import Iterator
 
-from msgspec.structs import replace
-
 from chaos.cluster import Shape
 from chaos.load import Load, Plan, Wish
 from chaos.nemesis import Nemesis
@@ -19,20 +17,17 @@ PAUSES = 0.35
 """Of the faults; the others kill."""
 
 LONG = Least(accepted=20_000, faults=100, busy_share=0.75, unknown=10, reruns=100)
-SHORT = Least(accepted=1_500, faults=12, busy_share=0.5, reruns=3)
+SHORT = Least(accepted=1_500, faults=12, busy_share=0.75, reruns=5)
 BETWEEN_S = (0.5, 4.5)
 """Between the beginnings of two faults: a start takes 2 to 4 s on two busy cores, so one or two are down at a time."""
 
 RUN_S = (0.0, 0.005, 0.02, 0.1)
-LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most=2_000, pace_s=0.05)
+LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most=2_000, pace_s=0.025)
 """A killed worker's partitions wait for its session to end, and must not hold up the clients meanwhile."""
-
-HEAVY = replace(LOAD, pace_s=0.03)
-"""Of the long storm, of whose faults more must find jobs in hand."""
 
 
 def storm(order: Order) -> Iterator[Part]:
-    least, plan = (SHORT, LOAD) if order.short else (LONG, HEAVY)
+    least = SHORT if order.short else LONG
 
     async def kill(load: Load, nemesis: Nemesis) -> None:
         rng = random.Random(order.seed)
@@ -44,4 +39,4 @@ def storm(order: Order) -> Iterator[Part]:
                 struck += nemesis.strike(tasks, PAUSES)
 
     shape = Shape(apis=2, workers=3, projectors=2, schedulers=2)
-    yield on_kafka(order, Frame(title="kill -9 and pauses of any process", shape=shape, plan=plan, least=least), kill)
+    yield on_kafka(order, Frame(title="kill -9 and pauses of any process", shape=shape, plan=LOAD, least=least), kill)

@@ -277,7 +277,7 @@ class Hand:
         return tracker.unfinished < self._most_of_a_part and tracker.room > 0
 
     def _those_held(self, receipts: Iterable[object]) -> list[Entry]:
-        return [entry for one in receipts if (entry := self._held.get(one)) is not None]  # type: ignore[call-overload]
+        return [entry for one in receipts if (entry := self._held.get(one)) is not None]  # type: ignore[call-overload]  # any object is asked for
 
     def _hold(self, entry: Entry) -> None:
         entry.receipt = next(self._receipts)
