@@ -285,7 +285,7 @@ class Reader:
             self._hand.assigned(place, Tracker.load(partition.offset, partition.metadata) if begun else None)
             self._positions[place] = partition.offset if begun else OFFSET_BEGINNING
             starts.append(TopicPartition(*place, self._positions[place]))
-        consumer.incremental_assign(starts)
+        _read_from(consumer, starts)
         self._away = False
         if starts:
             log.info("queue.assigned", group=self._group, partitions=_names(starts))
@@ -377,7 +377,7 @@ class Reader:
     def _read_again(self, place: Place, position: int) -> None:
         """From there, in a moment. No other partition stands still for it."""
         self._consumer.incremental_unassign([TopicPartition(*place)])
-        self._consumer.incremental_assign([TopicPartition(*place, position)])
+        _read_from(self._consumer, [TopicPartition(*place, position)])
         self._positions[place] = position
         self._paused.discard(place)
         self._resting[place] = time.monotonic() + AGAIN_S
@@ -413,6 +413,13 @@ class Reader:
         failed, self._consumer = self._consumer, self._open()
         self._failed, self._over = None, False
         failed.close()
+
+
+def _read_from(consumer: confluent_kafka.Consumer, starts: list[TopicPartition]) -> None:
+    """Whatever they were before: librdkafka (2.16) remembers that a partition was paused while others had it, and would
+    never fetch from it again."""
+    consumer.incremental_assign(starts)
+    consumer.resume(starts)
 
 
 def _partitions(places: set[Place]) -> list[TopicPartition]:
