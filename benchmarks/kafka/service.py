@@ -37,7 +37,8 @@ class KafkaService:
         self.postgres = postgres
         self._folder = folder
         self._models_dir = models_dir
-        self._roles: dict[str, RunningService] = {}
+        self._roles: dict[str, RunningService] = {}  # the newest of each name
+        self._started: list[RunningService] = []
         self.settings = {
             "queue": f"kafka://{broker.bootstrap}",
             "store": postgres.dsn(postgres.create_database()),
@@ -52,8 +53,9 @@ class KafkaService:
 
     def start(self, *roles: str) -> RunningService:
         """A process with these roles, ready."""
-        folder = self._folder / f"{'-'.join(roles)}-{len(self._roles)}"
+        folder = self._folder / f"{'-'.join(roles)}-{len(self._started)}"
         process = RunningService(folder, self._models_dir, settings=self.settings, roles=roles)
+        self._started.append(process)
         self._roles["+".join(roles)] = process
         process.start()
         return process
@@ -66,7 +68,7 @@ class KafkaService:
         return self._roles["+".join(roles)]
 
     def kill(self) -> None:
-        for process in self._roles.values():
+        for process in self._started:
             process.kill()
 
     def stack(self) -> Stack:

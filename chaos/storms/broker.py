@@ -18,6 +18,9 @@ from dev.kafka.broker import Broker
 from dev.kafka.ports import HOST, free_port
 
 AWAY_S = (2.0, 6.0)
+BETWEEN = 50
+"""So many jobs more are accepted between two cuts."""
+
 AFTERWARDS = 50
 """So many jobs more are accepted after the last fault."""
 
@@ -96,7 +99,9 @@ def _connections(order: Order, cuts: int, jobs: int) -> Part:
 
         async def cut(load: Load, nemesis: Nemesis) -> None:
             for number in range(cuts):
-                await load.until((number + 0.5) * jobs / cuts)
+                # A cut from the database stops no submission, so that the next one is due at once, and it would find
+                # nothing under way behind a cut from the broker.
+                await load.until(max((number + 0.5) * jobs / cuts, len(load.accepted) + BETWEEN))
                 target, proxy = rng.choice((("broker", kafka), ("postgres", postgres)))
                 await nemesis.cut(proxy, target, rng.choice(("cut", "stall", "reset")), rng.uniform(*AWAY_S))
             await load.until(max(jobs, len(load.accepted) + AFTERWARDS))
