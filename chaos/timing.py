@@ -3,6 +3,7 @@ was hit, how long an outage was felt."""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -60,9 +61,17 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Rer
 def busy_faults(
     accepted: Iterable[Accepted], jobs: Mapping[str, Mapping[str, Any]], faults: Sequence[Fault], busy_at: int
 ) -> int:
-    """Faults at whose beginning at least `busy_at` accepted jobs were not final yet."""
-    begun = sorted(entry.at for entry in accepted)
-    finished = sorted(datetime.fromisoformat(job["finished_at"]).timestamp() for job in jobs.values())
+    """Faults at whose beginning at least `busy_at` accepted jobs were not final yet. Others do not count, not even as
+    final: of what a client was never told, nobody knows since when it was under way."""
+    begun, finished = [], []
+    for entry in accepted:
+        job = jobs.get(entry.job_id)
+        final_at = math.inf if job is None else datetime.fromisoformat(job["finished_at"]).timestamp()
+        if final_at > entry.at:
+            begun.append(entry.at)
+            finished.append(final_at)
+    begun.sort()
+    finished.sort()
     return sum(
         bisect_right(begun, fault.began_at) - bisect_right(finished, fault.began_at) >= busy_at for fault in faults
     )

@@ -15,7 +15,8 @@ from benchmarks.load import round_trips_ms
 from benchmarks.report import Figure
 
 JOBS = 1000
-WARM_UP = 300
+WARM_UP = 1000
+"""So long does Java compile what the broker does for one job at a time."""
 
 
 def measure() -> list[Figure]:

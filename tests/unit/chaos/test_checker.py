@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chaos import timing
 from chaos.checker import digest, judge
 from chaos.facts import Facts, FinalEvent
 from chaos.history import DEATH, DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
@@ -376,6 +377,13 @@ def test_a_fault_is_busy_while_jobs_are_unfinished() -> None:
     times = [HOUR + 0.5, HOUR + 5, HOUR + 11]  # before it was accepted, while it waited, after it had finished
     faults = [Fault("kill", "api", 1, at) for at in times]
     assert verdict(faults=faults).busy_faults == 1
+
+
+def test_what_was_never_accepted_makes_no_fault_idle() -> None:
+    """A job whose client was not told its id ends like any other, and was at no known moment under way."""
+    under_way, fault = Accepted(HOUR + 1, "1", "a"), Fault("kill", "api", 1, HOUR + 5)
+    ended = {"a": job("a"), "b": job("b", finished_at="1970-01-01T01:00:02Z")}
+    assert timing.busy_faults([under_way], ended, [fault], 1) == 1
 
 
 def test_a_run_that_did_too_little_is_vacuous() -> None:
