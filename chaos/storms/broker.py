@@ -99,8 +99,8 @@ def _connections(order: Order, cuts: int, jobs: int) -> Part:
 
         async def cut(load: Load, nemesis: Nemesis) -> None:
             for number in range(cuts):
-                # A cut from the database stops no submission, so that the next one is due at once, and it would find
-                # nothing under way behind a cut from the broker.
+                # Submissions go on during a cut from the database, so that another cut is due as soon as it ends. After
+                # a cut from the broker nothing is under way yet: so jobs come between any two cuts.
                 await load.until(max((number + 0.5) * jobs / cuts, len(load.accepted) + BETWEEN))
                 target, proxy = rng.choice((("broker", kafka), ("postgres", postgres)))
                 await nemesis.cut(proxy, target, rng.choice(("cut", "stall", "reset")), rng.uniform(*AWAY_S))

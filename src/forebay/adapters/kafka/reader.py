@@ -416,8 +416,8 @@ class Reader:
 
 
 def _read_from(consumer: confluent_kafka.Consumer, starts: list[TopicPartition]) -> None:
-    """Whatever they were before: librdkafka (2.16) remembers that a partition was paused while others had it, and would
-    never fetch from it again."""
+    """Whatever they were before: librdkafka (2.16) remembers that a partition was paused while others had it, and
+    would not fetch from it until it is paused and resumed once more, of which `_forget` has let go."""
     consumer.incremental_assign(starts)
     consumer.resume(starts)
 
