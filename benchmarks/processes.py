@@ -16,7 +16,7 @@ def tree(root: int) -> list[int]:
     """The process and all its descendants that are alive."""
     children = defaultdict(list)
     for pid in _all():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended in this moment
             children[int(_stat(pid)[1])].append(pid)
     found = [root]
     for pid in found:
@@ -29,7 +29,7 @@ def cpu_s(roots: Iterable[int]) -> float:
     included."""
     seconds = 0.0
     for pid in {pid for root in roots for pid in tree(root)}:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended in this moment
             seconds += sum(int(ticks) for ticks in _stat(pid)[11:15]) / TICKS_PER_S
     return seconds
 

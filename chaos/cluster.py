@@ -75,7 +75,7 @@ class Role:
 
     def children(self) -> list[int]:
         """Its runners, as the kernel knows them."""
-        with suppress(FileNotFoundError, ProcessLookupError):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended in this moment
             return [
                 int(pid)
                 for task in Path(f"/proc/{self.pid}/task").iterdir()
@@ -181,5 +181,5 @@ class ServiceCluster:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):  # it ended in this moment
         os.kill(pid, number)

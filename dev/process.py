@@ -110,7 +110,7 @@ class ServerProcess(abc.ABC):
         if not self.gone:
             assert self._leash is not None
             assert self._leash.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError):  # the leash has ended, and its process with it
                 self._leash.stdin.write(bytes([number]))
             if number == signal.SIGSTOP:
                 self._until_it_stands()

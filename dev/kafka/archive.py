@@ -27,6 +27,7 @@ def install_with_archive() -> None:
     if archive.exists():
         return
     unfinished = archive.with_suffix(f".{os.getpid()}")
+    # Whatever fails here: the archive only saves time.
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(BrokerFailed, subprocess.TimeoutExpired):
         with Broker(Path(folder), java_options=[*QUICK, f"-XX:ArchiveClassesAtExit={unfinished}"]) as broker:
             broker.stop(STOP_WITHIN_S)

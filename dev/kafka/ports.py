@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    with socket.socket() as probe, contextlib.suppress(OSError):
+    with socket.socket() as probe, contextlib.suppress(OSError):  # then it is not free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: past connections do not count
         probe.bind((HOST, port))
         return True

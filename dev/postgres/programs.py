@@ -73,7 +73,7 @@ def find_runner() -> Runner:
     for name in ("postgres", "nobody"):
         try:
             user = pwd.getpwnam(name)
-        except KeyError:
+        except KeyError:  # there is no such user here
             continue
         prefix = (setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--")
         return Runner(prefix, user.pw_uid, user.pw_gid)

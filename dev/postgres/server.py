@@ -86,7 +86,7 @@ class Postgres(ServerProcess):
         children = [] if self.gone else _children_of(self.pid)
         super().kill()
         for child in children:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended in this moment
                 os.kill(child, signal.SIGKILL)
 
     def __enter__(self) -> Self:
@@ -162,7 +162,7 @@ class Postgres(ServerProcess):
         unfinished.rename(self._data)
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # there is no such file yet
             lines = (self._data / "postmaster.pid").read_text().splitlines()
             return len(lines) > STATUS_LINE and lines[0] == str(self.pid) and lines[STATUS_LINE].strip() == "ready"
         return False

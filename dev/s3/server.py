@@ -57,6 +57,7 @@ class S3Server(JavaProcess):
     def _is_ready(self) -> bool:
         """Whether it refuses us, who did not sign, in the words of S3."""
         connection = http.client.HTTPConnection(HOST, self._port, timeout=ANSWER_WITHIN_S)
+        # An error: it does not answer yet.
         with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/")
             return b"<Code>AccessDenied</Code>" in connection.getresponse().read()

@@ -272,6 +272,7 @@ def limit_memory(limit_bytes: int) -> None:
     """
     with contextlib.suppress(ValueError):  # a hard limit below ours already holds
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    # An error: no /proc here, or no right to it; then the kernel chooses by itself.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("900")
 

@@ -107,7 +107,7 @@ class World(ABC):
     async def reaches(self, number: int, status: JobStatus) -> None:
         async with asyncio.timeout(LONG_S):
             while True:
-                with suppress(Unavailable):
+                with suppress(Unavailable):  # a rebuild goes on; asked again
                     job = await self.store.get(TENANT, job_id(number))
                     if job is not None and job.status is status:
                         return

@@ -82,7 +82,7 @@ def wait_until_known(link: KafkaLink) -> None:
     """The controller confirms a user before the broker lets it in."""
     client, deadline = link.admin(), time.monotonic() + WITHIN_S
     while True:
-        with contextlib.suppress(KafkaException):
+        with contextlib.suppress(KafkaException):  # not let in yet
             client.list_topics(timeout=POLL_S)
             return
         assert time.monotonic() < deadline
@@ -219,7 +219,7 @@ async def test_who_may_write_nothing_can_try_and_does_so_once_allowed(realm: Rea
             done.result(WITHIN_S)
         async with asyncio.timeout(WITHIN_S):
             while True:
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(Unavailable):  # the right is not known everywhere yet
                     await publisher.publish([record], wait_s=WITHIN_S)
                     break
                 await asyncio.sleep(0.01)

@@ -68,7 +68,7 @@ class Asking:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            with contextlib.suppress(KafkaException):
+            with contextlib.suppress(KafkaException):  # no broker answers: asked again
                 self._client.list_topics(self._topic, timeout=ASK_S)
                 self.answered.set()
             self._client.poll(0)

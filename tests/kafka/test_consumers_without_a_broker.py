@@ -73,7 +73,7 @@ async def test_what_cannot_be_recorded_has_not_begun(kind: tuple[Any, str]) -> N
                 try:
                     await consumer.begin([received[1]])
                     break
-                except Unavailable:
+                except Unavailable:  # until the broker is back
                     continue
         await consumer.close()
         assert counts(await receive_all(queue.consumer(CHANNEL), 2)) == {0: (1, 1), 1: (1, 1)}

@@ -172,7 +172,7 @@ async def test_a_topic_that_is_missing_is_unavailable_until_it_is_there(kafka: B
 
         async with asyncio.timeout(WITHIN_S):
             while True:
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(Unavailable):  # until the topic is known
                     await one.publish([record(missing)], wait_s=WITHIN_S)
                     break
                 await asyncio.sleep(POLL_S)

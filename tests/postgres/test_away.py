@@ -138,7 +138,7 @@ async def test_no_connection_is_left(filled: PostgresStore, running: Postgres, p
     """As many as the server takes are somebody else's."""
     running.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'forebay'")
     taken = []
-    with contextlib.suppress(asyncpg.TooManyConnectionsError):
+    with contextlib.suppress(asyncpg.TooManyConnectionsError):  # that all are taken is the aim
         while True:
             taken.append(await asyncpg.connect(postgres_dsn))
     refused = await is_unavailable_soon(filled.get(TENANT, job_id(1)))

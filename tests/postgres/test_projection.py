@@ -171,7 +171,7 @@ async def test_a_cancelled_projection_is_there_whole_or_not_at_all(store: Postgr
         projecting = asyncio.create_task(store.project([batch("log", position, str(number), *facts)]))
         await asyncio.sleep(random.uniform(0, 0.02))
         projecting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):  # it is what was asked for
             await projecting
         there = await store.position("log")
         seen = [await store.get(TENANT, job_id(100 * number + n)) is not None for n in range(20)]

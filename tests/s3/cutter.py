@@ -64,7 +64,7 @@ async def _pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit_bytes: int | None, cut: Callable[[], bool]
 ) -> None:
     moved_bytes = 0
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # connections are cut here on purpose
         while data := await reader.read(CHUNK_BYTES):
             moved_bytes += len(data)
             if limit_bytes is not None and moved_bytes > limit_bytes and cut():

@@ -49,7 +49,7 @@ class ZooKeeper(JavaProcess):
     def _ask(self, word: str) -> str:
         """Its answer to a four letter word; empty when it gives none."""
         with (
-            contextlib.suppress(OSError),
+            contextlib.suppress(OSError),  # it does not listen yet
             socket.create_connection((HOST, self.port), ANSWER_WITHIN_S) as connection,
             connection.makefile("r") as answer,
         ):

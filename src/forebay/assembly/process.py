@@ -78,13 +78,13 @@ def _make_secret(path: Path) -> None:
             os.fsync(file.fileno())
         try:
             os.link(written, path)
-        except FileExistsError:
+        except FileExistsError:  # another was first, and its key holds for all
             pass
         except OSError:  # a file system without hard links: only who comes second in the same instant is not seen
             os.replace(written, path)
         _flush_folder(path.parent)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # it has become `path`
             os.unlink(written)
 
 

@@ -63,7 +63,7 @@ class KeptWorker:
             except Exception:  # the edge of a role: whatever it is, the other models go on
                 log.exception("worker.crashed", model=self._spec.name, restart_s=delay_s)
                 await self._report_crash()
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # not stopped: it starts again
                     async with asyncio.timeout(delay_s):
                         await self._stopping.wait()
                 delay_s = min(delay_s * 2, MAX_RESTART_DELAY_S)

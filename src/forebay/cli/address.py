@@ -33,14 +33,14 @@ class AddressFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             unfinished.replace(self._path)
         except OSError:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # nobody reads it, and there may be none
                 unfinished.unlink()
 
     def remove(self) -> None:
         """Only our own: another service may have left its own since, where the queue is in memory."""
         if self._fd is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # gone already, or not ours to remove
             if os.path.samestat(os.fstat(self._fd), self._path.stat()):
                 self._path.unlink()
         os.close(self._fd)

@@ -93,7 +93,7 @@ class Projector:
         return all(left.get(source, 0) <= beyond.get(source, 0) for source in self._events.sources())
 
     async def _until_stopping(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # it was waited for long enough
             async with asyncio.timeout(timeout_s):
                 await self._stopping.wait()
 

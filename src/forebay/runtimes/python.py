@@ -131,7 +131,7 @@ def _arguments(handler: Any, name: str, where: str, *, least: int, most: int) ->
     for count in range(most, least - 1, -1):
         try:
             signature.bind(*[None] * count)
-        except TypeError:
+        except TypeError:  # it does not take so many
             continue
         return count
     shapes = {

@@ -28,7 +28,7 @@ class Scheduler:
                 await self._forward()
             except Unavailable as error:
                 log.warning("scheduler.backend_away", error=error.message)
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # not stopped: it tries again
                     async with asyncio.timeout(error.retry_after_s):
                         await self._stopping.wait()
 

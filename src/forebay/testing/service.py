@@ -127,7 +127,7 @@ class RunningService:
     def kill(self) -> None:
         """SIGKILL; returns when it is gone. Harmless when it is gone already."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended in this moment
                 self._process.kill()
             self._process.wait()
 

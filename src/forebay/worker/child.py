@@ -48,7 +48,7 @@ class Child:
     def end(self) -> None:
         """SIGKILL the process and its group, unless it is gone: then its number may be another's."""
         if not self._gone.is_set():
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended in this moment
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def how_it_ended(self) -> str:

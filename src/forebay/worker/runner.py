@@ -167,7 +167,7 @@ class Runner:
                 try:
                     await begin()
                 except BaseException:
-                    with contextlib.suppress(_LinkClosed):
+                    with contextlib.suppress(_LinkClosed):  # it is gone, and has nothing to be told
                         self._send(frames.Go(number, go=False))
                     raise
                 crash.reach("worker.begun")

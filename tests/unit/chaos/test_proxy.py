@@ -21,7 +21,7 @@ async def echo() -> AsyncIterator[int]:
     """The port of a server that gives back what it gets."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):  # connections are cut here on purpose
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()

@@ -49,7 +49,7 @@ def test_a_time_that_could_not_be_written_again_is_refused(text: str) -> None:
 
 @given(st.datetimes(timezones=st.timezones()))
 def test_whatever_is_read_can_be_written_again(at: datetime) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):  # what cannot be read need not be written
         seconds = from_rfc3339(at.isoformat())
         assert from_rfc3339(to_rfc3339(seconds)) == pytest.approx(seconds, abs=1e-4)
 

@@ -195,7 +195,7 @@ def test_any_damage_fails_as_a_bad_image_or_not_at_all(
     damaged = bytearray(data)
     for at, value in edits:
         damaged[at % len(damaged)] = value
-    with contextlib.suppress(InvalidRequest):
+    with contextlib.suppress(InvalidRequest):  # the one error that is allowed
         item = photos.codec.decode(bytes(damaged[:cut]), "image/png", {})
         assert isinstance(item, DecodedImage)
 

@@ -106,7 +106,7 @@ class Model:
         for name in os.listdir("/proc/self/fd"):
             try:
                 found = stat.S_ISSOCK(os.fstat(int(name)).st_mode)
-            except OSError:
+            except OSError:  # it was the listing's own
                 continue
             if found:
                 with socket.socket(fileno=os.dup(int(name))) as link:

@@ -187,7 +187,7 @@ async def test_a_lane_that_is_away_costs_no_message_of_another(
     while len(taken) < 3:
         try:
             more = await intake.receive(100, 0.0)
-        except Unavailable:
+        except Unavailable:  # as it was told to be; nothing may be lost by it
             continue
         assert more, "lost"
         taken += more
@@ -207,12 +207,12 @@ async def test_a_lane_that_goes_away_during_the_wait_costs_no_message_of_another
 async def _until_back(intake: Intake, first: asyncio.Task[list[tuple[Lane, ReceivedMessage]]]) -> Taken:
     try:
         return await first
-    except Unavailable:
+    except Unavailable:  # as it was told to be: asked again
         pass
     while True:
         try:
             return await intake.receive(100, LONG_S)
-        except Unavailable:
+        except Unavailable:  # as above
             continue
 
 

@@ -103,7 +103,7 @@ class KafkaFleet(Fleet):
             self._news.clear()
             said = {key: _Said(one.status, one.reason, one.replicas_ready) for key, one in self._own.items()}
             await self._send([Record(self._topic, key, _encode(one)) for key, one in said.items()])
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # no news: the same is said again
                 async with asyncio.timeout(REPEAT_S):
                     await self._news.wait()
 

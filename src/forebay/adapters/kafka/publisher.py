@@ -232,7 +232,7 @@ class Publisher:
         assert self._loop is not None
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._room.append(waiter)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # the caller looks at the time itself
             async with asyncio.timeout_at(deadline):
                 await waiter
 

@@ -115,7 +115,7 @@ class KafkaQueue(Queue):
     async def depth(self, channel: Channel) -> int:
         """What consumers elsewhere have acknowledged in the last second may still be counted."""
         for consumer in [one for one in self._consumers if one.channel == channel]:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(Unavailable):  # what is not committed counts as waiting
                 await consumer.commit()
         if self._offsets is None:
             self._offsets = Offsets(self._link)

@@ -107,7 +107,7 @@ class Wakeups:
             self._wake_everybody()  # whatever changed while nobody listened
             self._tried.set()
             while not lost.is_set():
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(TimeoutError):  # not lost: it is asked again
                     async with asyncio.timeout(ASK_EVERY_S):
                         await lost.wait()
                 if not lost.is_set():
@@ -139,7 +139,7 @@ class PostgresSubscription(Subscription):
 
     async def changed(self, timeout_s: float) -> bool:
         if not self._event.is_set() and timeout_s > 0:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # then nothing has changed
                 async with asyncio.timeout(timeout_s):
                     await self._event.wait()
         changed = self._event.is_set()

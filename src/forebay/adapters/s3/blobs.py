@@ -109,7 +109,7 @@ class S3Blobs(BlobStore):
     async def delete(self, ref: BlobRef) -> None:
         check_blob_name(ref)
         # Google and Azure say so when there is nothing to delete, S3 does not.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # as said above
             await self._do("deleted", ref, lambda: obstore.delete_async(self._store, ref.name))
 
     async def _write(self, ref: BlobRef, data: bytes) -> None:

@@ -13,6 +13,6 @@ def _open_files():
     for number in os.listdir("/proc/self/fd"):
         try:
             found.append(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:
+        except OSError:  # it was the listing's own
             continue
     return found
