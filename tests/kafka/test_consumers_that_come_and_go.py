@@ -20,6 +20,7 @@ from tests.kafka.queues import (
 )
 
 from dev.kafka.broker import Broker
+from forebay.adapters.kafka.flow import PRESSED_S
 from forebay.core.errors import Revoked
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
@@ -148,7 +149,7 @@ async def test_a_partition_that_went_while_it_was_paused_is_read_when_it_comes_b
         seen: set[int] = set()
         received = await receive_all(one, 40)
         await one.begin(received)
-        await asyncio.sleep(1.5)  # after a second without room everything is paused: time itself is what is tried
+        await asyncio.sleep(PRESSED_S + 0.5)  # without room for so long all is paused: time itself is what is tried
         assert await receive_all(two, 1)
         while received:  # until nothing is left of what is still its own
             seen.update(map(number_of, received))

@@ -386,6 +386,14 @@ def test_what_was_never_accepted_makes_no_fault_idle() -> None:
     assert timing.busy_faults([under_way], ended, [fault], 1) == 1
 
 
+def test_a_job_is_under_way_until_it_is_final_and_not_at_all_if_it_was_so_before_its_client_knew() -> None:
+    fault = Fault("kill", "api", 1, HOUR + 10.5)  # `a` is final since HOUR + 10
+    assert timing.busy_faults([Accepted(HOUR + 1, "1", "a")], {}, [fault], 1) == 1
+    known_late = [Accepted(HOUR + 11, "1", "a"), Accepted(HOUR + 1, "2", "b")]
+    assert timing.busy_faults(known_late, {"a": job("a")}, [fault], 1) == 1
+    assert timing.busy_faults(known_late, {"a": job("a")}, [fault], 2) == 0
+
+
 def test_a_run_that_did_too_little_is_vacuous() -> None:
     little = verdict(faults=[Fault("kill", "api", 1, HOUR + 11)])
     assert little.vacuous(Least(accepted=1, faults=1)) == []
