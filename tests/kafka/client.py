@@ -17,6 +17,7 @@ from confluent_kafka.cimpl import NewTopic  # admin hands it on without exportin
 from forebay.adapters.kafka.offsets import LATEST
 
 WITHIN_S = 30.0
+ANSWER_WITHIN_S = 5.0
 POLL_S = 0.5
 
 
@@ -34,20 +35,24 @@ def create_topic(
     client = admin(bootstrap)  # kept until the answer is there: its end is the end of its requests
     for created in client.create_topics([topic], operation_timeout=WITHIN_S).values():
         created.result(WITHIN_S)
-    until_served(client, {name: partitions})
+    until_served(bootstrap, {name: partitions})
     return name
 
 
-def until_served(client: AdminClient, partitions: Mapping[str, int]) -> None:
+def until_served(bootstrap: str, partitions: Mapping[str, int]) -> None:
     """A topic is confirmed before its leaders know that they lead, which shows on a busy machine: only they answer for
     offsets."""
     wanted = [TopicPartition(name, number) for name, count in partitions.items() for number in range(count)]
-    deadline = time.monotonic() + WITHIN_S
+    client, deadline = admin(bootstrap), time.monotonic() + WITHIN_S
     while True:
-        answers = client.list_offsets(dict.fromkeys(wanted, LATEST), request_timeout=WITHIN_S)
+        answers = client.list_offsets(dict.fromkeys(wanted, LATEST), request_timeout=ANSWER_WITHIN_S)
         try:
             for answer in answers.values():
-                answer.result(WITHIN_S)
+                answer.result(ANSWER_WITHIN_S + 1.0)
+        except TimeoutError:  # librdkafka may never answer what it was asked while leaders were chosen
+            if time.monotonic() > deadline:
+                raise
+            client = admin(bootstrap)
         except KafkaException:
             if time.monotonic() > deadline:
                 raise
@@ -62,7 +67,7 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int], *, copies: int 
     client = admin(bootstrap)
     for created in client.create_topics(topics, operation_timeout=WITHIN_S).values():
         created.result(WITHIN_S)
-    until_served(client, partitions)
+    until_served(bootstrap, partitions)
 
 
 def produce(bootstrap: str, topic: str, values: Iterable[bytes], **settings: str | int) -> list[KafkaError | None]:
