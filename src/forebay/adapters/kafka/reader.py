@@ -98,6 +98,8 @@ class Reader:
         self._commit_fails = False
         self._tick_s = TICK_S
         self._flow = Flow(hand)
+        # As librdkafka (2.16) has it, which remembers a pause while others have the partition, or while it is read again,
+        # and would never fetch from it.
         self._paused: set[Place] = set()
         self._positions: dict[Place, int] = {}  # after the last record that came whole
         self._resting: dict[Place, float] = {}  # until when, after a damaged record
@@ -215,14 +217,14 @@ class Reader:
             self._unreadable(unreadable)
 
     def _regulate(self, now: float) -> None:
-        """Pause what is to be paused, and nothing else."""
+        """Pause what is to be paused of ours, and nothing else."""
         self._resting = {place: until for place, until in self._resting.items() if now < until}
         paused = self._flow.paused(now) | self._resting.keys()
         if new := paused - self._paused:
             self._consumer.pause(_partitions(new))
-        if over := self._paused - paused:
+        if over := (self._paused - paused).intersection(self._hand.places):
             self._consumer.resume(_partitions(over))
-        self._paused = paused
+        self._paused = (self._paused - over) | paused
 
     # --------------------------------------------------------------------------------------------------------- commits
 
@@ -285,7 +287,7 @@ class Reader:
             self._hand.assigned(place, Tracker.load(partition.offset, partition.metadata) if begun else None)
             self._positions[place] = partition.offset if begun else OFFSET_BEGINNING
             starts.append(TopicPartition(*place, self._positions[place]))
-        _read_from(consumer, starts)
+        consumer.incremental_assign(starts)
         self._away = False
         if starts:
             log.info("queue.assigned", group=self._group, partitions=_names(starts))
@@ -341,7 +343,6 @@ class Reader:
     def _forget(self, places: set[Place]) -> None:
         self._arrived = [entry for entry in self._arrived if entry.place not in places]
         self._hand.gone(places)
-        self._paused -= places
         for place in places:
             self._positions.pop(place, None)
             self._resting.pop(place, None)
@@ -377,9 +378,8 @@ class Reader:
     def _read_again(self, place: Place, position: int) -> None:
         """From there, in a moment. No other partition stands still for it."""
         self._consumer.incremental_unassign([TopicPartition(*place)])
-        _read_from(self._consumer, [TopicPartition(*place, position)])
+        self._consumer.incremental_assign([TopicPartition(*place, position)])
         self._positions[place] = position
-        self._paused.discard(place)
         self._resting[place] = time.monotonic() + AGAIN_S
 
     def _in_the_log(self, place: Place) -> int:
@@ -411,15 +411,9 @@ class Reader:
         time.sleep(REBUILD_AFTER_S)
         self._forget(places)
         failed, self._consumer = self._consumer, self._open()
+        self._paused.clear()
         self._failed, self._over = None, False
         failed.close()
-
-
-def _read_from(consumer: confluent_kafka.Consumer, starts: list[TopicPartition]) -> None:
-    """Whatever they were before: librdkafka (2.16) remembers that a partition was paused while others had it, and
-    would not fetch from it until it is paused and resumed once more, of which `_forget` has let go."""
-    consumer.incremental_assign(starts)
-    consumer.resume(starts)
 
 
 def _partitions(places: set[Place]) -> list[TopicPartition]:
