@@ -98,8 +98,8 @@ class Reader:
         self._commit_fails = False
         self._tick_s = TICK_S
         self._flow = Flow(hand)
-        # As librdkafka (2.16) has it, which remembers a pause while others have the partition, or while it is read again,
-        # and would never fetch from it.
+        # As librdkafka (2.16) has it: it remembers a pause while others have the partition, or while that is read
+        # again, and would never fetch from it.
         self._paused: set[Place] = set()
         self._positions: dict[Place, int] = {}  # after the last record that came whole
         self._resting: dict[Place, float] = {}  # until when, after a damaged record
