@@ -1,6 +1,7 @@
 """Storms, each with a verdict of one screen. The same seed makes the same choices; when they fall is the machine's.
 
 python -m chaos embedded --seed 7
+python -m chaos kills --strike projector # no other kind of process is hit
 python -m chaos --short                  # all of them, as short as they can be
 python -m chaos --short --planted all    # each bug of chaos/planted in the storm that must find it
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from chaos.cluster import KINDS
 from chaos.planted import FOUND_BY
 from chaos.report import Line, Order, Part, line_of, table
 from chaos.stage import Stage
@@ -35,7 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="forebay-stage-") as ground, Stage(Path(ground)) as stage:
         for name, planted in _wanted(chosen.storms, chosen.planted):
             folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
-            order = Order(folder=folder, stage=stage, seed=seed, short=chosen.short, planted=planted)
+            strike = chosen.strike or (FOUND_BY[planted].strike if planted else "")
+            order = Order(folder=folder, stage=stage, seed=seed, short=chosen.short, planted=planted, strike=strike)
             if (_finds if planted else _holds)(name, order, lines):
                 shutil.rmtree(folder)
             else:
@@ -95,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="as little as still proves something")
     bugs = ", ".join(FOUND_BY)
     parser.add_argument("--planted", default="", metavar="BUG", help=f"run with a bug, to be found: {bugs}, or all")
+    parser.add_argument("--strike", default="", choices=KINDS, help="the only kind of process that `kills` hits")
     chosen = parser.parse_args()
     if chosen.planted not in ("", "all", *FOUND_BY):
         parser.error(f"no such bug: {chosen.planted}; there are {bugs}")

@@ -26,6 +26,10 @@ READY_WITHIN_S = 120.0
 COMMAND_WITHIN_S = 300.0
 
 
+KINDS = ("api", "worker", "projector", "scheduler")
+"""Of the processes: the roles of the service."""
+
+
 class Shape(Struct, frozen=True, kw_only=True):
     """How many processes of which role, and their settings (environment variables without prefix, in lower case).
 
@@ -107,12 +111,8 @@ class ServiceCluster:
             **shape.settings,
         }
         self.roles: list[Role] = []
-        for kind, count in (
-            ("api", shape.apis),
-            ("worker", shape.workers),
-            ("projector", shape.projectors),
-            ("scheduler", shape.schedulers),
-        ):
+        counts = (shape.apis, shape.workers, shape.projectors, shape.schedulers)
+        for kind, count in zip(KINDS, counts, strict=True):
             for _ in range(count):
                 self.add(kind)
 

@@ -111,10 +111,10 @@ class Nemesis:
         await asyncio.to_thread(role.service.wait_ready, READY_WITHIN_S)
         role.taken = False
 
-    def strike(self, tasks: asyncio.TaskGroup, pauses: float) -> int:
-        """Kill one of the processes that nobody has hold of, or (`pauses` of the times) pause it. Returns how many
-        faults that was."""
-        free = [role for role in self._cluster.roles if not role.taken]
+    def strike(self, tasks: asyncio.TaskGroup, pauses: float, kind: str = "") -> int:
+        """Kill one of the processes (of this kind) that nobody has hold of, or (`pauses` of the times) pause it.
+        Returns how many faults that was."""
+        free = [role for role in self._cluster.roles if not role.taken and kind in ("", role.kind)]
         if not free:
             return 0
         role = self._random.choice(free)

@@ -14,13 +14,14 @@ from chaos.verdict import Verdict
 
 class Order(Struct, frozen=True, kw_only=True):
     """`short`: as little as still proves something, for a check on every change. `planted`: the bug to run with, which
-    the storm must then find (chaos/planted)."""
+    the storm must then find (chaos/planted). `strike`: the only kind of process that `kills` hits, "" for any."""
 
     folder: Path
     stage: Stage
     seed: int
     short: bool = False
     planted: str = ""
+    strike: str = ""
 
 
 class Part(Struct, frozen=True):

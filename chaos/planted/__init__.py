@@ -17,10 +17,12 @@ FOLDER = Path(__file__).parent
 
 class Finder(Struct, frozen=True):
     """The storm that must find a bug, and the promises that it breaks. Any of these finds it, and nothing else does: a
-    storm that goes wrong for another reason proves nothing."""
+    storm that goes wrong for another reason proves nothing. `strike`: whom the storm is to hit, where the bug shows in
+    one kind of process only."""
 
     storm: str
     promises: frozenset[str]
+    strike: str = ""
 
 
 FOUND_BY: Mapping[str, Finder] = {
@@ -30,7 +32,7 @@ FOUND_BY: Mapping[str, Finder] = {
     "commit_before_result": Finder("kills", frozenset({"lost"})),
     "last_writer_wins": Finder("kills", frozenset({"changed", "contradicted"})),
     "offset_latest": Finder("long_poll", frozenset({"lost"})),
-    "position_outside": Finder("kills", frozenset({"lost"})),
+    "position_outside": Finder("kills", frozenset({"lost"}), strike="projector"),
     "shifted_batch": Finder("kills", frozenset({"swapped", "wrong_answers"})),
     "unknown_as_refusal": Finder("broker", frozenset({"false_refusals"})),
 }

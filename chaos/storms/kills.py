@@ -1,4 +1,5 @@
-"""Any process of the service is killed or held at any moment, while clients submit and read without pause."""
+"""Any process of the service is killed or held at any moment, while clients submit and read without pause; or any of
+one kind."""
 
 from __future__ import annotations
 
@@ -6,12 +7,14 @@ import asyncio
 import random
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from chaos.cluster import Shape
 from chaos.load import Load, Plan, Wish
 from chaos.nemesis import Nemesis
 from chaos.parts import Frame, on_kafka
 from chaos.report import Order, Part
-from chaos.rules import Least
+from chaos.rules import Least, Rules
 
 PAUSES = 0.35
 """Of the faults; the others kill."""
@@ -28,6 +31,10 @@ LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most
 
 def storm(order: Order) -> Iterator[Part]:
     least = SHORT if order.short else LONG
+    rules = Rules()
+    if order.strike:
+        least = replace(least, unknown=0, reruns=0)  # which come from an API's death and from a worker's
+        rules = Rules(busy_at=1)  # no backlog grows behind workers that live
 
     async def kill(load: Load, nemesis: Nemesis) -> None:
         rng = random.Random(order.seed)
@@ -36,7 +43,8 @@ def storm(order: Order) -> Iterator[Part]:
             while struck < least.faults or len(load.accepted) < least.accepted:
                 # The random moment is the experiment: there is no condition to wait for.
                 await asyncio.sleep(rng.uniform(*BETWEEN_S))
-                struck += nemesis.strike(tasks, PAUSES)
+                struck += nemesis.strike(tasks, PAUSES, order.strike)
 
     shape = Shape(apis=2, workers=3, projectors=2, schedulers=2)
-    yield on_kafka(order, Frame(title="kill -9 and pauses of any process", shape=shape, plan=LOAD, least=least), kill)
+    title = f"kill -9 and pauses of any {order.strike or 'process'}"
+    yield on_kafka(order, Frame(title=title, shape=shape, plan=LOAD, least=least, rules=rules), kill)
