@@ -27,9 +27,9 @@ class Finder(Struct, frozen=True):
 
 FOUND_BY: Mapping[str, Finder] = {
     "ack_before_delivery": Finder("broker", frozenset({"false_202"})),
-    "attempts_in_memory": Finder("kills", frozenset({"repeated_attempts"})),
-    "auto_commit": Finder("kills", frozenset({"lost"})),
-    "commit_before_result": Finder("kills", frozenset({"lost"})),
+    "attempts_in_memory": Finder("kills", frozenset({"repeated_attempts"}), strike="worker"),
+    "auto_commit": Finder("kills", frozenset({"lost"}), strike="worker"),
+    "commit_before_result": Finder("kills", frozenset({"lost"}), strike="worker"),
     "last_writer_wins": Finder("kills", frozenset({"changed", "contradicted"})),
     "offset_latest": Finder("long_poll", frozenset({"lost"})),
     "position_outside": Finder("kills", frozenset({"lost"}), strike="projector"),

@@ -32,8 +32,10 @@ LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most
 def storm(order: Order) -> Iterator[Part]:
     least = SHORT if order.short else LONG
     rules = Rules()
-    if order.strike:
-        least = replace(least, unknown=0, reruns=0)  # which come from an API's death and from a worker's
+    if order.strike not in ("", "api"):
+        least = replace(least, unknown=0)  # which comes from an API's death
+    if order.strike not in ("", "worker"):
+        least = replace(least, reruns=0)
         rules = Rules(busy_at=1)  # no backlog grows behind workers that live
 
     async def kill(load: Load, nemesis: Nemesis) -> None:
