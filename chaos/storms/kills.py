@@ -14,7 +14,7 @@ from chaos.load import Load, Plan, Wish
 from chaos.nemesis import Nemesis
 from chaos.parts import Frame, on_kafka
 from chaos.report import Order, Part
-from chaos.rules import Least, Rules
+from chaos.rules import Least
 
 PAUSES = 0.35
 """Of the faults; the others kill."""
@@ -31,12 +31,10 @@ LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most
 
 def storm(order: Order) -> Iterator[Part]:
     least = SHORT if order.short else LONG
-    rules = Rules()
     if order.strike not in ("", "api"):
         least = replace(least, unknown=0)  # which comes from an API's death
     if order.strike not in ("", "worker"):
-        least = replace(least, reruns=0)
-        rules = Rules(busy_at=1)  # no backlog grows behind workers that live
+        least = replace(least, reruns=0, busy_share=0.0)  # no backlog grows behind workers that live
 
     async def kill(load: Load, nemesis: Nemesis) -> None:
         rng = random.Random(order.seed)
@@ -49,4 +47,4 @@ def storm(order: Order) -> Iterator[Part]:
 
     shape = Shape(apis=2, workers=3, projectors=2, schedulers=2)
     title = f"kill -9 and pauses of any {order.strike or 'process'}"
-    yield on_kafka(order, Frame(title=title, shape=shape, plan=LOAD, least=least, rules=rules), kill)
+    yield on_kafka(order, Frame(title=title, shape=shape, plan=LOAD, least=least), kill)
