@@ -10,7 +10,21 @@ from typing import Any
 
 from chaos import timing
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DEATH, DIES, FINAL, SUCCEEDS, Accepted, Fault, History, Invoked, Refused, Seen, Unsure
+from chaos.history import (
+    CANCELED,
+    DEATH,
+    DIES,
+    FINAL,
+    SUCCEEDS,
+    Accepted,
+    Canceled,
+    Fault,
+    History,
+    Invoked,
+    Refused,
+    Seen,
+    Unsure,
+)
 from chaos.ledger import Run, read_ledger
 from chaos.rules import Rules
 from chaos.verdict import Verdict
@@ -32,7 +46,7 @@ def judge(
     case = _Case(history, read_ledger(ledger), finals, facts)
     own_deaths = case.own_deaths()
     faults = [fault for fault in history.faults if fault not in own_deaths]
-    reruns = timing.reruns(case.runs, history.faults, rules.settle_s)
+    reruns = timing.reruns(case.runs, history.faults, rules.settle_s, case.unwanted)
     waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
     recoveries = timing.recoveries(case.accepted.values(), history.faults)
     return Verdict(
@@ -49,15 +63,18 @@ def judge(
         refused_outages=timing.refused_outages(case.refusals, history.faults),
         asked_while_away=len(waits),
         deadly=len(case.deadly()),
+        cancels=len(case.cancels),
+        acknowledged=len(case.acknowledged()),
         slowest_refusal_s=max((seconds for _, seconds in case.refusals), default=0.0),
         slowest_answer_s=max(waits, default=0.0),
         slowest_recovery_s=max(recoveries, default=0.0),
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
+        uncanceled=len(case.uncanceled()),
         changed=len(case.changed()),
         contradicted=_contradicted(case.final_jobs, facts.finals) if facts else 0,
         phantom=len(case.phantoms()),
-        failed=sum(not _as_expected(job, case.expected(job_id)) for job_id, job in case.final_jobs.items()),
+        failed=sum(not case.as_expected(job_id, job) for job_id, job in case.final_jobs.items()),
         swapped=sum(output["job"] != job_id for job_id, output in case.outputs()),
         wrong_answers=sum(output["answer"] != case.digest_of(job_id) for job_id, output in case.outputs()),
         false_attempts=sum(_attempts_are_false(job, case.ran) for job in case.final_jobs.values()),
@@ -95,7 +112,16 @@ class _Case:
         self.final_jobs = {
             job_id: seen.job for job_id, seen in finals.items() if seen.job is not None and seen.state in FINAL
         }
-        self._readings = _by_job(entry for entry in [*entries, *finals.values()] if isinstance(entry, Seen))
+        self.cancels = [entry for entry in entries if isinstance(entry, Canceled)]
+        self.unwanted = frozenset(entry.job_id for entry in self.cancels)
+        readings = [entry for entry in [*entries, *finals.values()] if isinstance(entry, Seen)]
+        # The answer to a cancellation is a reading like any other.
+        readings += [
+            Seen(entry.asked_at, entry.at, entry.job_id, entry.status, entry.state, entry.job)
+            for entry in self.cancels
+            if entry.status and entry.job is not None
+        ]
+        self._readings = _by_job(readings)
         self._facts = facts
         self._op_of = {entry.job_id: entry.op for entry in self.accepted.values()}
         self._op_of |= {entry.job_id: entry.op for entry in self.unsure if entry.job_id}
@@ -182,6 +208,33 @@ class _Case:
                 gone.add(job_id)
         return gone
 
+    def acknowledged(self) -> dict[str, float]:
+        """Jobs of which somebody was told that they are canceled, and when first."""
+        told: dict[str, float] = {}
+        for entry in self.cancels:
+            if entry.state == CANCELED:
+                told[entry.job_id] = min(entry.at, told.get(entry.job_id, entry.at))
+        return told
+
+    def uncanceled(self) -> set[str]:
+        """Of those, the ones that ended otherwise: to anybody who asked later, or by the first word of the log."""
+        log = self._facts.finals if self._facts else None
+
+        def otherwise(job_id: str, since: float) -> bool:
+            later = [seen for seen in self._readings[job_id] if seen.asked_at >= since and seen.status == 200]
+            first = [event.status for event in log.get(job_id, ())[:1]] if log is not None else [CANCELED]
+            return first != [CANCELED] or any(seen.state != CANCELED for seen in later)
+
+        return {job_id for job_id, told_at in self.acknowledged().items() if otherwise(job_id, told_at)}
+
+    def as_expected(self, job_id: str, job: Job) -> bool:
+        """Whoever cancels may come too late, or not."""
+        if job["status"] == CANCELED:
+            return job_id in self.unwanted
+        if self.expected(job_id) == SUCCEEDS:
+            return bool(job["status"] == SUCCEEDS)
+        return bool(job["status"] == "failed" and job["error"]["code"] == self.expected(job_id))
+
     def changed(self) -> set[str]:
         """Jobs whose final state did not read the same each time, or that were final and then were not."""
         changed = set()
@@ -246,21 +299,17 @@ def _says_the_same(job: Job, event: FinalEvent | None) -> bool:
     return (
         event is not None
         and job["status"] == event.status
-        and job["attempts"] == event.attempt
+        and (job["attempts"] == event.attempt or event.status == CANCELED)
         and job.get("output") == event.output
         and (job.get("error") or {}).get("code", "") == event.error_code
     )
 
 
-def _as_expected(job: Job, expected: str) -> bool:
-    if expected == SUCCEEDS:
-        return bool(job["status"] == SUCCEEDS)
-    return bool(job["status"] == "failed" and job["error"]["code"] == expected)
-
-
 def _attempts_are_false(job: Job, ran: Collection[tuple[str, int]]) -> bool:
     """For an answer: the run that it names must have been, and must be the one that it says. For a death: nobody can
-    have run oftener than is counted."""
+    have run oftener than is counted. A cancellation says nothing of attempts: some may begin before workers hear."""
+    if job["status"] == CANCELED:
+        return False
     if job["status"] == SUCCEEDS:
         return (job["id"], job["attempts"]) not in ran or job["output"]["attempt"] != job["attempts"]
     return (job["id"], job["attempts"] + 1) in ran

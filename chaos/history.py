@@ -20,7 +20,8 @@ SUCCEEDS = "succeeded"
 DIES = "worker_lost"
 """How a job is expected to end that kills its worker each time."""
 
-FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
+CANCELED = "canceled"
+FINAL = frozenset({"succeeded", "failed", CANCELED, "expired"})
 
 DEATH = "death"
 """The kind of fault that nobody did: a process ended of itself."""
@@ -74,7 +75,19 @@ class Seen(Struct, frozen=True, tag="read"):
     job: Mapping[str, Any] | None = None
 
 
-Entry = Invoked | Accepted | Refused | Unsure | Seen
+class Canceled(Struct, frozen=True, tag="cancel"):
+    """A client asked to cancel a job, at `asked_at`, and was answered at `at`; `status` 0: nobody answered. `job` is
+    the job object of a job that is final, else None."""
+
+    asked_at: float
+    at: float
+    job_id: str
+    status: int
+    state: str = ""
+    job: Mapping[str, Any] | None = None
+
+
+Entry = Invoked | Accepted | Refused | Unsure | Seen | Canceled
 
 
 class Fault(Struct, frozen=True):

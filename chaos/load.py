@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from msgspec import Struct
 
-from chaos.history import FINAL, SUCCEEDS, Accepted, ClientLog, Invoked, Records, Refused, Seen, Unsure
+from chaos.history import FINAL, SUCCEEDS, Accepted, Canceled, ClientLog, Invoked, Records, Refused, Seen, Unsure
 
 PATIENCE_S = 60.0
 """How long a client waits for an answer: longer than a process is held."""
@@ -32,10 +32,12 @@ BROKEN_OFF = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
 
 
 class Wish(Struct, frozen=True):
-    """What one job is to do: members of its input beside text and ledger, and how it must end."""
+    """What one job is to do: members of its input beside text and ledger, how it must end, and after how many seconds
+    its client cancels it, if at all."""
 
     more: Mapping[str, Any]
     expected: str = SUCCEEDS
+    cancel_after_s: float | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class Load:
 
     async def run(self) -> None:
         async with session() as http, asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             submitting = [
                 tasks.create_task(self._submit_all(http, self._records.client(f"submit-{number}")))
                 for number in range(self._plan.submitters)
@@ -117,6 +120,8 @@ class Load:
             self.accepted[ending.job_id] = None
             self._unread.append(ending.job_id)
             self._moved.set()
+            if wish.cancel_after_s is not None:
+                self._tasks.create_task(self._cancel(http, ending.job_id, wish.cancel_after_s))
         elif isinstance(ending, Unsure) and ending.job_id:
             self.unsure[ending.job_id] = None
         return isinstance(ending, Accepted)
@@ -135,6 +140,20 @@ class Load:
         if answer.status < 500 or (answer.status == 503 and code != "outcome_unknown"):
             return Refused(time.time(), op, answer.status, code)
         return Unsure(time.time(), op, document.get("job_id", ""), f"{answer.status} {code}")
+
+    async def _cancel(self, http: aiohttp.ClientSession, job_id: str, after_s: float) -> None:
+        # The random moment is the experiment: there is no condition to wait for.
+        await asyncio.sleep(after_s)
+        asked_at, status, document = time.time(), 0, {}
+        try:
+            async with http.post(f"{self._random.choice(self._urls)}/v1/jobs/{job_id}/cancel") as answer:
+                document = json.loads(await answer.read())
+                status = answer.status
+        except BROKEN_OFF:
+            document = {}  # who was not answered knows nothing
+        state = str(document.get("status", "")) if status == 200 else ""
+        job = document if state in FINAL else None
+        self._records.client("cancel").append(Canceled(asked_at, time.time(), job_id, status, state, job))
 
     async def _read_all(self, http: aiohttp.ClientSession, log: ClientLog) -> None:
         """Unfinished jobs, oldest first and each by one reader, and finished ones again at random."""

@@ -17,6 +17,7 @@ class Oracle(Struct, frozen=True, kw_only=True):
     max_attempts: int = 50
     max_batch_size: int = 8
     run_timeout_s: float = 60.0
+    cancel_grace_s: float = 5.0
 
 
 def write_models(folder: Path, oracle: Oracle = Oracle()) -> Path:  # noqa: B008 - a frozen value
@@ -34,6 +35,7 @@ max_batch_size = {oracle.max_batch_size}
 
 [limits]
 run_timeout_s = {oracle.run_timeout_s}
+cancel_grace_s = {oracle.cancel_grace_s}
 
 [retry]
 max_attempts = {oracle.max_attempts}

@@ -31,3 +31,4 @@ class Least(Struct, frozen=True, kw_only=True):
     asked_while_away: int = 0
     deadly: int = 0
     overtaken: int = 0
+    acknowledged: int = 0

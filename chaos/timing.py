@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from chaos.history import Accepted, Fault
-from chaos.ledger import Run
+from chaos.ledger import NEVER, Run
 
 OUTAGES = "broker"
 """Kinds of fault that begin so take the broker away from everybody."""
@@ -22,16 +22,21 @@ HARMLESS = frozenset({"leave", "join"})
 """Kinds that excuse nothing: who leaves in order has finished or handed over what it had."""
 
 
+MOMENT_S = 0.5
+"""A batch that waits in a runner begins as soon as the one before it has ended."""
+
+
 class Reruns(Struct, frozen=True):
     count: int
     bound: int
     unexplained: int
 
 
-def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Reruns:
+def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float, unwanted: Collection[str] = ()) -> Reruns:
     """A run after another of the same job is explained if a fault hit the worker of the one before while that had the
     job in hand: from the run's beginning until what came of it was on record, `settle_s` after its end. Or if the
-    later run's own worker was held before it could begin, so that another's run overtook it.
+    later run's own worker was held before it could begin, so that another's run overtook it. Or if the run before was
+    cut off when its runner was killed for an `unwanted` job, which had ended in that very moment.
     """
     by_worker: dict[int, list[Fault]] = {}
     for fault in faults:
@@ -44,6 +49,16 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Rer
             for fault in (*by_worker.get(run.worker, ()), *by_worker.get(0, ()))
         )
 
+    ends_of_unwanted: dict[int, list[float]] = {}
+    for run in runs:
+        if run.job_id in unwanted:
+            ends_of_unwanted.setdefault(run.runner, []).append(run.ended_at)
+
+    def cut_off(run: Run) -> bool:
+        return run.ended_at == NEVER and any(
+            abs(run.began_at - ended_at) <= MOMENT_S for ended_at in ends_of_unwanted.get(run.runner, ())
+        )
+
     by_job: dict[str, list[Run]] = {}
     for run in runs:
         by_job.setdefault(run.job_id, []).append(run)
@@ -52,7 +67,9 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float) -> Rer
         count=len(again),
         bound=sum(hit(run, run.ended_at + settle_s) for run in runs),
         unexplained=sum(
-            not hit(before, min(before.ended_at, after.began_at) + settle_s) and not hit(after, after.began_at)
+            not hit(before, min(before.ended_at, after.began_at) + settle_s)
+            and not hit(after, after.began_at)
+            and not cut_off(before)
             for before, after in again
         ),
     )

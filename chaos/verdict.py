@@ -16,10 +16,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     `duplicate_finals`: final events after a job's first, which decide nothing. `busy_faults` fell on unfinished jobs;
     `refused_outages`: of the broker's, with a 503 meanwhile; `asked_while_away`: submissions begun in an outage.
     `deadly` jobs killed their worker each time. `overtaken`: of the times that a projector was held, those in which
-    another went on with what it had.
+    another went on with what it had. `cancels` were asked for; `acknowledged`: answered with a job that is canceled.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
+    uncanceled         canceled, as somebody was told, and yet it ended otherwise, to a later reader or in the log
     changed            two readings of a final job differ, or it was final and then was not
     contradicted       the visible end is not the first final event of the log
     phantom            a job that nobody submitted, or a second one for one submission
@@ -57,12 +58,15 @@ class Verdict(Struct, frozen=True, kw_only=True):
     asked_while_away: int = 0
     deadly: int = 0
     overtaken: int = 0
+    cancels: int = 0
+    acknowledged: int = 0
     slowest_refusal_s: float = 0.0
     slowest_answer_s: float = 0.0
     slowest_recovery_s: float = 0.0
 
     lost: int = 0
     vanished: int = 0
+    uncanceled: int = 0
     changed: int = 0
     contradicted: int = 0
     phantom: int = 0
@@ -102,6 +106,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("asked_while_away", self.asked_while_away, least.asked_while_away),
             ("deadly", self.deadly, least.deadly),
             ("overtaken", self.overtaken, least.overtaken),
+            ("acknowledged", self.acknowledged, least.acknowledged),
         ]
         return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
 

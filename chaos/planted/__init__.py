@@ -29,6 +29,7 @@ FOUND_BY: Mapping[str, Finder] = {
     "ack_before_delivery": Finder("broker", frozenset({"false_202"})),
     "attempts_in_memory": Finder("kills", frozenset({"repeated_attempts"}), strike="worker"),
     "auto_commit": Finder("kills", frozenset({"lost"}), strike="worker"),
+    "cancel_without_event": Finder("cancel", frozenset({"uncanceled"})),
     "commit_before_result": Finder("kills", frozenset({"lost"}), strike="worker"),
     "last_writer_wins": Finder("kills", frozenset({"changed", "contradicted"})),
     "offset_latest": Finder("long_poll", frozenset({"lost"})),

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -67,6 +68,7 @@ class Decoded:
         self.items: list[Any] = []
         self.decode_s = 0.0
         self.out_of_memory = False
+        self.canceled = {item.job_id: threading.Event() for item in batch.items}
 
 
 class Link:
@@ -152,16 +154,28 @@ def serve(link: Link, codec: Codec, model: Model, spec: ModelSpec, decode_thread
 def read_and_decode(
     link: Link, codec: Codec, decode_threads: int, decoded: queue.Queue[Decoded | frames.Go | None]
 ) -> None:
-    """Forward every frame in order, batches decoded. Ends with None, whatever happens."""
+    """Forward every frame in order, batches decoded; but a cancellation is for whom it concerns, at once. Ends with
+    None, whatever happens."""
+    under_way: WeakValueDictionary[int, Decoded] = WeakValueDictionary()
     try:
         with ThreadPoolExecutor(decode_threads, "decode") as pool:
             while (frame := link.receive()) is not None:
                 if isinstance(frame, frames.Go):
                     decoded.put(frame)
                 elif isinstance(frame, frames.Batch):
-                    decoded.put(decode_batch(frame, codec, pool, decode_threads))
+                    batch = under_way[frame.number] = decode_batch(frame, codec, pool, decode_threads)
+                    decoded.put(batch)
+                    del batch
+                elif isinstance(frame, frames.Cancel):
+                    cancel(under_way.get(frame.number), frame.job_id)
     finally:
         decoded.put(None)
+
+
+def cancel(batch: Decoded | None, job_id: str) -> None:
+    """Tell whoever runs it. Of a batch that was answered there is nothing to tell."""
+    if batch is not None and job_id in batch.canceled:
+        batch.canceled[job_id].set()
 
 
 def decode_batch(batch: frames.Batch, codec: Codec, pool: ThreadPoolExecutor, decode_threads: int) -> Decoded:
@@ -234,6 +248,7 @@ def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model) ->
             job_id=decoded.batch.items[index].job_id,
             attempt=decoded.batch.items[index].attempt,
             parameters=decoded.parameters[index],
+            canceled=decoded.canceled[decoded.batch.items[index].job_id],
         )
         for index in members
     ]

@@ -17,6 +17,8 @@ from tests.kafka.test_security import add_scram_user, publisher_of, with_passwor
 
 from dev.kafka.secure import SecureBroker
 from forebay.adapters.kafka.acls import Acl, Role, acls
+from forebay.adapters.kafka.cancellations import KafkaCancellations
+from forebay.adapters.kafka.control import ControlEar
 from forebay.adapters.kafka.event_log import KafkaEventLog
 from forebay.adapters.kafka.fleet import KafkaFleet
 from forebay.adapters.kafka.follower import FollowerPlan
@@ -32,6 +34,7 @@ from forebay.core.message import Channel, ReceivedMessage
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.ports.queue import Durability
+from forebay.testing.cancellations_contract import hears
 from forebay.testing.samples import event, job_id, message
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -98,13 +101,15 @@ def realm(secure_kafka: SecureBroker) -> Realm:
 class Player:
     """The adapters of one role, as its own user."""
 
-    def __init__(self, link: KafkaLink, publisher: Any, plan: FollowerPlan | None, listening: bool) -> None:
+    def __init__(self, link: KafkaLink, publisher: Any, plan: FollowerPlan | None, role: Role) -> None:
         self.link = link
         self.queue = KafkaQueue(
             link, publisher, durability=Durability.PROCESS, session_timeout_s=6.0, tiers=TIERS, publish_wait_s=WITHIN_S
         )
         self.log = KafkaEventLog(link, publisher, plan)
-        self.fleet = KafkaFleet(link, publisher, listening=listening)
+        self.ear = ControlEar(link)
+        self.fleet = KafkaFleet(link, publisher, self.ear if role is Role.API else None)
+        self.cancellations = KafkaCancellations(link, publisher, self.ear if role is Role.WORKER else None)
 
 
 @contextlib.asynccontextmanager
@@ -114,12 +119,14 @@ async def player(realm: Realm, role: Role) -> AsyncIterator[Player]:
     assert (await asyncio.to_thread(probe, link)).consumer_protocol
     assert await asyncio.to_thread(Topics(link, [MODEL], WISHES).check) is Durability.PROCESS
     async with publisher_of(link) as publisher:
-        one = Player(link, publisher, plan, listening=role is Role.API)
+        one = Player(link, publisher, plan, role)
         await one.log.open()
         await one.fleet.open()
+        one.ear.open()
         try:
             yield one
         finally:
+            await one.ear.close()
             await one.fleet.close()
             await one.log.close()
             await one.queue.close()
@@ -148,6 +155,9 @@ async def work_and_bring_back(realm: Realm, api: Player) -> None:
         async with asyncio.timeout(WITHIN_S):
             while list(await api.fleet.reports()) != [REPORT]:  # noqa: ASYNC110 - heard in a thread of the fleet's
                 await asyncio.sleep(0.01)
+        await api.log.publish([event(7, EventKind.CANCELED, attempt=0)])
+        await api.cancellations.announce("acme", job_id(7))
+        await hears(worker.cancellations, ("acme", job_id(7)))
         consumer = worker.queue.consumer(CHANNEL)
         first, second, third = await received(consumer, 3)
         await consumer.begin([first, second, third])
@@ -180,6 +190,7 @@ async def everything_is_read(realm: Realm) -> None:
     assert {fact.job_id for fact in facts if isinstance(fact, JobRequest)} == {job_id(n) for n in range(3)}
     assert {(fact.job_id, fact.kind) for fact in facts if isinstance(fact, JobEvent)} == {
         (job_id(0), EventKind.STARTED),
+        (job_id(7), EventKind.CANCELED),
         (job_id(8), EventKind.EXPIRED),
     }
 
@@ -232,13 +243,13 @@ def test_not_even_the_admin_deletes_a_topic(realm: Realm) -> None:
 
 READS = {
     Role.API: {"control"},
-    Role.WORKER: {"requests"},
+    Role.WORKER: {"requests", "control"},
     Role.PROJECTOR: {"requests", "events"},
     Role.SCHEDULER: {"retry"},
     Role.ADMIN: {"dlq"},
 }
 WRITES = {
-    Role.API: {"requests"},
+    Role.API: {"requests", "events", "control"},
     Role.WORKER: {"events", "control", "retry", "dlq"},
     Role.PROJECTOR: set(),
     Role.SCHEDULER: {"requests", "events", "dlq"},
@@ -294,7 +305,7 @@ def may_write(link: KafkaLink, topic: str) -> bool:
 
 
 def may_read(link: KafkaLink, topic: str) -> bool:
-    consumer = Consumer(link.config(**{"group.id": link.names.fleet_group, "enable.auto.commit": False}))
+    consumer = Consumer(link.config(**{"group.id": link.names.control_group, "enable.auto.commit": False}))
     try:
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
         for _ in range(int(WITHIN_S / POLL_S)):

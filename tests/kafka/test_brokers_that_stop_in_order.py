@@ -19,6 +19,7 @@ from tests.kafka.client import WITHIN_S, create_topic, create_topics
 from tests.kafka.queues import CHANNEL, KafkaPlace, publish, receive_all, until
 
 from dev.kafka.broker import Broker
+from forebay.adapters.kafka.control import ControlEar
 from forebay.adapters.kafka.event_log import KafkaEventLog
 from forebay.adapters.kafka.fleet import KafkaFleet
 from forebay.adapters.kafka.follower import FollowerPlan
@@ -40,7 +41,7 @@ ASK_S = 0.3
 NOBODY = msgspec.json.encode({"brokers": {"GroupCoordinator": {"source": "logical"}}}).decode()
 PLANS = [FollowerPlan(), FollowerPlan(whole=True)]
 REPLACED = Counter(
-    {"kafka.producer_failed": 1, "queue.consumer_failed": 1, "event_log.follower_failed": len(PLANS), "fleet.deaf": 1}
+    {"kafka.producer_failed": 1, "queue.consumer_failed": 1, "event_log.follower_failed": len(PLANS), "control.deaf": 1}
 )
 SAID = b'{"status": "ready", "replicas_ready": 2}'
 READY = ModelReport(worker="w-1", model="cats", version="3", status=ModelStatus.READY, replicas_ready=2)
@@ -127,7 +128,8 @@ class Everyone:
         self._queue, self._publisher, self._names = queue, place.publisher, place.names
         self._consumer = queue.consumer(CHANNEL)
         self._logs = [KafkaEventLog(place.link, place.publisher, plan) for plan in PLANS]
-        self._fleet = KafkaFleet(place.link, place.publisher, listening=True)
+        self._ear = ControlEar(place.link)
+        self._fleet = KafkaFleet(place.link, place.publisher, self._ear)
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -137,6 +139,8 @@ class Everyone:
                 stack.push_async_callback(log.close)
             await self._fleet.open()
             stack.push_async_callback(self._fleet.close)
+            self._ear.open()
+            stack.push_async_callback(self._ear.close)
             yield
 
     async def works(self, number: int) -> None:

@@ -14,6 +14,7 @@ from msgspec import structs
 from tests.kafka.client import admin
 
 from dev.kafka.broker import Broker
+from forebay.adapters.kafka.control import ControlEar
 from forebay.adapters.kafka.fleet import FORGET_S, OLD_S, KafkaFleet
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
@@ -41,11 +42,18 @@ class Sky:
         return publisher
 
     async def fleet(self, *, listening: bool = False) -> KafkaFleet:
+        ear = ControlEar(self.link)
         fleet = KafkaFleet(
-            self.link, await self.publisher(), listening=listening, clock=self.wall, monotonic=self.monotonic
+            self.link,
+            await self.publisher(),
+            ear if listening else None,
+            clock=self.wall,
+            monotonic=self.monotonic,
         )
         await fleet.open()
         self._stack.push_async_callback(fleet.close)
+        ear.open()
+        self._stack.push_async_callback(ear.close)
         return fleet
 
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import forebay
 from forebay.api.answers import Answer
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
+from forebay.api.cancel import Canceler
 from forebay.api.edge import Edge
 from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
@@ -29,6 +30,8 @@ from forebay.api.submission import ModelCatalog, Submitter
 from forebay.core.errors import ForebayError
 from forebay.core.ids import IdMint
 from forebay.ports.blobs import BlobStore
+from forebay.ports.cancellations import Cancellations
+from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Queue
 from forebay.ports.store import ResultStore
@@ -56,6 +59,8 @@ def build_app(
     store: ResultStore,
     blobs: BlobStore,
     fleet: Fleet,
+    events: EventLog,
+    cancellations: Cancellations,
     metrics: Metrics,
     draining: asyncio.Event,
     max_body_bytes: int,
@@ -94,8 +99,16 @@ def build_app(
         projector_lag_s=projector_lag_s,
         draining=draining,
     )
+    canceler = Canceler(reader=reader, events=events, cancellations=cancellations, clock=clock)
     budget = BodyBudget(max(body_budget_bytes, max_body_bytes))
-    jobs = JobRoutes(submitter=submitter, reader=reader, writer=JobWriter(durability), budget=budget, metrics=metrics)
+    jobs = JobRoutes(
+        submitter=submitter,
+        reader=reader,
+        canceler=canceler,
+        writer=JobWriter(durability),
+        budget=budget,
+        metrics=metrics,
+    )
     about = {"version": forebay.__version__, "durability": durability, **kinds}
     models = ModelRoutes(
         catalog=catalog,

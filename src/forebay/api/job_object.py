@@ -22,6 +22,7 @@ _encode = msgspec.json.Encoder().encode
 class Urls(Struct, frozen=True):
     self: str
     result: str
+    cancel: str
 
 
 class JobObject(Struct, frozen=True, kw_only=True):
@@ -102,4 +103,4 @@ def _time(at: float | None) -> str | UnsetType:
 
 
 def _urls(job_id: str) -> Urls:
-    return Urls(f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/result")
+    return Urls(f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/result", f"/v1/jobs/{job_id}/cancel")

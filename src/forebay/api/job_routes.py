@@ -12,6 +12,7 @@ from starlette.requests import Request
 from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, Answer, Header, header
 from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
+from forebay.api.cancel import Canceler
 from forebay.api.job_object import JobWriter
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidQuery, problem
@@ -50,10 +51,18 @@ class _Refusals:
 
 class JobRoutes:
     def __init__(
-        self, *, submitter: Submitter, reader: JobReader, writer: JobWriter, budget: BodyBudget, metrics: Metrics
+        self,
+        *,
+        submitter: Submitter,
+        reader: JobReader,
+        canceler: Canceler,
+        writer: JobWriter,
+        budget: BodyBudget,
+        metrics: Metrics,
     ) -> None:
         self._submitter = submitter
         self._reader = reader
+        self._canceler = canceler
         self._writer = writer
         self._budget = budget
         self._one_large = asyncio.Lock()
@@ -164,6 +173,18 @@ class JobRoutes:
             counters = self._counters[labels] = (submitted, self._metrics.input_bytes.labels(accepted.model))
         counters[0].inc()
         counters[1].observe(accepted.input.size_bytes)
+
+    # ------------------------------------------------------------------------------------------------------- cancel
+
+    async def cancel_job(self, request: Request) -> Answer:
+        """200 with the job in the final state that won: `canceled`, or what it had come to before; this never changes
+        any more. 202 only where that is not known within some seconds, which is no promise yet: look again. A job that
+        waits ends at once; of one that runs the model is told, and is stopped if it does not heed that."""
+        _refuse_query(request)
+        tenant, job_id = tenant_of(request), request.path_params["job_id"]
+        job = await self._canceler.cancel(tenant, job_id, request.is_disconnected)
+        body = await self._written(job)
+        return Answer(200, body, _FINAL) if job.status.final else Answer(202, body, _PENDING)
 
     # --------------------------------------------------------------------------------------------------------- read
 

@@ -187,6 +187,19 @@ class OpenApi:
                 {**problems(404, 422, 503), 200: output, 202: pending},
                 parameters=(job_id, WAIT),
             ),
+            operation(
+                "POST",
+                "/v1/jobs/{job_id}/cancel",
+                jobs.cancel_job,
+                _JOBS,
+                "Cancel a job",
+                {
+                    **problems(404, 422, 503),
+                    200: answers("The job, final.", "JobDocument"),
+                    202: pending,
+                },
+                parameters=(job_id,),
+            ),
         ]
 
     def _inputs(self) -> Iterator[tuple[str, Any]]:

@@ -88,6 +88,7 @@ class JobUrls(Document):
 
     self: str
     result: str
+    cancel: str
 
 
 class JobDocument(Document):

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from forebay.adapters.files import FilesBlobs
-from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
-from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.adapters.memory import (
+    MemoryBlobs,
+    MemoryCancellations,
+    MemoryEventLog,
+    MemoryFleet,
+    MemoryLog,
+    MemoryQueue,
+    MemoryStore,
+)
+from forebay.adapters.sqlite import Database, SqliteCancellations, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.assembly.waiting import until_there
 from forebay.core.errors import Misconfigured
 from forebay.ports.blobs import BlobStore
+from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Durability, Queue
@@ -36,6 +45,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     store: ResultStore | None
     blobs: BlobStore
     fleet: Fleet
+    cancellations: Cancellations
 
 
 @contextlib.asynccontextmanager
@@ -54,18 +64,28 @@ async def open_backends(
             database = Database(settings.data_dir, durability=durability).open()
             stack.push_async_callback(database.close)
         fleet: Fleet = MemoryFleet()
+        cancellations: Cancellations
         if settings.on_kafka:
             opened = await _open_kafka(settings, roles, models, stack, whole_log=whole_log)
             queue: Queue = opened.queue
             events: EventLog = opened.events
-            fleet = opened.fleet
+            fleet, cancellations = opened.fleet, opened.cancellations
         elif database is not None:
             queue, events = SqliteQueue(database), SqliteEventLog(database)
+            cancellations = SqliteCancellations(database)
         else:
             memory = MemoryLog()
             queue, events = MemoryQueue(memory), MemoryEventLog(memory)
+            cancellations = MemoryCancellations()
         store = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else None
-        yield Backends(queue=queue, events=events, store=store, blobs=await _open_blobs(settings), fleet=fleet)
+        yield Backends(
+            queue=queue,
+            events=events,
+            store=store,
+            blobs=await _open_blobs(settings),
+            fleet=fleet,
+            cancellations=cancellations,
+        )
 
 
 async def _open_store(settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack) -> ResultStore:

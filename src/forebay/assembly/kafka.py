@@ -11,6 +11,8 @@ import structlog
 from msgspec import Struct
 
 from forebay.adapters.kafka.acls import Acl, Role, acls
+from forebay.adapters.kafka.cancellations import KafkaCancellations
+from forebay.adapters.kafka.control import ControlEar
 from forebay.adapters.kafka.event_log import KafkaEventLog
 from forebay.adapters.kafka.fleet import KafkaFleet
 from forebay.adapters.kafka.follower import FollowerPlan
@@ -39,6 +41,7 @@ class KafkaBackends(Struct, frozen=True):
     queue: KafkaQueue
     events: KafkaEventLog
     fleet: KafkaFleet
+    cancellations: KafkaCancellations
 
 
 async def open_kafka(
@@ -68,9 +71,13 @@ async def open_kafka(
     events = KafkaEventLog(link, publisher, follow)
     await events.open()
     parts["events"] = events.close
-    fleet = KafkaFleet(link, publisher, listening="api" in roles)
+    ear = ControlEar(link)
+    fleet = KafkaFleet(link, publisher, ear if "api" in roles else None)
     await fleet.open()
     parts["fleet"] = fleet.close
+    cancellations = KafkaCancellations(link, publisher, ear if "worker" in roles else None)
+    ear.open()
+    parts["control"] = ear.close
     queue = KafkaQueue(
         link,
         publisher,
@@ -81,7 +88,7 @@ async def open_kafka(
         drain_s=settings.kafka_drain_s,
     )
     parts["queue"] = queue.close
-    return KafkaBackends(queue, events, fleet)
+    return KafkaBackends(queue, events, fleet, cancellations)
 
 
 async def _close(parts: Mapping[str, Closing], publisher: Publisher) -> None:

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from msgspec import Struct, structs
 
-from forebay.api import build_admin_app, build_app
+from forebay.api.admin import build_admin_app
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.own_reports import OwnReports
@@ -135,6 +135,8 @@ class _Service:
         )
         self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
         if api_socket is not None:
+            from forebay.api.app import build_app
+
             assert backends.store is not None
             app = build_app(
                 catalog=catalog.served(),
@@ -143,6 +145,8 @@ class _Service:
                 store=backends.store,
                 blobs=backends.blobs,
                 fleet=backends.fleet,
+                events=backends.events,
+                cancellations=backends.cancellations,
                 metrics=metrics,
                 projector_lag_s=self._lag_s,
                 draining=self._stopping,

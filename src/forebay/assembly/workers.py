@@ -89,6 +89,7 @@ class KeptWorker:
             blobs=backends.blobs,
             runners=Runners(spec, plan, fleet=backends.fleet, metrics=self._metrics),
             metrics=self._metrics,
+            canceled=backends.cancellations.heard,
             solitude=self._solitude,
         )
 

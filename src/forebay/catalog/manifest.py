@@ -51,6 +51,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     run_timeout_s: Duration = ModelLimits().run_timeout_s
     start_within_s: Duration | None = ModelLimits().start_within_s
+    cancel_grace_s: Delay = ModelLimits().cancel_grace_s
     memory_bytes: Size = ModelLimits().memory_bytes
     max_pixels: Count = ModelLimits().max_pixels
 
@@ -89,6 +90,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return ModelLimits(
             run_timeout_s=self.limits.run_timeout_s,
             start_within_s=self.limits.start_within_s,
+            cancel_grace_s=self.limits.cancel_grace_s,
             memory_bytes=byte_count(self.limits.memory_bytes),
             max_pixels=self.limits.max_pixels,
         )

@@ -23,7 +23,7 @@ COLUMNS = ("id", "model", "status", "attempts", "created", "took")
 NEEDED = ("id", "status", "model", "created", "took", "attempts")
 """In this order columns are given up where a terminal is too narrow, the last first, and the id never."""
 
-jobs = typer.Typer(name="jobs", help="List jobs, or look at one.", no_args_is_help=True, rich_markup_mode=None)
+jobs = typer.Typer(name="jobs", help="List jobs, look at one, cancel one.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @jobs.command()
@@ -83,6 +83,28 @@ def get(
         print_json(job)
         return
     console().print(pairs((name, told(value)) for name, value in job.items() if name != "urls"))
+
+
+@jobs.command()
+def cancel(
+    job_id: Annotated[
+        str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
+    ],
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Cancel one job; tells which state won, since it may have ended before."""
+    from forebay.cli.screen import console, print_json, styled
+    from forebay.cli.service import Service, service_url
+
+    with Service(service_url(url)) as service:
+        job = service.cancel(_whole_id(service, job_id))
+    if as_json:
+        print_json(job)
+        return
+    console().print(job["id"], styled(job["status"]))
+    if job["status"] in ("queued", "running"):
+        console(err=True).print("not known yet whether it is canceled: look again soon")
 
 
 def _whole_id(service: Service, given: str) -> str:

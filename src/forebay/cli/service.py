@@ -115,6 +115,10 @@ class Service:
             return self._object("GET", path)
         return self._object("GET", path, params={"wait": wait_s}, timeout=wait_s + ANSWER_TIMEOUT_S)
 
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """The job in the state that won; not final only where the service is behind."""
+        return self._object("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+
     def result(self, job_id: str) -> bytes:
         """The output of a job that succeeded, as it was stored."""
         with self._reaching():

@@ -82,11 +82,9 @@ def decode_request(message: Message) -> JobRequest:
 
 
 def encode_event(event: JobEvent) -> Message:
-    """The message that carries `event`. Its value is the output's bytes, or empty. Without a worker it is the
-    scheduler who says it."""
+    """The message that carries `event`. Its value is the output's bytes, or empty."""
     kind = f"{EVENT_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
-    source = f"/forebay/worker/{event.worker}" if event.worker else "/forebay/scheduler"
-    headers = _common(event.tenant, event.at, kind, source)
+    headers = _common(event.tenant, event.at, kind, _source(event))
     headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
     headers["forebay-attempt"] = str(event.attempt)
     if event.worker:
@@ -100,6 +98,13 @@ def encode_event(event: JobEvent) -> Message:
     if event.output is None:
         return Message(tenant=event.tenant, job_id=event.job_id, headers=headers, value=b"")
     return _with_payload(event.tenant, event.job_id, headers, event.output)
+
+
+def _source(event: JobEvent) -> str:
+    """Who says it: without a worker it is the API that cancels, and the scheduler that says anything else."""
+    if event.worker:
+        return f"/forebay/worker/{event.worker}"
+    return "/forebay/api" if event.kind is EventKind.CANCELED else "/forebay/scheduler"
 
 
 def decode_event(message: Message) -> JobEvent:

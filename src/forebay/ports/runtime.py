@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from forebay.core.model import ModelSpec
 
 
+class CancelToken(Protocol):
+    """As `threading.Event`."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Blocks until it is set, or for so many seconds; returns whether it is."""
+
+
 class ItemContext(Struct, frozen=True, kw_only=True):
-    """What a handler may know of one input."""
+    """What a handler may know of one input. `canceled` is set once nobody wants its output any more: whatever is then
+    given for it is thrown away, so the quickest is the best."""
 
     job_id: str
     attempt: int
     parameters: Mapping[str, Any]
+    canceled: CancelToken
 
 
 class Runtime(ABC):

@@ -13,9 +13,10 @@
                 return ValueError("send a string")   # fails this input alone; raising would fail the whole batch
             return {"text": text.upper() + self.mark}
 
-`predict(self, inputs, contexts)` also gets one `ItemContext` per input: `job_id`, `attempt`, `parameters`. An output
-can be a `forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other
-exceptions the caller sees the type only, and the log the rest. `close(self)`, if there is one, is called at the end.
+`predict(self, inputs, contexts)` also gets one `ItemContext` per input: `job_id`, `attempt`, `parameters`, and
+`canceled`, like a `threading.Event`, which is set once nobody wants this input's output any more. An output can be a
+`forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other exceptions the
+caller sees the type only, and the log the rest. `close(self)`, if there is one, is called at the end.
 """
 
 from __future__ import annotations

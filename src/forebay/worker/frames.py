@@ -51,6 +51,13 @@ class Go(Struct, frozen=True, tag="go"):
     go: bool = True
 
 
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """Nobody wants the output of this job, of batch `number`, any more."""
+
+    number: int
+    job_id: str
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     """The model is loaded; `facts` are for the operator."""
 
@@ -89,7 +96,7 @@ class Raised(Struct, frozen=True, tag="raised"):
     last: bool = False
 
 
-ToRunner = Load | Batch | Go
+ToRunner = Load | Batch | Go | Cancel
 FromRunner = Ready | LoadFailed | Done | Raised
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from msgspec import Struct
 
 from forebay.core.event import JobRequest
@@ -16,6 +18,11 @@ class JobInHand(Struct, frozen=True, kw_only=True):
     received: ReceivedMessage
     request: JobRequest
     attempt: int
+
+    @property
+    def receipt(self) -> tuple[Lane, Hashable]:
+        """What of a worker's jobs this one alone has."""
+        return self.lane, self.received.receipt
 
     @property
     def handle(self) -> tuple[Lane, ReceivedMessage]:

@@ -131,6 +131,11 @@ class Outcomes:
             await self._publish([self.event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
             await self.give_back([job], delay_s)
 
+    async def let_go(self, jobs: Sequence[JobInHand]) -> None:
+        """Of jobs whose final state others have published: nothing is said, and they never come back."""
+        log.info("jobs.canceled", model=self._spec.name, jobs=len(jobs))
+        await self._ack(jobs)
+
     async def fail(self, job: JobInHand, code: str, message: str, attempt: int) -> None:
         """End it as failed for a reason of ours that no retry would mend."""
         await self.end(job, EventKind.FAILED, JobError(code=code, message=message), attempt)
@@ -180,6 +185,10 @@ class Outcomes:
         crash.reach("worker.before_ack")
         await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
         crash.reach("worker.after_ack")
+
+    async def retract(self, jobs: Sequence[JobInHand]) -> None:
+        """An attempt of each was begun, and nothing ran of it."""
+        await self._until_there(lambda: self._intake.retract([job.handle for job in jobs]))
 
     async def give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
         """Unrun, or to be run again: to whoever receives them next."""

@@ -28,15 +28,17 @@ log = structlog.get_logger()
 class BatchFailed(ForebayError):
     """A batch gave no outcomes: it raised, or the runner died or overran its time. Who is guilty is not said.
 
-    `lost_runner`: the runner is gone with it. `begun`: the attempt was put on record. `shared`: another batch in the
-    same runner may have caused it.
+    `lost_runner`: the runner is gone with it. `begun`: the attempt was put on record. `untouched`: that is all that
+    came of it, since the runner was killed while it ran another batch. `shared`: another batch in the same runner may
+    have caused it.
     """
 
-    def __init__(self, error: JobError, *, lost_runner: bool, begun: bool = True) -> None:
+    def __init__(self, error: JobError, *, lost_runner: bool, begun: bool = True, untouched: bool = False) -> None:
         super().__init__(error.message, code=error.code, retryable=error.retryable)
         self.lost_runner = lost_runner
         self.shared = lost_runner or error.code == OUT_OF_MEMORY  # the limit is the process's, not the batch's
         self.begun = begun
+        self.untouched = untouched
 
 
 class _LinkClosed(Exception):
@@ -44,13 +46,19 @@ class _LinkClosed(Exception):
 
 
 class _Flight:
-    """A batch of `size` inputs in the runner. `going`: its attempt is on record and it may be predicted."""
+    """A batch in the runner. `going`: its attempt is on record and it may be predicted."""
 
-    def __init__(self, answer: asyncio.Future[frames.Done], size: int, timeout_s: float) -> None:
+    def __init__(self, answer: asyncio.Future[frames.Done], jobs: Sequence[str], timeout_s: float) -> None:
         self.answer = answer
-        self.size = size
+        self.jobs = jobs
         self.timeout_s = timeout_s
         self.going = False
+        self.canceled: set[str] = set()
+
+    @property
+    def given_up(self) -> bool:
+        """Nobody wants anything of it."""
+        return self.canceled.issuperset(self.jobs)
 
 
 class Runner:
@@ -70,6 +78,8 @@ class Runner:
         self._flights: dict[int, _Flight] = {}
         self._watched: _Flight | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None  # with a batch that was given up
+        self._killed_for: _Flight | None = None
         self._sent = 0
         self._handing_over = asyncio.Lock()
         self._retiring = False
@@ -159,11 +169,14 @@ class Runner:
         """
         self._sent += 1
         number = self._sent
-        flight = _Flight(asyncio.get_running_loop().create_future(), len(items), timeout_s)
+        jobs = [item.job_id for item in items]
+        flight = _Flight(asyncio.get_running_loop().create_future(), jobs, timeout_s)
         self._flights[number] = flight
         try:
             async with self._handing_over:  # a batch's Go goes before the next batch, which then delays only itself
                 self._send_batch(frames.Batch(number, list(items)))
+                for job_id in flight.canceled:  # while it waited for its turn to be sent
+                    self._send(frames.Cancel(number, job_id))
                 try:
                     await begin()
                 except BaseException:
@@ -182,23 +195,43 @@ class Runner:
         finally:
             self._land(number)
 
+    def cancel(self, job_id: str) -> None:
+        """Nobody wants the output of this job any more: its model is told, if it is here. Once that holds for a whole
+        batch, and it goes on for the model's `cancel_grace_s`, the runner is killed; so a neighbour never suffers."""
+        for number, flight in self._flights.items():
+            if job_id in flight.jobs and job_id not in flight.canceled:
+                flight.canceled.add(job_id)
+                with contextlib.suppress(_LinkClosed):  # it is gone, and has nothing to be told
+                    self._send(frames.Cancel(number, job_id))
+        self._watch()
+
     def _watch(self) -> None:
         """Time the batch that is first in the runner, unless it still waits for its attempt to be recorded."""
+        loop = asyncio.get_running_loop()
         first = next(iter(self._flights.values()), None)
-        if first is self._watched:
-            return
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watched = self._watchdog = None
-        if first is not None and first.going:
-            self._watched = first
-            self._watchdog = asyncio.get_running_loop().call_later(first.timeout_s, self._overrun, first)
+        if first is not self._watched:
+            for timer in (self._watchdog, self._patience):
+                if timer is not None:
+                    timer.cancel()
+            self._watched = self._watchdog = self._patience = None
+            if first is not None and first.going:
+                self._watched = first
+                self._watchdog = loop.call_later(first.timeout_s, self._overrun, first)
+        if self._watched is not None and self._watched.given_up and self._patience is None:
+            self._patience = loop.call_later(self._spec.limits.cancel_grace_s, self._lose_patience, self._watched)
 
     def _overrun(self, flight: _Flight) -> None:
         if flight.answer.done():
             return
         self.death = JobError(code="run_timeout", message=f"the run took more than {flight.timeout_s:g} s")
         self._end_child()  # the listener sees the link end and buries the child
+
+    def _lose_patience(self, flight: _Flight) -> None:
+        if flight.answer.done():
+            return
+        self.death = JobError(code="canceled", message="all jobs of its batch were canceled, and it went on")
+        self._killed_for = flight
+        self._end_child()
 
     def _land(self, number: int) -> None:
         answer = self._flights.pop(number).answer
@@ -216,8 +249,8 @@ class Runner:
                 if flight is None or flight.answer.done():
                     continue
                 if isinstance(frame, frames.Done):
-                    if len(frame.outcomes) != flight.size:
-                        raise ValueError(f"{len(frame.outcomes)} outcomes for {flight.size} inputs")
+                    if len(frame.outcomes) != len(flight.jobs):
+                        raise ValueError(f"{len(frame.outcomes)} outcomes for {len(flight.jobs)} inputs")
                     flight.answer.set_result(frame)
                 else:
                     self._retiring = self._retiring or frame.last
@@ -236,9 +269,12 @@ class Runner:
         if self._writer is not None:
             self._writer.close()
         self.died.set()
+        # What was behind the batch for which it was killed has not run, unless that batch ended in this very moment.
+        untouched = self._killed_for is not None and not self._killed_for.answer.done()
         for flight in self._flights.values():
             if not flight.answer.done():
-                flight.answer.set_exception(BatchFailed(self.death, lost_runner=True))
+                apart = untouched and flight is not self._killed_for
+                flight.answer.set_exception(BatchFailed(self.death, lost_runner=True, untouched=apart))
 
     async def kill(self) -> None:
         """SIGKILL the child and its process group; returns when it is gone. Harmless when it is gone already."""

@@ -91,6 +91,11 @@ class Runners:
             self._seats[seat.runner].remove(seat)
         self._changed.set()
 
+    def cancel(self, job_id: str) -> None:
+        """As Runner.cancel, wherever the job may run."""
+        for runner in self._seats:
+            runner.cancel(job_id)
+
     def stop(self) -> None:
         """End the runners; what they still predict is lost."""
         self._stopping.set()

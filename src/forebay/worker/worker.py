@@ -13,12 +13,14 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from itertools import compress
 
 import structlog
 from msgspec import structs
 
 from forebay.core import wire
 from forebay.core.batching import Batcher, halves
+from forebay.core.canceled import CanceledJobs
 from forebay.core.errors import BlobDamaged, InvalidRequest, Revoked, Unavailable
 from forebay.core.event import EventKind, JobError, JobRequest
 from forebay.core.lanes import Lane
@@ -66,6 +68,7 @@ class Worker:
         blobs: BlobStore,
         runners: Runners,
         metrics: Metrics,
+        canceled: CanceledJobs,
         solitude: Solitude | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random.random,
@@ -79,6 +82,7 @@ class Worker:
         self._blobs = blobs
         self._runners = runners
         self._metrics = metrics
+        self._canceled = canceled
         self._clock = clock
         self._solitude = solitude or Solitude()
         self._batcher: Batcher[JobInHand] = Batcher(spec.batching)
@@ -96,7 +100,8 @@ class Worker:
     async def run(self) -> None:
         self._solitude.watch(self._changed)
         try:
-            await self._work()
+            with self._canceled.told(lambda _, job_id: self._runners.cancel(job_id)):
+                await self._work()
         finally:
             self._solitude.give_up(self)
             self._solitude.unwatch(self._changed)
@@ -167,7 +172,9 @@ class Worker:
             await self._outcomes.fail(job, "malformed_request", error.message, attempt=0)
             return
         job = JobInHand(lane=lane, received=received, request=request, attempt=received.attempt + 1)
-        if received.interruptions >= self._spec.retry.max_attempts:
+        if self._is_canceled(job):
+            await self._outcomes.let_go([job])
+        elif received.interruptions >= self._spec.retry.max_attempts:
             text = f"the worker died in {received.interruptions} of its {received.attempt} attempts"
             await self._outcomes.fail(job, "worker_lost", text, received.attempt)
         elif self._too_late(job):
@@ -180,6 +187,9 @@ class Worker:
         else:
             self._batcher.add(job, asyncio.get_running_loop().time())
         self._changed.set()
+
+    def _is_canceled(self, job: JobInHand) -> bool:
+        return (job.request.tenant, job.request.job_id) in self._canceled
 
     def _too_late(self, job: JobInHand) -> bool:
         """`started` beats expiry: only what was never begun can expire."""
@@ -248,12 +258,12 @@ class Worker:
         else:
             seat.leave()
             if done is not None:
-                await self._outcomes.settle(batch, done, begun_at)
+                await self._settle(batch, done, begun_at)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs that may still start and whose input is there, and what a runner gets of each; the others end
         here, or are another worker's by now."""
-        batch = self._still_held(batch)
+        batch = await self._wanted(self._still_held(batch))
         kept: list[JobInHand] = []
         late: list[JobInHand] = []
         lost: list[JobInHand] = []
@@ -313,9 +323,30 @@ class Worker:
         for job in batch:
             to_start.observe(max(0.0, now - job.request.accepted_at))
 
+    async def _wanted(self, batch: list[JobInHand]) -> list[JobInHand]:
+        """Without what was canceled, which is let go of: its final state is in the log."""
+        canceled = [self._is_canceled(job) for job in batch]
+        if not any(canceled):
+            return batch
+        await self._outcomes.let_go(list(compress(batch, canceled)))
+        return [job for job, out in zip(batch, canceled, strict=True) if not out]
+
+    async def _settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
+        """What became of each job that is still wanted."""
+        outcomes = {job.receipt: outcome for job, outcome in zip(batch, done.outcomes, strict=True)}
+        batch = await self._wanted(batch)
+        done = structs.replace(done, outcomes=[outcomes[job.receipt] for job in batch])
+        if batch:
+            await self._outcomes.settle(batch, done, begun_at)
+
     async def _after_failure(self, batch: list[JobInHand], failure: BatchFailed, *, apart: bool) -> None:
         """Decide what each job of a batch without outcomes does next."""
-        if not failure.begun:
+        if failure.begun and failure.untouched:
+            await self._outcomes.retract(batch)
+        batch = await self._wanted(batch)
+        if not batch:
+            return
+        if failure.untouched or not failure.begun:
             self._back_to_batcher(batch)
             return
         self._metrics.attempts_failed.labels(self._spec.name, failure.code).inc(len(batch))

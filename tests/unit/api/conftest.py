@@ -11,8 +11,16 @@ import httpx2
 import pytest
 from tests.unit.api.promised import Promised
 
-from forebay.adapters.memory import MemoryBlobs, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
-from forebay.api import build_app
+from forebay.adapters.memory import (
+    MemoryBlobs,
+    MemoryCancellations,
+    MemoryEventLog,
+    MemoryFleet,
+    MemoryLog,
+    MemoryQueue,
+    MemoryStore,
+)
+from forebay.api.app import build_app
 from forebay.catalog import Catalog
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.ids import IdMint
@@ -100,6 +108,7 @@ class Api:
         self.store = Waits(self.clock)
         self.blobs = blobs or MemoryBlobs()
         self.fleet = MemoryFleet()
+        self.cancellations = MemoryCancellations()
         self.metrics = Metrics()
         self.draining = asyncio.Event()
         self.mint = IdMint([b"0123456789abcdef"], lambda count: bytes(count))
@@ -112,6 +121,8 @@ class Api:
                 "store": self.store,
                 "blobs": self.blobs,
                 "fleet": self.fleet,
+                "events": MemoryEventLog(self.log),
+                "cancellations": self.cancellations,
                 "metrics": self.metrics,
                 "draining": self.draining,
                 "kinds": {"queue": "memory", "store": "memory", "blobs": "memory"},

@@ -25,6 +25,7 @@ ROUTES = {
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/result"),
+    ("post", "/v1/jobs/{job_id}/cancel"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),

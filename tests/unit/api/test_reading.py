@@ -26,7 +26,11 @@ async def test_a_job_is_queued_right_after_its_202(api: Api, door: str) -> None:
         "attempts": 0,
         "created_at": "2025-11-24T16:00:00.123000Z",
         "durability": "memory",
-        "urls": {"self": f"/v1/jobs/{job_id}", "result": f"/v1/jobs/{job_id}/result"},
+        "urls": {
+            "self": f"/v1/jobs/{job_id}",
+            "result": f"/v1/jobs/{job_id}/result",
+            "cancel": f"/v1/jobs/{job_id}/cancel",
+        },
     }
     assert answer.json() == expected | ({"request_id": job_id} if door.startswith("/status") else {})
 

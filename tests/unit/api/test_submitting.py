@@ -34,7 +34,11 @@ async def test_a_submission_is_answered_202_with_the_job_object(api: Api) -> Non
         "attempts": 0,
         "created_at": "2025-11-24T16:00:00.123000Z",
         "durability": "memory",
-        "urls": {"self": f"/v1/jobs/{job_id}", "result": f"/v1/jobs/{job_id}/result"},
+        "urls": {
+            "self": f"/v1/jobs/{job_id}",
+            "result": f"/v1/jobs/{job_id}/result",
+            "cancel": f"/v1/jobs/{job_id}/cancel",
+        },
     }
 
 

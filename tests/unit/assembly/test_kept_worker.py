@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue, MemoryStore
+from forebay.adapters.memory import (
+    MemoryBlobs,
+    MemoryCancellations,
+    MemoryEventLog,
+    MemoryFleet,
+    MemoryLog,
+    MemoryQueue,
+    MemoryStore,
+)
 from forebay.assembly.backends import Backends
 from forebay.assembly.workers import KeptWorker
 from forebay.catalog import read_models
@@ -67,7 +75,14 @@ async def final_event(events: MemoryEventLog) -> JobEvent:
 async def test_a_worker_that_crashes_is_made_anew_and_its_job_succeeds(tmp_path: Path) -> None:
     log = MemoryLog()
     queue, events, fleet = FaultyQueue(log), MemoryEventLog(log), RecordingFleet()
-    backends = Backends(queue=queue, events=events, store=MemoryStore(), blobs=MemoryBlobs(), fleet=fleet)
+    backends = Backends(
+        queue=queue,
+        events=events,
+        store=MemoryStore(),
+        blobs=MemoryBlobs(),
+        fleet=fleet,
+        cancellations=MemoryCancellations(),
+    )
     spec = read_models(MODELS, ["echo"]).resolve("echo")
     worker = KeptWorker(Settings(data_dir=tmp_path), spec, backends, Metrics(), Solitude())
     await queue.publish(Channel("echo", Lane.NORMAL), [encode_request(request(1))])

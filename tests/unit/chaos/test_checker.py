@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from chaos import timing
+from chaos import ledger, timing
 from chaos.checker import digest, judge
 from chaos.facts import Facts, FinalEvent
-from chaos.history import DEATH, DIES, Accepted, Entry, Fault, History, Invoked, Refused, Seen, Unsure
+from chaos.history import DEATH, DIES, FINAL, Accepted, Canceled, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 
@@ -408,3 +408,57 @@ def test_nobody_looked_into_the_log() -> None:
     """The embedded storm hands no facts over; what only the log can tell then counts nothing."""
     history = History({"submitter": SUBMITTED})
     assert judge(history, run(), {"a": seen(job())}, None, RULES).broken == {}
+
+
+def canceled(state: str = "canceled", at: float = HOUR + 4, status: int = 200) -> Canceled:
+    final = ended(state) if state in FINAL else None
+    return Canceled(at - 1, at, "a", status, state if status == 200 else "", final if status == 200 else None)
+
+
+def ended(state: str) -> dict[str, Any]:
+    return job(attempt=0, status="canceled", output=None) if state == "canceled" else job()
+
+
+CANCEL = FinalEvent("canceled", 0)
+
+
+def test_a_job_that_was_canceled_as_told_breaks_nothing() -> None:
+    read = ended("canceled")
+    told = verdict(canceled(), seen(read), ledger="", finals=[seen(read)], log=facts(CANCEL))
+    assert (told.broken, told.cancels, told.acknowledged) == ({}, 1, 1)
+
+
+def test_a_result_after_an_acknowledged_cancel_is_seen_in_a_reading_and_in_the_log() -> None:
+    read = ended("canceled")
+    assert verdict(canceled()).broken["uncanceled"] == 1
+    assert verdict(canceled(), seen(job())).broken["uncanceled"] == 1
+    log = facts(FinalEvent("succeeded", 1, job()["output"]), CANCEL)
+    assert verdict(canceled(), ledger=run(), finals=[seen(read)], log=log).broken["uncanceled"] == 1
+
+
+def test_an_acknowledged_cancel_that_the_log_does_not_hold_is_none() -> None:
+    read = ended("canceled")
+    log = Facts({"a": digest("text a")}, {})
+    assert verdict(canceled(), ledger="", finals=[seen(read)], log=log).broken["uncanceled"] == 1
+
+
+@pytest.mark.parametrize("entry", [canceled("succeeded"), canceled("queued"), canceled(status=0), canceled(status=503)])
+def test_a_cancel_that_came_too_late_or_was_not_acknowledged_promises_nothing(entry: Canceled) -> None:
+    told = verdict(entry)
+    assert (told.broken, told.cancels, told.acknowledged) == ({}, 1, 0)
+
+
+def test_a_job_that_nobody_canceled_has_failed_if_it_is_canceled() -> None:
+    read = ended("canceled")
+    assert verdict(ledger="", finals=[seen(read)], log=facts(CANCEL)).broken == {"failed": 1}
+
+
+def test_a_run_that_its_runners_death_for_an_unwanted_job_cut_off_is_explained() -> None:
+    unwanted = run("b", at=HOUR + 4)  # ends at HOUR + 5, on the runner of worker 7
+    cut = f"begin a 1 107 7 {HOUR + 5.01} {digest('text a')}\n"
+    again = run(attempt=2, at=HOUR + 8)
+    known = ledger.read_ledger(unwanted + cut + again)
+    assert timing.reruns(known, [], 1.0).unexplained == 1
+    assert timing.reruns(known, [], 1.0, {"b"}).unexplained == 0
+    whole = run(at=HOUR + 5.01)
+    assert timing.reruns(ledger.read_ledger(unwanted + whole + again), [], 1.0, {"b"}).unexplained == 1

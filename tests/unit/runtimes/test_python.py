@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -27,7 +28,10 @@ def load(folder: Path, code: str, *, file: str = "model.py", **options: Any) -> 
 
 
 def contexts(count: int) -> list[ItemContext]:
-    return [ItemContext(job_id=f"job-{index}", attempt=1, parameters={"n": index}) for index in range(count)]
+    return [
+        ItemContext(job_id=f"job-{index}", attempt=1, parameters={"n": index}, canceled=Event())
+        for index in range(count)
+    ]
 
 
 def test_a_handler_gets_the_inputs_and_returns_the_outputs(tmp_path: Path) -> None:

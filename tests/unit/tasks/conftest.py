@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -43,7 +44,10 @@ class Served:
         answers: dict[int, Any] = {}
         for members in buckets.values():
             chosen = [items[index] for index in members]
-            contexts = [ItemContext(job_id=str(index), attempt=1, parameters=parameters or {}) for index in members]
+            contexts = [
+                ItemContext(job_id=str(index), attempt=1, parameters=parameters or {}, canceled=Event())
+                for index in members
+            ]
             encoded = self.codec.encode(self.model.predict(self.codec.collate(chosen), contexts), chosen)
             answers |= zip(members, encoded, strict=True)
         return [_plain(answers[index]) for index in range(len(items))]

@@ -15,7 +15,14 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 
-from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryFleet, MemoryLog, MemoryQueue
+from forebay.adapters.memory import (
+    MemoryBlobs,
+    MemoryCancellations,
+    MemoryEventLog,
+    MemoryFleet,
+    MemoryLog,
+    MemoryQueue,
+)
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.lanes import Lane
@@ -61,7 +68,10 @@ class Model:
     def predict(self, inputs, contexts):
         with open(self.folder / "ledger", "a") as ledger:
             ledger.write(" ".join(f"{one.job_id}/{one.attempt}" for one in contexts) + "\\n")
-        return [getattr(self, one["do"])(one) for one in inputs]
+        outputs = []
+        for one, self.context in zip(inputs, contexts):
+            outputs.append(getattr(self, one["do"])(one))
+        return outputs
 
     def close(self):
         (self.folder / "closed").touch()
@@ -89,6 +99,12 @@ class Model:
 
     def hang(self, one):
         threading.Event().wait()
+
+    def heed(self, one):
+        (self.folder / "heeding").touch()
+        self.context.canceled.wait()
+        (self.folder / "heeded").touch()
+        return one
 
     def take(self, one):
         time.sleep(one["seconds"])
@@ -281,6 +297,7 @@ class Bench:
         self.events = AwayLog(self.shared)
         self.blobs = MemoryBlobs()
         self.fleet = MemoryFleet()
+        self.cancellations = MemoryCancellations()
         self.metrics = Metrics()
 
     def channel(self, lane: Lane = Lane.NORMAL) -> Channel:
@@ -295,6 +312,13 @@ class Bench:
         )
         await self.publish(encode_request(accepted), Lane(accepted.lane))
         return accepted.job_id
+
+    async def cancel(self, job: str) -> None:
+        """As the API does: the event first, then the word to the workers."""
+        [tenant] = {one.tenant for one in self.shared.messages if one.job_id == job}
+        canceled = JobEvent(tenant=tenant, job_id=job, kind=EventKind.CANCELED, at=self.clock.now)
+        await self.events.publish([canceled])
+        await self.cancellations.announce(tenant, job)
 
     async def publish(self, message: Message, lane: Lane = Lane.NORMAL) -> None:
         await self.queue.publish(self.channel(lane), [message])
@@ -321,6 +345,7 @@ class Bench:
             blobs=self.blobs,
             runners=self.runners,
             metrics=self.metrics,
+            canceled=self.cancellations.heard,
             solitude=solitude,
             clock=self.clock,
             random=lambda: 0.5,

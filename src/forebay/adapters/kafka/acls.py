@@ -74,8 +74,9 @@ def acls(role: Role, names: Names, models: Collection[str]) -> list[Acl]:
 def _api(names: Names, models: Collection[str]) -> list[Acl]:
     return [
         Acl("topic", names.requests_prefix, ("Write",), "submits jobs", prefixed=True),
-        Acl("topic", names.control_topic, ("Read",), "sees the workers"),
-        Acl("group", names.fleet_group, ("Describe",), "is asked for, and never joined"),
+        Acl("topic", names.events_topic, ("Write",), "cancels jobs"),
+        Acl("topic", names.control_topic, ("Read", "Write"), "sees the workers, tells them what was canceled"),
+        Acl("group", names.control_group, ("Describe",), "is asked for, and never joined"),
         *_groups(names, models, ("Describe",), "tells how many jobs wait"),
     ]
 
@@ -87,7 +88,8 @@ def _worker(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.events_topic, ("Write",), "says how jobs ended"),
         Acl("topic", names.retry_prefix, ("Write",), "puts a failed attempt off", prefixed=True),
         Acl("topic", names.dlq_topic, ("Write",), "leaves dead letters"),
-        Acl("topic", names.control_topic, ("Write",), "reports its models"),
+        Acl("topic", names.control_topic, ("Read", "Write"), "hears what was canceled, reports its models"),
+        Acl("group", names.control_group, ("Describe",), "is asked for, and never joined"),
     ]
 
 

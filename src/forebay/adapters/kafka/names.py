@@ -2,7 +2,7 @@
 
 <prefix>.requests.<model>.<lane>   one per channel; may gain partitions at any time
 <prefix>.events                    a fixed number of partitions
-<prefix>.control                   compacted: reports of workers
+<prefix>.control                   compacted: reports of workers, jobs that were canceled
 <prefix>.retry.<5s|30s|5m>         one per delay
 <prefix>.dlq                       dead letters and records that nobody can read
 """
@@ -68,9 +68,9 @@ class Names(Struct, frozen=True):
         return f"{self.prefix}.scheduler"
 
     @property
-    def fleet_group(self) -> str:
+    def control_group(self) -> str:
         """No group: whoever reads all of the control topic must give a consumer some name."""
-        return f"{self.prefix}.fleet"
+        return f"{self.prefix}.control"
 
     def requests_topic(self, channel: Channel) -> str:
         return f"{self.requests_prefix}{channel.model}.{channel.lane}"

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from forebay.adapters.memory.blobs import MemoryBlobs
+from forebay.adapters.memory.cancellations import MemoryCancellations
 from forebay.adapters.memory.event_log import MemoryEventLog
 from forebay.adapters.memory.fleet import MemoryFleet
 from forebay.adapters.memory.log import MemoryLog
 from forebay.adapters.memory.queue import MemoryQueue
 from forebay.adapters.memory.store import MemoryStore
 
-__all__ = ["MemoryBlobs", "MemoryEventLog", "MemoryFleet", "MemoryLog", "MemoryQueue", "MemoryStore"]
+__all__ = [
+    "MemoryBlobs",
+    "MemoryCancellations",
+    "MemoryEventLog",
+    "MemoryFleet",
+    "MemoryLog",
+    "MemoryQueue",
+    "MemoryStore",
+]

@@ -1,14 +1,14 @@
 """Queue, event log and store in one SQLite file, for one process on one host.
 
-`Database` owns the file; SqliteQueue, SqliteEventLog and SqliteStore are three views of it. All three are used from
-one event loop.
+`Database` owns the file; the others are views of it, all used from one event loop.
 """
 
 from __future__ import annotations
 
+from forebay.adapters.sqlite.cancellations import SqliteCancellations
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.event_log import SqliteEventLog
 from forebay.adapters.sqlite.queue import SqliteQueue
 from forebay.adapters.sqlite.store import SqliteStore
 
-__all__ = ["Database", "SqliteEventLog", "SqliteQueue", "SqliteStore"]
+__all__ = ["Database", "SqliteCancellations", "SqliteEventLog", "SqliteQueue", "SqliteStore"]

@@ -121,6 +121,15 @@ BEGIN SELECT RAISE(ABORT, 'a result never changes'); END
 # A row while the derived tables are being filled anew; `until` is a JSON object of positions by source.
 _REBUILDING = "CREATE TABLE rebuilding (until TEXT NOT NULL) STRICT"
 
+# Jobs that need not run any more; the newest stand last.
+_CANCELED = """
+CREATE TABLE canceled (
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant TEXT NOT NULL,
+    job_id TEXT NOT NULL
+) STRICT
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -135,6 +144,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _RESULT_IS_FINAL,
     ),
     (_REBUILDING,),
+    (_CANCELED,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

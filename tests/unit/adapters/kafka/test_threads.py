@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any, cast
 
 import pytest
 import structlog
 
-from forebay.adapters.kafka import fleet, follower
+from forebay.adapters.kafka import control, follower
+from forebay.adapters.kafka.control import ControlEar
+from forebay.adapters.kafka.fleet import KafkaFleet
 from forebay.adapters.kafka.follower import Follower, FollowerPlan
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.offsets import Offsets
@@ -57,16 +60,17 @@ class NoSources:
         return []
 
 
-def test_the_ear_of_the_fleet_listens_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_ear_on_the_control_topic_listens_again(monkeypatch: pytest.MonkeyPatch) -> None:
     consumers = Consumers()
-    monkeypatch.setattr(fleet, "Consumer", consumers)
-    monkeypatch.setattr(fleet, "AGAIN_S", 0.0)
-    ear = fleet._Ear(LINK, HandClock(), HandClock())
+    monkeypatch.setattr(control, "Consumer", consumers)
+    monkeypatch.setattr(control, "AGAIN_S", 0.0)
+    ear = ControlEar(LINK)
+    ear.listen("fleet", lambda rest, record: None)
     with structlog.testing.capture_logs() as logs:
-        ear.start()
-        assert consumers.third.wait(WITHIN_S)
-        ear.stop()
-    assert [line["event"] for line in logs] == ["fleet.ear_failed"] * 2
+        ear.open()
+        assert await asyncio.to_thread(consumers.third.wait, WITHIN_S)
+        await ear.close()
+    assert [line["event"] for line in logs] == ["control.ear_failed"] * 2
 
 
 def test_the_follower_of_the_log_opens_its_consumers_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +106,10 @@ class Said:
 @pytest.mark.parametrize(
     "value", [b'{"status":"\xff"}', b"no JSON", b'{"status":"strange"}', b'{"status":"ready","more":' + b"[" * 100_000]
 )
-def test_a_value_that_nobody_can_read_ends_no_listening(value: bytes) -> None:
-    ear = fleet._Ear(LINK, lambda: 0.0, HandClock())
+async def test_a_value_that_nobody_can_read_ends_no_listening(value: bytes) -> None:
+    ear = ControlEar(LINK)
+    fleet = KafkaFleet(LINK, cast("Any", None), ear, clock=lambda: 0.0, monotonic=HandClock())
     with structlog.testing.capture_logs() as logs:
         ear._hear(cast("Any", Said(value)))
     assert [line["event"] for line in logs] == ["fleet.malformed"]
-    assert ear.heard() == {}
+    assert await fleet.reports() == []

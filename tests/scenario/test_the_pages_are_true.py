@@ -1,0 +1,47 @@
+"""Every curl line of the pages about single capabilities prints what the page shows, on the service that it starts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from forebay.testing.service import RunningService
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("canceling",)
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}")
+VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
+SETTING = re.compile(r"FOREBAY_([A-Z_]+)=(\S+)")
+
+pytestmark = pytest.mark.scenario
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """Each command of the page's console blocks, with what is shown of its output."""
+    blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    parts = [part.partition("\n") for block in blocks for part in block.split("$ ")[1:]]
+    return [(command, output.strip()) for command, _, output in parts]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_line_prints_what_its_page_shows(
+    name: str, start: Callable[..., RunningService], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(starting, _), *lines] = commands((ROOT / "docs" / f"{name}.md").read_text())
+    assert starting.endswith("make up")
+    assert lines
+    monkeypatch.chdir(ROOT)
+    settings = {setting.lower(): value for setting, value in SETTING.findall(starting)}
+    service = start(**{"models": "", "trusted_models": "", **settings, "models_dir": Path(settings["models_dir"])})
+    address = service.url.removeprefix("http://")
+    ids: dict[str, str] = {}
+    for command, shown in lines:
+        real = ID.sub(lambda match: ids[match.group()], command).replace("localhost:8000", address)
+        done = subprocess.run(["bash", "-c", real], capture_output=True, text=True, timeout=60, check=True)
+        for shown_id, real_id in zip(ID.findall(shown), ID.findall(done.stdout), strict=True):
+            ids.setdefault(shown_id, real_id)
+        assert VARIES.sub("…", ID.sub("ID", done.stdout.strip())) == VARIES.sub("…", ID.sub("ID", shown)), command
