@@ -6,7 +6,7 @@ import httpx2
 import pytest
 import structlog
 
-from forebay.api import build_admin_app
+from forebay.api.admin import build_admin_app
 from forebay.core.errors import Unavailable
 from forebay.telemetry.metrics import Metrics
 
