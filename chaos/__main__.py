@@ -19,12 +19,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from chaos.beside import PATIENTS, TIMED, Beside
 from chaos.cluster import KINDS
 from chaos.planted import FOUND_BY
 from chaos.report import Line, Order, Part, line_of, table
 from chaos.stage import Stage
 
-STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "broker", "kills")
+STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "cancel", "broker", "kills")
 """In the order in which all of them run: the quick ones first."""
 
 
@@ -34,8 +35,18 @@ def main() -> None:
     bad: list[str] = []
     lines: list[Line] = []
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="forebay-stage-") as ground, Stage(Path(ground)) as stage:
-        for name, planted in _wanted(chosen.storms, chosen.planted):
+    wanted = _wanted(chosen.storms, chosen.planted)
+    beside = PATIENTS if chosen.short and wanted == _wanted([], "") else ()
+    with (
+        tempfile.TemporaryDirectory(prefix="forebay-stage-") as ground,
+        Stage(Path(ground)) as stage,
+        Beside(beside, seed) as others,
+    ):
+        for name, planted in wanted:
+            if name in beside:
+                continue
+            if name == TIMED and not others.ended_well():
+                bad += beside
             folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))
             strike = chosen.strike or (FOUND_BY[planted].strike if planted else "")
             order = Order(folder=folder, stage=stage, seed=seed, short=chosen.short, planted=planted, strike=strike)
