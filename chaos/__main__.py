@@ -29,6 +29,10 @@ STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "cancel", "
 """In the order in which all of them run: the quick ones first."""
 
 
+PREPARED_FROM = "rebalance"
+"""From then on every kind of Kafka is needed soon, and starts while storms wait."""
+
+
 def main() -> None:
     chosen = _arguments()
     seed = time.time_ns() % 1_000_000 if chosen.seed is None else chosen.seed
@@ -45,6 +49,8 @@ def main() -> None:
         for name, planted in wanted:
             if name in beside:
                 continue
+            if name == PREPARED_FROM and len(wanted) > 1:
+                stage.prepare("old", "hasty", "three")
             if name == TIMED and not others.ended_well():
                 bad += beside
             folder = Path(tempfile.mkdtemp(prefix=f"forebay-{name}-"))

@@ -1,4 +1,5 @@
-"""What the storms of one run stand on: brokers and a database, each started when first asked for, then shared.
+"""What the storms of one run stand on: brokers and a database, each started when first asked for or announced, then
+shared.
 
 A storm gives back what it was lent as it found it: running. Names that begin anew (topics, groups, a database) keep the
 storms apart.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,7 +41,8 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = contextlib.ExitStack()
-        self._lent: dict[str, Kafka] = {}
+        self._starting = ThreadPoolExecutor(thread_name_prefix="stage")
+        self._lent: dict[str, Future[Kafka]] = {}
         self._postgres: Postgres | None = None
         self._names = 0
 
@@ -50,32 +52,40 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._starting.shutdown(cancel_futures=True)
+        for started in self._lent.values():
+            if not started.cancelled() and started.exception() is None:
+                self._stack.push(started.result())
         self._stack.close()
+
+    def prepare(self, *kinds: str) -> None:
+        """Begin to start these, for whoever asks for them later."""
+        for kind in kinds:
+            if kind not in self._lent:
+                self._lent[kind] = self._starting.submit(self._start, kind)
 
     def broker(self, kind: str = "one") -> Broker:
         """`one`: the newest Kafka, one broker; `hasty`: the same, which soon takes members for dead."""
-        settings = HASTY if kind == "hasty" else {}
-        broker = self._lend(kind, lambda folder: Broker(folder, settings=settings))
+        broker = self.kafka(kind)
         assert isinstance(broker, Broker)
         return broker
 
     def cluster(self) -> Cluster:
         """Three of the newest Kafka and a controller."""
-        cluster = self._lend("three", Cluster)
+        cluster = self.kafka("three")
         assert isinstance(cluster, Cluster)
         return cluster
 
     def old_broker(self) -> OldBroker:
         """Kafka 3.9 with ZooKeeper."""
-        broker = self._lend("old", OldBroker)
+        broker = self.kafka("old")
         assert isinstance(broker, OldBroker)
         return broker
 
     def kafka(self, kind: str) -> Kafka:
         """Any of them: one, hasty, three, old."""
-        if kind == "three":
-            return self.cluster()
-        return self.old_broker() if kind == "old" else self.broker(kind)
+        self.prepare(kind)
+        return self._lent[kind].result()
 
     def postgres(self) -> Postgres:
         if self._postgres is None:
@@ -96,10 +106,15 @@ class Stage:
         self._names += 1
         return f"{of}-{self._names}"
 
-    def _lend(self, kind: str, make: Callable[[Path], Kafka]) -> Kafka:
-        if kind not in self._lent:
-            install_with_archive()
-            made = make(self._folder / f"kafka-{kind}")
-            self._stack.enter_context(made)
-            self._lent[kind] = made
-        return self._lent[kind]
+    def _start(self, kind: str) -> Kafka:
+        install_with_archive()
+        folder = self._folder / f"kafka-{kind}"
+        kafka: Kafka
+        if kind == "three":
+            kafka = Cluster(folder)
+        elif kind == "old":
+            kafka = OldBroker(folder)
+        else:
+            kafka = Broker(folder, settings=HASTY if kind == "hasty" else {})
+        kafka.__enter__()
+        return kafka
