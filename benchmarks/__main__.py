@@ -17,7 +17,7 @@ from benchmarks.report import machine
 
 GROUPS = {
     "embedded": ("submit", "end_to_end", "images", "latency", "memory"),
-    "store": ("rates",),
+    "store": ("rates", "listing"),
     "kafka": ("submit", "producer", "end_to_end", "latency", "worker", "memory"),
 }
 

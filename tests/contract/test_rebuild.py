@@ -24,7 +24,7 @@ from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.wire import encode_request
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.queue import Durability, Queue
-from forebay.ports.store import ResultStore
+from forebay.ports.store import JobQuery, ResultStore
 from forebay.projector import Progress, Projector, projector, rebuild
 from forebay.projector.projector import READ_LIMIT
 from forebay.telemetry.metrics import Metrics
@@ -217,7 +217,7 @@ async def test_what_was_wrong_in_a_table_is_right_again(world: World) -> None:
 
 async def test_an_empty_log_is_rebuilt_at_once(world: World) -> None:
     assert set(await world.rebuild()) == {Progress(0, 0)}
-    assert await world.store.list_jobs(TENANT, model=None, status=None, limit=9) == []
+    assert (await world.store.list_jobs(JobQuery(tenant=TENANT, limit=9, look=9))).jobs == []
 
 
 async def test_jobs_are_hidden_until_all_are_there(world: World) -> None:

@@ -17,6 +17,7 @@ from dev.postgres.server import Postgres
 from forebay.adapters.postgres import PostgresStore
 from forebay.core.errors import ForebayError, Unavailable
 from forebay.core.payload import JSON, Payload
+from forebay.ports.store import JobQuery
 from forebay.testing.samples import TENANT, job_id, request, succeeded
 from forebay.testing.store_contract import batch, ending, folded
 
@@ -28,7 +29,7 @@ FACTS = (request(1), succeeded(1, OUTPUT))
 Call = Callable[[PostgresStore], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "get": lambda store: store.get(TENANT, job_id(1)),
-    "list_jobs": lambda store: store.list_jobs(TENANT, model=None, status=None, limit=1),
+    "list_jobs": lambda store: store.list_jobs(JobQuery(tenant=TENANT, limit=1, look=1)),
     "project": lambda store: store.project([batch("another", "", "1", request(2))]),
     "position": lambda store: store.position("log"),
     "positions": lambda store: store.positions(),

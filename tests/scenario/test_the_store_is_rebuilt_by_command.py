@@ -15,7 +15,7 @@ from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, Sqlit
 from forebay.core.job import Job
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
-from forebay.ports.store import ResultStore
+from forebay.ports.store import JobQuery, ResultStore
 from forebay.projector import Projector
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.samples import TENANT, job_id, message, request, succeeded
@@ -64,7 +64,7 @@ async def close(store: ResultStore, database: Database) -> None:
 async def jobs_in(folder: Path, dsn: str = "") -> Sequence[Job]:
     database = Database(folder).open()
     store: ResultStore = await PostgresStore.open(dsn) if dsn else SqliteStore(database)
-    found = await store.list_jobs(TENANT, model=None, status=None, limit=1000)
+    found = (await store.list_jobs(JobQuery(tenant=TENANT, limit=1000, look=1000))).jobs
     await close(store, database)
     return found
 

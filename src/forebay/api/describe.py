@@ -108,6 +108,13 @@ WAIT = query_parameter(
     minimum=0,
     maximum=WAIT_MAX_S,
 )
+METADATA_FILTER = {
+    "name": "metadata.NAME",
+    "in": "query",
+    "description": "Only jobs whose metadata has the member NAME, with this value: a string as it is, anything else "
+    "as its JSON. It may be given for several members.",
+    "schema": {"type": "string"},
+}
 PREFER = {
     "name": "Prefer",
     "in": "header",

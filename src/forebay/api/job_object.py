@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from forebay.api.listing import cursor_of
 from forebay.core.event import JobError, JobMetrics, JobRequest
 from forebay.core.job import Job
 from forebay.core.times import to_rfc3339
+from forebay.ports.store import JobPage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -74,8 +76,11 @@ class JobWriter:
         """`output` is the job's output if it is JSON."""
         return _encode(self._object(job, output, simple))
 
-    def jobs(self, jobs: list[Job]) -> bytes:
-        return _encode({"jobs": [self._object(job, None, False) for job in jobs]})
+    def jobs(self, page: JobPage) -> bytes:
+        found: dict[str, Any] = {"jobs": [self._object(job, None, False) for job in page.jobs]}
+        if page.next is not None:
+            found["next_cursor"] = cursor_of(page.next)
+        return _encode(found)
 
     def _object(self, job: Job, output: bytes | None, simple: bool) -> JobObject:
         return JobObject(

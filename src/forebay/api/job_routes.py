@@ -14,8 +14,10 @@ from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.job_object import JobWriter
+from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidQuery, problem
+from forebay.api.queries import whole
 from forebay.api.reading import JobReader
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
 from forebay.api.submission import Offer, Order, Submitter
@@ -28,8 +30,6 @@ from forebay.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
-LIST_LIMIT_DEFAULT = 50
-LIST_LIMIT_MAX = 1000
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _FINAL = (JSON_TYPE, NO_STORE)
 _PENDING = (JSON_TYPE, NO_STORE, RETRY_SOON)
@@ -216,20 +216,16 @@ class JobRoutes:
 
     async def list_jobs(self, request: Request) -> Answer:
         """An unknown filter is refused, since one that is ignored would mislead."""
-        query = _known_query(request, "model", "status", "limit")
-        status = query.get("status")
-        if status is not None and status not in set(JobStatus):
-            raise InvalidQuery("status", f"one of {', '.join(JobStatus)}")
-        limit = _whole(query, "limit", LIST_LIMIT_DEFAULT, 1, LIST_LIMIT_MAX)
-        jobs = await self._reader.list(tenant_of(request), model=query.get("model"), status=status, limit=limit)
-        return Answer(200, self._writer.jobs(jobs), _FINAL)
+        query, metadata = read_listing(tenant_of(request), request.query_params.multi_items())
+        page = await self._reader.list(query, metadata)
+        return Answer(200, self._writer.jobs(page), _FINAL)
 
     async def _job(self, request: Request) -> Job:
         tenant = tenant_of(request)
         job_id = request.path_params.get("job_id") or request.path_params["request_id"]
         if not request.scope["query_string"]:
             return await self._reader.get(tenant, job_id)
-        wait_s = _whole(_known_query(request, "wait"), "wait", 0, 0, WAIT_MAX_S)
+        wait_s = whole(_known_query(request, "wait"), "wait", 0, 0, WAIT_MAX_S)
         return await self._reader.wait(tenant, job_id, wait_s, request.is_disconnected)
 
     async def _written(self, job: Job, *, simple: bool = False) -> bytes:
@@ -256,12 +252,3 @@ def _known_query(request: Request, *names: str) -> Mapping[str, str]:
         if name not in names:
             raise InvalidQuery(name, f"not known here; known: {', '.join(names)}")
     return query
-
-
-def _whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
-        return int(text)
-    raise InvalidQuery(name, f"a whole number from {least} to {most}")

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.describe import (
+    METADATA_FILTER,
     PREFER,
     WAIT,
     answers,
@@ -24,7 +25,8 @@ from forebay.api.describe import (
     raw_body,
 )
 from forebay.api.docs_page import docs_page
-from forebay.api.job_routes import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, JobRoutes
+from forebay.api.job_routes import JobRoutes
+from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.schemas import MAX_LIFE_S, JobSubmission
 from forebay.api.submission import ModelCatalog
@@ -165,13 +167,17 @@ class OpenApi:
                 parameters=(
                     query_parameter("model", "Only jobs of this model."),
                     query_parameter("status", "Only jobs in this state.", type="string", enum=list(JobStatus)),
+                    query_parameter("created_after", "Accepted later than this.", type="string", format="date-time"),
+                    query_parameter("created_before", "Accepted earlier than this.", type="string", format="date-time"),
+                    METADATA_FILTER,
+                    query_parameter("cursor", "`next_cursor` of an earlier answer."),
                     query_parameter(
                         "limit",
                         "How many.",
                         type="integer",
                         minimum=1,
-                        maximum=LIST_LIMIT_MAX,
-                        default=LIST_LIMIT_DEFAULT,
+                        maximum=LIMIT_MAX,
+                        default=LIMIT_DEFAULT,
                     ),
                 ),
             ),

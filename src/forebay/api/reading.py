@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
 
 from forebay.core.errors import NotFound
 from forebay.core.ids import IdMint, is_foreign
 from forebay.core.job import Job
+from forebay.core.wire import canonical_json
 from forebay.ports.blobs import BlobStore
-from forebay.ports.store import ResultStore
+from forebay.ports.store import JobPage, JobQuery, ResultStore
 
 YOUNG_S = 60.0
 """How long an id that we issued is `queued` though the store has no row of it: projection takes milliseconds."""
 REREAD_S = 1.0
 """A wake-up is a hint (ports.store.Subscription): between hints the store is read again this often."""
+
+
+LOOK_AT = 1000
+"""Jobs in one step of a search: few enough to take some milliseconds, whatever they are."""
+LOOK_FOR_S = 0.02
+"""How long a search may begin another step: so a page takes well under 50 ms, and the usual store is searched whole."""
 
 
 class JobReader:
@@ -69,9 +79,27 @@ class JobReader:
                 # Not `get`: a job that was known when the wait began does not become unknown by growing old in it.
                 job = await self._store.get(tenant, job_id) or job
 
-    async def list(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
-        """Newest first, without outputs."""
-        return await self._store.list_jobs(tenant, model=model, status=status, limit=limit)
+    async def list(self, query: JobQuery, metadata: Mapping[str, str]) -> JobPage:
+        """Newest first, without outputs; of those that fit the query the ones with this metadata.
+
+        Looks through as many jobs as LOOK_FOR_S has time for, however few of them fit: then the page is short, and its
+        `next` says where to go on.
+        """
+        until = self._monotonic() + LOOK_FOR_S
+        found: list[Job] = []
+        limit = query.limit
+        while True:
+            asked = replace(query, limit=query.look if metadata else limit - len(found))
+            page = await self._store.list_jobs(asked)
+            for job in page.jobs:
+                if has_metadata(job, metadata):
+                    found.append(job)
+                    if len(found) == limit:
+                        more = page.next is not None or job is not page.jobs[-1]
+                        return JobPage(found, (job.created_at, job.id) if more else None)
+            if page.next is None or self._monotonic() >= until:
+                return JobPage(found, page.next)
+            query = replace(query, after=page.next)
 
     async def output(self, job: Job) -> bytes:
         """The bytes of a succeeded job's output, wherever they lie."""
@@ -80,6 +108,16 @@ class JobReader:
         if job.output.blob is not None:
             return await self._blobs.get(job.output.blob)
         return job.output.data or b""
+
+
+def has_metadata(job: Job, wanted: Mapping[str, str]) -> bool:
+    """Whether the job's metadata has each of these members with this value: a string as it is, anything else as its
+    JSON (`3`, `true`)."""
+    return all(name in job.metadata and text in _texts(job.metadata[name]) for name, text in wanted.items())
+
+
+def _texts(value: Any) -> tuple[str]:
+    return (value if isinstance(value, str) else canonical_json(value).decode(),)
 
 
 def _unknown(job_id: str) -> NotFound:

@@ -124,6 +124,9 @@ class SimpleDocument(JobDocument):
 
 class JobsDocument(Document):
     jobs: list[JobDocument] = Field(description="Newest first, without outputs.")
+    next_cursor: str | None = Field(
+        None, description="Where to go on. A page may be short, or empty, and have one; there is none at the end."
+    )
 
 
 class ModelDocument(Document):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WHOLE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9a-f]{16}")
 PREFIX_MIN_CHARS = 8
 NEWEST = 1000
-"""As many jobs as a service lists at once."""
+"""Among so many an id may be given by its beginning."""
 
 COLUMNS = ("id", "model", "status", "attempts", "created", "took")
 NEEDED = ("id", "status", "model", "created", "took", "attempts")
@@ -32,7 +32,13 @@ def ls(
     status: Annotated[
         str | None, typer.Option(help="Only jobs in this state: queued running succeeded failed canceled expired.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    created_after: Annotated[
+        str | None, typer.Option(help="Only jobs accepted later than this, such as 2026-11-28T18:00:00Z.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only jobs with this in their metadata; repeatable.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -41,12 +47,15 @@ def ls(
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        found = service.jobs(model=model, status=status, limit=limit)
+        found = service.jobs(
+            limit=limit, model=model, status=status, created_after=created_after, **_metadata_filters(metadata or [])
+        )
     if as_json:
         print_json(found)
         return
     if not found:
-        console(err=True).print("no jobs" if model is None and status is None else "no such jobs")
+        filtered = any((model, status, created_after, metadata))
+        console(err=True).print("no such jobs" if filtered else "no jobs")
         return
     rows = [
         {
@@ -63,6 +72,13 @@ def ls(
     columns = [column for column in COLUMNS if column in fitting]
     lines = [[styled(row[name]) if name == "status" else row[name] for name in columns] for row in rows]
     console().print(table(columns, lines))
+
+
+def _metadata_filters(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise InvalidRequest(f"--metadata {pair}: write it as NAME=VALUE")
+    return {f"metadata.{name}": value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 @jobs.command()

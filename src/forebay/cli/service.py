@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
+PAGE_MOST = 1000
+"""Jobs that a service lists at once."""
+
 """Beyond the wait that was asked for: a submit waits for the disk, a loaded service for its turn."""
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
@@ -127,10 +130,16 @@ class Service:
             raise Refused(answer.status_code, _document(answer))
         return answer.content
 
-    def jobs(self, **filters: str | int | None) -> list[dict[str, Any]]:
-        """The newest first."""
+    def jobs(self, *, limit: int, **filters: str | None) -> list[dict[str, Any]]:
+        """The newest first, at most `limit` of them, from as many pages as it takes."""
         params = {name: value for name, value in filters.items() if value is not None}
-        return list(self._object("GET", "/v1/jobs", params=params)["jobs"])
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._object("GET", "/v1/jobs", params={**params, "limit": min(PAGE_MOST, limit - len(found))})
+            found += page["jobs"]
+            if "next_cursor" not in page or len(found) >= limit:
+                return found
+            params["cursor"] = page["next_cursor"]
 
     def models(self) -> list[dict[str, Any]]:
         return list(self._object("GET", "/v1/models")["models"])

@@ -6,8 +6,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from msgspec import Struct
+
 from forebay.core.job import Job
 from forebay.ports.event_log import LogBatch
+
+Place = tuple[float, str]
+"""Where a job stands among those of its tenant: when it was accepted, and its id."""
+
+
+class JobQuery(Struct, frozen=True, kw_only=True):
+    """Jobs of a tenant, the newest first. What is None asks for nothing. Times exclude themselves; `after`: those that
+    stand behind that place. `limit`: at most so many are given. `look`: at most so many are looked at, so that the time
+    that it takes is bounded whatever is asked for."""
+
+    tenant: str
+    model: str | None = None
+    status: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    after: Place | None = None
+    limit: int
+    look: int
+
+
+class JobPage(Struct, frozen=True):
+    """`next`: behind which place there may be more; None at the end. A page may be short, or empty, and have one."""
+
+    jobs: list[Job]
+    next: Place | None = None
 
 
 class Subscription(ABC):
@@ -65,8 +92,8 @@ class ResultStore(ABC):
         """The job, its output included; None if no request or event about it has been applied, or if it is a stub."""
 
     @abstractmethod
-    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
-        """The newest jobs first, without their outputs."""
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        """Those that fit, the newest first, without their outputs."""
 
     @abstractmethod
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:

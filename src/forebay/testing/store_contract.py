@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.ports.event_log import START, LogBatch
-from forebay.ports.store import ResultStore
+from forebay.ports.store import JobPage, JobQuery, ResultStore
 from forebay.testing.samples import TENANT, event, failed, job_id, request, succeeded
 
 LONG_S = 30.0
@@ -32,6 +33,10 @@ class StorePlace(ABC):
 
     @abstractmethod
     async def close(self, store: ResultStore) -> None: ...
+
+
+def query(tenant: str = TENANT, **asked: Any) -> JobQuery:
+    return JobQuery(tenant=tenant, **{"limit": 9, "look": 1000, **asked})
 
 
 class Feeder:
@@ -170,16 +175,16 @@ class StoreContract:
         )
         assert await feed(*facts) == [folded(*facts)]
         assert await store.get(name, name) == folded(*facts)
-        listed = await store.list_jobs(name, model=name, status="succeeded", limit=9)
-        assert listed == [replace(folded(*facts), output=None)]
+        page = await store.list_jobs(query(name, model=name, status="succeeded"))
+        assert page.jobs == [replace(folded(*facts), output=None)]
 
     @pytest.mark.parametrize("name", ["\0", "\\d800", "'; DROP TABLE jobs; --", "x" * 10_000])
     async def test_nobody_has_a_strange_name(self, store: ResultStore, feed: Feeder, name: str) -> None:
         await feed(request(1))
         assert await store.get(name, job_id(1)) is None
         assert await store.get(TENANT, name) is None
-        assert await store.list_jobs(TENANT, model=name, status=None, limit=9) == []
-        assert await store.list_jobs(TENANT, model=None, status=name, limit=9) == []
+        assert (await store.list_jobs(query(model=name))).jobs == []
+        assert (await store.list_jobs(query(status=name))).jobs == []
 
     async def test_a_job_is_seen_by_its_tenant_only(self, store: ResultStore, feed: Feeder) -> None:
         await feed(request(1), request(1, tenant="other", model="secret"))
@@ -188,7 +193,7 @@ class StoreContract:
         assert theirs is not None
         assert (mine.model, theirs.model) == ("sample", "secret")
         assert await store.get("nobody", job_id(1)) is None
-        assert [job.tenant for job in await store.list_jobs("other", model=None, status=None, limit=9)] == ["other"]
+        assert [job.tenant for job in (await store.list_jobs(query("other"))).jobs] == ["other"]
 
     # ----------------------------------------------------------------------------------------------- final and stubs
 
@@ -218,7 +223,7 @@ class StoreContract:
         for early in (event(1, EventKind.STARTED), succeeded(1, OUTPUT)):
             assert await feed(early) == []
             assert await store.get(TENANT, job_id(1)) is None
-            assert await store.list_jobs(TENANT, model=None, status=None, limit=9) == []
+            assert (await store.list_jobs(query())).jobs == []
         expected = folded(request(1), event(1, EventKind.STARTED), succeeded(1, OUTPUT))
         assert await feed(request(1)) == [expected]
         assert await store.get(TENANT, job_id(1)) == expected
@@ -383,7 +388,7 @@ class StoreContract:
         for one in (store, other):
             assert await one.rebuilding() is None
             assert await one.get(TENANT, job_id(1)) is None
-            assert await one.list_jobs(TENANT, model=None, status=None, limit=9) == []
+            assert (await one.list_jobs(query())).jobs == []
         assert await other.project([batch("log", "p1", "p2", request(3))]) is None
 
     async def test_a_rebuild_of_a_log_whose_end_is_unknown_changes_nothing(
@@ -409,7 +414,7 @@ class StoreContract:
                 with pytest.raises(Unavailable) as reading:
                     await one.get(TENANT, job_id(1))
                 with pytest.raises(Unavailable) as listing:
-                    await one.list_jobs(TENANT, model=None, status=None, limit=9)
+                    await one.list_jobs(query())
                 assert (reading.value.code, listing.value.code) == ("rebuilding", "rebuilding")
             await feed(request(1))
         await other.end_rebuild()
@@ -455,20 +460,62 @@ class StoreContract:
         numbers = [3, 1, 5, 2, 4]
         await feed(*(request(n) for n in numbers))
         await feed(*(succeeded(n, OUTPUT) for n in numbers))
-        listed = await store.list_jobs(TENANT, model=None, status=None, limit=4)
-        assert listed == [replace(folded(request(n), succeeded(n, OUTPUT)), output=None) for n in (5, 4, 3, 2)]
+        page = await store.list_jobs(query(limit=4))
+        assert page.jobs == [replace(folded(request(n), succeeded(n, OUTPUT)), output=None) for n in (5, 4, 3, 2)]
 
     async def test_jobs_are_listed_by_model_and_status(self, store: ResultStore, feed: Feeder) -> None:
         await feed(*(request(n, model="odd" if n % 2 else "even") for n in range(6)))
         await feed(failed(1), failed(2))
 
-        async def numbers(model: str | None, status: str | None) -> list[str]:
-            return [job.id for job in await store.list_jobs(TENANT, model=model, status=status, limit=9)]
+        async def numbers(**asked: Any) -> list[str]:
+            return [job.id for job in (await store.list_jobs(query(**asked))).jobs]
 
-        assert await numbers("odd", None) == [job_id(n) for n in (5, 3, 1)]
-        assert await numbers(None, "failed") == [job_id(n) for n in (2, 1)]
-        assert await numbers("even", "queued") == [job_id(n) for n in (4, 0)]
-        assert await numbers("absent", None) == []
+        assert await numbers(model="odd") == [job_id(n) for n in (5, 3, 1)]
+        assert await numbers(status="failed") == [job_id(n) for n in (2, 1)]
+        assert await numbers(model="even", status="queued") == [job_id(n) for n in (4, 0)]
+        assert await numbers(model="absent") == []
+
+    async def test_jobs_are_listed_by_the_time_of_their_acceptance(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(*(request(n) for n in range(5)))
+        at = [request(n).accepted_at for n in range(5)]
+
+        async def listed(**asked: Any) -> list[str]:
+            return [job.id for job in (await store.list_jobs(query(**asked))).jobs]
+
+        assert await listed(created_after=at[2]) == [job_id(n) for n in (4, 3)]
+        assert await listed(created_before=at[2]) == [job_id(n) for n in (1, 0)]
+        assert await listed(created_after=at[0], created_before=at[3]) == [job_id(n) for n in (2, 1)]
+        assert await listed(created_after=at[4]) == []
+
+    @pytest.mark.parametrize("look", [1, 2, 3, 7, 100])
+    @pytest.mark.parametrize("limit", [1, 2, 3, 100])
+    @pytest.mark.parametrize("asked", [{}, {"model": "odd"}, {"status": "failed"}, {"model": "absent"}])
+    async def test_pages_that_follow_each_other_give_each_job_once(
+        self, store: ResultStore, feed: Feeder, asked: Mapping[str, str], limit: int, look: int
+    ) -> None:
+        """Though several were accepted in the same instant, and others come meanwhile."""
+        jobs = [request(n, model="odd" if n % 2 else "even") for n in range(7)]
+        await feed(*(replace(job, accepted_at=jobs[n // 3 * 3].accepted_at) for n, job in enumerate(jobs)))
+        await feed(failed(1), failed(2), failed(6))
+        expected = [job.id for job in (await store.list_jobs(query(**asked))).jobs]
+        found: list[str] = []
+        after = None
+        for number in range(20):
+            page = await store.list_jobs(query(after=after, limit=limit, look=look, **asked))
+            assert len(page.jobs) <= limit
+            found += [job.id for job in page.jobs]
+            await feed(request(100 + number))
+            if page.next is None:
+                break
+            after = page.next
+        assert found == expected
+
+    async def test_one_page_looks_at_a_bounded_number_of_jobs(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(*(request(n, model="rare" if n == 0 else "usual") for n in range(10)))
+        page = await store.list_jobs(query(model="rare", look=4))
+        assert page == JobPage([], (request(6).accepted_at, job_id(6)))
+        page = await store.list_jobs(query(model="rare", look=6, after=page.next))
+        assert [job.id for job in page.jobs] == [job_id(0)]
 
     # --------------------------------------------------------------------------------------------------- subscription
 

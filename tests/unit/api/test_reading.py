@@ -290,9 +290,100 @@ async def test_jobs_are_listed_newest_first(api: Api, query: str, places: list[i
         ("limit=x", "limit"),
         ("status=no", "status"),
         ("page=2", "page"),
+        ("created_after=yesterday", "created_after"),
+        ("created_before=2026-11-28T18:00:00", "created_before"),
+        ("cursor=x", "cursor"),
+        ("cursor=WzEsMl0", "cursor"),
+        ("cursor=" + "W" * 5000, "cursor"),
+        ("metadata.=x", "metadata."),
+        ("metadata=x", "metadata"),
     ],
 )
 async def test_a_wrong_filter_is_422(api: Api, query: str, parameter: str) -> None:
     answer = await api.http.get(f"/v1/jobs?{query}")
     assert answer.status_code == 422
     assert [error["parameter"] for error in answer.json()["errors"]] == [parameter]
+
+
+async def test_pages_lead_to_each_other_until_the_end(api: Api) -> None:
+    ids = []
+    for _ in range(5):
+        api.clock.now += 1
+        ids.append(await api.submit())
+    await api.project_published()
+    found, query = [], "limit=2"
+    for _ in range(3):
+        page = (await api.http.get(f"/v1/jobs?{query}")).json()
+        found.append([job["id"] for job in page["jobs"]])
+        query = f"limit=2&cursor={page.get('next_cursor')}"
+    assert found == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
+    assert "next_cursor" not in page
+
+
+@pytest.mark.parametrize(
+    ("query", "places"),
+    [
+        ("metadata.user=ann", [2, 0]),
+        ("metadata.user=ann&metadata.n=1", [0]),
+        ("metadata.n=1", [0]),
+        ("metadata.n=%221%22", []),
+        ("metadata.deep=%7B%22a%22:[true]%7D", [1]),
+        ("metadata.user=nobody", []),
+        ("metadata.none=", []),
+        ("metadata.user=ann&limit=1", [2]),
+    ],
+)
+async def test_jobs_are_listed_by_their_metadata(api: Api, query: str, places: list[int]) -> None:
+    ids = []
+    for metadata in ({"user": "ann", "n": 1}, {"user": "bob", "deep": {"a": [True]}}, {"user": "ann", "n": "2"}):
+        api.clock.now += 1
+        ids.append(await api.submit(metadata=metadata))
+    await api.project_published()
+    answer = await api.http.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 200, answer.text
+    assert [job["id"] for job in answer.json()["jobs"]] == [ids[place] for place in places]
+
+
+async def test_jobs_are_listed_by_the_time_of_their_acceptance(api: Api) -> None:
+    ids, times = [], []
+    for _ in range(3):
+        api.clock.now += 1
+        ids.append(await api.submit())
+        times.append((await api.http.get(f"/v1/jobs/{ids[-1]}")).json()["created_at"])
+    await api.project_published()
+
+    async def listed(**filters: str) -> list[str]:
+        return [job["id"] for job in (await api.http.get("/v1/jobs", params=filters)).json()["jobs"]]
+
+    assert await listed(created_after=times[0]) == [ids[2], ids[1]]
+    assert await listed(created_before=times[2]) == [ids[1], ids[0]]
+    assert await listed(created_after=times[0], created_before=times[2]) == [ids[1]]
+    assert await listed(created_after=times[0].replace("Z", "+00:00")) == [ids[2], ids[1]]
+
+
+async def test_a_search_stops_when_its_time_is_over_and_says_where_to_go_on(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.api.listing.LOOK_AT", 2)
+    monkeypatch.setattr("forebay.api.reading.LOOK_FOR_S", 0.0)
+    for number in range(5):
+        api.clock.now += 1
+        await api.submit(metadata={"n": number})
+    await api.project_published()
+    query, pages = "metadata.n=0", []
+    for _ in range(3):
+        page = (await api.http.get(f"/v1/jobs?{query}")).json()
+        pages.append([job["metadata"]["n"] for job in page["jobs"]])
+        query = f"metadata.n=0&cursor={page.get('next_cursor')}"
+    assert pages == [[], [], [0]]
+
+
+async def test_a_search_that_has_time_goes_on_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay.api.listing.LOOK_AT", 2)
+    for number in range(5):
+        api.clock.now += 1
+        await api.submit(metadata={"n": number})
+    await api.project_published()
+    page = (await api.http.get("/v1/jobs?metadata.n=0")).json()
+    assert [job["metadata"]["n"] for job in page["jobs"]] == [0]
+    assert "next_cursor" not in page

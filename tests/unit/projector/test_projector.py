@@ -21,7 +21,7 @@ from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.queue import Durability, Queue
-from forebay.ports.store import ResultStore, Subscription
+from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 from forebay.projector import Projector
 from forebay.projector import projector as projector_module
 from forebay.projector.projector import READ_LIMIT, READ_WAIT_S
@@ -132,8 +132,8 @@ class Stumbling(ResultStore):
     async def get(self, tenant: str, job_id: str) -> Job | None:
         return await self.sound.get(tenant, job_id)
 
-    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
-        return await self.sound.list_jobs(tenant, model=model, status=status, limit=limit)
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        return await self.sound.list_jobs(query)
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self.sound.subscribe(tenant, job_id)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
 from forebay.ports.event_log import START, LogBatch
-from forebay.ports.store import ResultStore, Subscription
+from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscription
 
 
 class MemoryStore(ResultStore):
@@ -60,14 +60,22 @@ class MemoryStore(ResultStore):
         job = self._jobs.get((tenant, job_id))
         return job if job is not None and job.model else None
 
-    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+    async def list_jobs(self, query: JobQuery) -> JobPage:
         self._refuse_while_rebuilding()
-        jobs = [
+        ranged = sorted(
+            (job for job in self._jobs.values() if job.model and job.tenant == query.tenant and _in_range(job, query)),
+            key=_place,
+            reverse=True,
+        )
+        looked_at = ranged[: query.look]
+        found = [
             replace(job, output=None)
-            for job in self._jobs.values()
-            if job.tenant == tenant and job.model and model in (None, job.model) and status in (None, job.status)
+            for job in looked_at
+            if query.model in (None, job.model) and query.status in (None, job.status)
         ]
-        return sorted(jobs, key=lambda job: (job.created_at, job.id), reverse=True)[:limit]
+        if len(found) > query.limit:
+            return JobPage(found[: query.limit], _place(found[query.limit - 1]))
+        return JobPage(found, _place(looked_at[-1]) if len(looked_at) < len(ranged) else None)
 
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
@@ -87,6 +95,18 @@ class MemoryStore(ResultStore):
             of_job.discard(subscription)
             if not of_job:
                 self._subscriptions.pop(key, None)
+
+
+def _place(job: Job) -> Place:
+    return job.created_at, job.id
+
+
+def _in_range(job: Job, query: JobQuery) -> bool:
+    return (
+        (query.created_after is None or job.created_at > query.created_after)
+        and (query.created_before is None or job.created_at < query.created_before)
+        and (query.after is None or _place(job) < query.after)
+    )
 
 
 class MemorySubscription(Subscription):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import zip_longest
+from typing import Any
 
 import msgspec
 
@@ -15,7 +17,7 @@ from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.ports.event_log import START, LogBatch
-from forebay.ports.store import ResultStore, Subscription
+from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
 _JOB = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
 _JOB_WIDTH = len(JOB_COLUMNS)
@@ -27,11 +29,19 @@ SELECT rebuilding, {_JOB}, {", ".join(PAYLOAD_COLUMNS)} FROM {_REBUILDING}
 LEFT JOIN forebay.jobs ON jobs.tenant = $1 AND jobs.id = $2 AND model <> ''
 LEFT JOIN forebay.results ON results.tenant = jobs.tenant AND results.id = jobs.id
 """
+# The last row to look at, by the index alone; then what fits of the rows down to it. The bound is a value, never an
+# alternative: so that both ends of the range are ends of the scan.
 _LIST = f"""
-SELECT rebuilding, found.* FROM {_REBUILDING} LEFT JOIN LATERAL (
-    SELECT {_JOB} FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND {{filters}}
+SELECT rebuilding, last.created_at, last.id, found.* FROM {_REBUILDING}
+LEFT JOIN LATERAL (
+    SELECT created_at, id FROM forebay.jobs WHERE tenant = $1 AND model <> ''{{ranged}}
+    ORDER BY created_at DESC, id DESC OFFSET $3 LIMIT 1
+) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT {_JOB} FROM forebay.jobs WHERE tenant = $1 AND model <> ''{{ranged}}{{filters}}
+    AND (created_at, id) >= (coalesce(last.created_at, '-infinity'), coalesce(last.id, ''))
     ORDER BY created_at DESC, id DESC LIMIT $2
-) AS found ON true ORDER BY created_at DESC, id DESC
+) AS found ON true ORDER BY found.created_at DESC, found.id DESC
 """
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -107,19 +117,45 @@ class PostgresStore(ResultStore):
         columns = tuple(row)[1:]
         return from_job_row(columns[:_JOB_WIDTH], from_payload_columns(columns[_JOB_WIDTH:]))
 
-    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
-        filters, arguments = ["true"], [to_text(tenant), limit]
-        for column, wanted in (("model", model), ("status", status)):
-            if wanted is not None:
-                arguments.append(to_text(wanted))
-                filters.append(f"{column} = ${len(arguments)}")
-        sql = _LIST.format(filters=" AND ".join(filters))
+    async def list_jobs(self, query: JobQuery) -> JobPage:
+        arguments: list[Any] = [to_text(query.tenant), query.limit + 1, query.look - 1]
+
+        def where(*conditions: tuple[str, Sequence[Any]]) -> str:
+            """Those that ask for something; each `?` is an argument."""
+            sql = ""
+            for condition, values in conditions:
+                if None in values:
+                    continue
+                sql += " AND "
+                for part, value in zip_longest(condition.split("?"), values):
+                    sql += part
+                    if value is not None:
+                        arguments.append(value)
+                        sql += f"${len(arguments)}"
+            return sql
+
+        place = query.after or (None, None)
+        ranged = where(
+            ("created_at > ?", (query.created_after,)),
+            ("created_at < ?", (query.created_before,)),
+            ("(created_at, id) < (?, ?)", (place[0], None if place[1] is None else to_text(place[1]))),
+        )
+        filters = where(("model = ?", (_text(query.model),)), ("status = ?", (_text(query.status),)))
+        sql = _LIST.format(ranged=ranged, filters=filters)
         rows = await self._database.fetch(sql, *arguments, timeout_s=SCAN_S)
         _refuse_while(rows[0][0])
-        return [from_job_row(tuple(row)[1:]) for row in rows if row[1] is not None]
+        jobs = [from_job_row(tuple(row)[3:]) for row in rows if row[3] is not None]
+        if len(jobs) > query.limit:
+            jobs = jobs[: query.limit]
+            return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
+        return JobPage(jobs, None if rows[0][1] is None else (rows[0][1], from_text(rows[0][2])))
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._wakeups.subscribe(tenant, job_id)
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else to_text(value)
 
 
 def _refuse_while(rebuilding: bool) -> None:

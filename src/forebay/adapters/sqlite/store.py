@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import apsw
 import msgspec
@@ -15,7 +16,7 @@ from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.ports.event_log import START, LogBatch
-from forebay.ports.store import ResultStore, Subscription
+from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
 _JOB = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS.split(", "))
 _GET = f"""
@@ -24,6 +25,7 @@ FROM jobs LEFT JOIN results ON results.tenant = jobs.tenant AND results.id = job
 WHERE jobs.tenant = ? AND jobs.id = ? AND model <> ''
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
+_NEWEST = "ORDER BY created_at DESC, id DESC"
 _DERIVED = ("jobs", "results", "positions")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -67,18 +69,29 @@ class SqliteStore(ResultStore):
             return from_job_row(row[:_JOB_WIDTH], from_result_columns(*row[_JOB_WIDTH:]))
         return None
 
-    async def list_jobs(self, tenant: str, *, model: str | None, status: str | None, limit: int) -> list[Job]:
+    async def list_jobs(self, query: JobQuery) -> JobPage:
         self._refuse_while_rebuilding()
-        where, arguments = "tenant = ? AND model <> ''", [tenant]
-        for column, wanted in (("model", model), ("status", status)):
-            if wanted is not None:
-                where += f" AND {column} = ?"
-                arguments.append(wanted)
-        rows = await self._database.scan(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY created_at DESC, id DESC LIMIT ?",
-            (*arguments, limit),
+        bounds = [
+            ("created_at > ?", query.created_after),
+            ("created_at < ?", query.created_before),
+            ("(created_at, id) < (?, ?)", query.after),
+        ]
+        ranged, in_range = _where([("tenant = ?", query.tenant), *bounds])
+        filters, wanted = _where([("model = ?", query.model), ("status = ?", query.status)])
+        # The last row to look at, by the index alone; then what fits of the rows down to it.
+        last = await self._database.scan(
+            f"SELECT created_at, id FROM jobs WHERE model <> ''{ranged} {_NEWEST} LIMIT 1 OFFSET ?",
+            (*in_range, query.look - 1),
         )
-        return [from_job_row(row) for row in rows]
+        down_to, floor = _where([("(created_at, id) >= (?, ?)", tuple(last[0]) if last else None)])
+        rows = await self._database.scan(
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE model <> ''{ranged}{down_to}{filters} {_NEWEST} LIMIT ?",
+            (*in_range, *floor, *wanted, query.limit + 1),
+        )
+        jobs = [from_job_row(row) for row in rows[: query.limit]]
+        if len(rows) > query.limit:
+            return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
+        return JobPage(jobs, tuple(last[0]) if last else None)
 
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
@@ -121,6 +134,12 @@ class SqliteSubscription(Subscription):
             await self._bell.wait(timeout_s)
         changed, self._changed = self._changed, False
         return changed
+
+
+def _where(conditions: Sequence[tuple[str, Any]]) -> tuple[str, list[Any]]:
+    """Those that ask for something, and their arguments."""
+    asked = [(sql, value if isinstance(value, tuple) else (value,)) for sql, value in conditions if value is not None]
+    return "".join(f" AND {sql}" for sql, _ in asked), [one for _, values in asked for one in values]
 
 
 def _empty(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:

@@ -1,0 +1,29 @@
+"""Values out of a query string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from forebay.api.problems import InvalidQuery
+from forebay.core.times import from_rfc3339
+
+
+def whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """Raises InvalidQuery for what is no whole number between these."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise InvalidQuery(name, f"a whole number from {least} to {most}")
+
+
+def time(query: Mapping[str, str], name: str) -> float | None:
+    """Raises InvalidQuery for what is no time with an offset."""
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        return from_rfc3339(text.replace(" ", "+"))  # a "+" that nobody encoded
+    except ValueError as error:
+        raise InvalidQuery(name, "a time with its offset, such as 2026-11-28T18:00:00Z") from error
