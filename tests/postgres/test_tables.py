@@ -105,7 +105,10 @@ async def test_a_stub_takes_its_requests_columns_once(filled: Connection) -> Non
 KEYS = "'{a,b}'::text[], '{c,d}'::text[]"
 STATEMENTS = {
     "a job": (store._GET, "'a', 'b'"),
-    "the newest jobs": (store._LIST.format(filters="model = $3"), "'a', 10, 'm'"),
+    "the newest jobs": (
+        store._LIST.format(ranged=" AND (created_at, id) < ($5, $6)", filters=" AND model = $4"),
+        "'a', 10, 999, 'm', 1.0, 'b'",
+    ),
     "locking jobs": (projection._LOCK, KEYS),
     "results of stubs": (projection._RESULTS, KEYS),
     "an update": (

@@ -27,8 +27,8 @@ def operations(role: Role, resource: str, name: str) -> set[str]:
 @pytest.mark.parametrize(
     ("role", "may_read", "may_write"),
     [
-        (Role.API, {"control"}, {"requests.m.low"}),
-        (Role.WORKER, {"requests.m.low"}, {"events", "control", "retry.5s", "dlq"}),
+        (Role.API, {"control"}, {"requests.m.low", "events", "control"}),
+        (Role.WORKER, {"requests.m.low", "control"}, {"events", "control", "retry.5s", "dlq"}),
         (Role.PROJECTOR, {"requests.m.low", "events"}, set()),
         (Role.SCHEDULER, {"retry.5s"}, {"requests.m.low", "events", "dlq"}),
         (Role.ADMIN, {"dlq"}, set()),
