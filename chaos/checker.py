@@ -46,7 +46,7 @@ def judge(
     case = _Case(history, read_ledger(ledger), finals, facts)
     own_deaths = case.own_deaths()
     faults = [fault for fault in history.faults if fault not in own_deaths]
-    reruns = timing.reruns(case.runs, history.faults, rules.settle_s, case.unwanted)
+    reruns = timing.reruns(case.runs, history.faults, rules.settle_s, case.unwanted, case.repeated)
     waits = timing.waits_while_away(case.asked_at, case.ended_at, history.faults)
     recoveries = timing.recoveries(case.accepted.values(), history.faults)
     return Verdict(
@@ -65,11 +65,14 @@ def judge(
         deadly=len(case.deadly()),
         cancels=len(case.cancels),
         acknowledged=len(case.acknowledged()),
+        keys=len(case.copies),
+        copies=sum(map(len, case.copies.values())),
         slowest_refusal_s=max((seconds for _, seconds in case.refusals), default=0.0),
         slowest_answer_s=max(waits, default=0.0),
         slowest_recovery_s=max(recoveries, default=0.0),
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
+        doubled=case.doubled(),
         uncanceled=len(case.uncanceled()),
         changed=len(case.changed()),
         contradicted=_contradicted(case.final_jobs, facts.finals) if facts else 0,
@@ -78,7 +81,7 @@ def judge(
         swapped=sum(output["job"] != job_id for job_id, output in case.outputs()),
         wrong_answers=sum(output["answer"] != case.digest_of(job_id) for job_id, output in case.outputs()),
         false_attempts=sum(_attempts_are_false(job, case.ran) for job in case.final_jobs.values()),
-        repeated_attempts=sum(count > 1 for count in case.ran.values()),
+        repeated_attempts=case.repeated_attempts(),
         unexplained_reruns=reruns.unexplained,
         wrong_deaths=case.wrong_deaths(rules.deaths),
         own_deaths=len(own_deaths),
@@ -102,6 +105,11 @@ class _Case:
         self.faults = history.faults
         self.ran = Counter((run.job_id, run.attempt) for run in runs)
         self.invoked = {entry.op: entry for entry in entries if isinstance(entry, Invoked)}
+        self.copies: dict[str, list[Invoked]] = {}
+        for asked in self.invoked.values():
+            if asked.key:
+                self.copies.setdefault(asked.key, []).append(asked)
+        self.repeated = facts.repeated if facts else frozenset()
         self.asked_at = {op: entry.at for op, entry in self.invoked.items()}
         self.ended_at = {entry.op: entry.at for entry in entries if isinstance(entry, (Accepted, Refused, Unsure))}
         self.accepted = {entry.job_id: entry for entry in entries if isinstance(entry, Accepted)}
@@ -207,6 +215,21 @@ class _Case:
             if any(seen.status in (404, 410) and seen.asked_at >= known_at for seen in readings):
                 gone.add(job_id)
         return gone
+
+    def doubled(self) -> int:
+        """Keys under which clients were told of more than one job, or more than one lies in the log."""
+        told: dict[str, set[str]] = {}
+        for job_id, entry in self.accepted.items():
+            told.setdefault(self.invoked[entry.op].text, set()).add(job_id)
+        logged: dict[str, set[str]] = {}
+        for job_id, of_text in (self._facts.requests if self._facts else {}).items():
+            logged.setdefault(of_text, set()).add(job_id)
+        texts = (copies[0].text for copies in self.copies.values())
+        return sum(len(told.get(text, set()) | logged.get(digest(text), set())) > 1 for text in texts)
+
+    def repeated_attempts(self) -> int:
+        """Attempts of a job that ran twice. Where the request itself stands twice in the log, both are its first."""
+        return sum(count > 1 for (job_id, _), count in self.ran.items() if job_id not in self.repeated)
 
     def acknowledged(self) -> dict[str, float]:
         """Jobs of which somebody was told that they are canceled, and when first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from msgspec import Struct
 from chaos.history import FINAL
 
 REQUEST_TYPE = "io.forebay.job.requested.v1"
+DELAYED = "forebay-attempt"
+"""Of a request that stands there again after a delay: which attempts it has had."""
+
 EVENT_PREFIX, EVENT_SUFFIX = "io.forebay.job.", ".v1"
 
 
@@ -27,11 +31,13 @@ class FinalEvent(Struct, frozen=True):
 
 class Facts(Struct, frozen=True):
     """`requests`: the SHA-256 of the submitted text, by job. `finals`: every final event of a job, in the order of the
-    log. `dead_letters`: jobs with a copy there."""
+    log. `dead_letters`: jobs with a copy there. `repeated`: requests that stand there more than once, other than
+    after a delay."""
 
     requests: Mapping[str, str]
     finals: Mapping[str, Sequence[FinalEvent]]
     dead_letters: Sequence[str] = ()
+    repeated: frozenset[str] = frozenset()
 
 
 class Gathered:
@@ -41,12 +47,14 @@ class Gathered:
         self._requests: dict[str, str] = {}
         self._finals: dict[str, list[FinalEvent]] = {}
         self._dead: list[str] = []
+        self._copies: Counter[str] = Counter()
 
     def record(self, job_id: str, headers: Mapping[str, str], value: bytes) -> None:
         """A request, which may stand there again after a delay, or an event."""
         kind = headers.get("ce_type", "")
         if kind == REQUEST_TYPE:
             self._requests[job_id] = _digest(value)
+            self._copies[job_id] += DELAYED not in headers
         elif (status := kind.removeprefix(EVENT_PREFIX).removesuffix(EVENT_SUFFIX)) in FINAL:
             error = json.loads(headers["forebay-error"]) if "forebay-error" in headers else {}
             output = json.loads(value) if value else None
@@ -57,7 +65,8 @@ class Gathered:
         self._dead.append(job_id)
 
     def facts(self) -> Facts:
-        return Facts(self._requests, self._finals, self._dead)
+        repeated = frozenset(job_id for job_id, copies in self._copies.items() if copies > 1)
+        return Facts(self._requests, self._finals, self._dead, repeated)
 
 
 def _digest(value: bytes) -> str:

@@ -31,12 +31,13 @@ _encode = msgspec.json.Encoder().encode
 
 class Invoked(Struct, frozen=True, tag="invoke"):
     """Submission `op` with `text` was begun. `expected` is how the job must end: `succeeded`, or a job error's
-    code."""
+    code. `key`: the same for all copies of one submission, "" without one."""
 
     at: float
     op: str
     text: str
     expected: str = SUCCEEDS
+    key: str = ""
 
 
 class Accepted(Struct, frozen=True, tag="ok"):

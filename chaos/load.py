@@ -20,6 +20,7 @@ PATIENCE_S = 60.0
 """How long a client waits for an answer: longer than a process is held."""
 
 AFTER_FAILURE_S = 0.05
+COPY_AGAIN_S = 0.5
 STUCK_S = 120.0
 TURN_S = 0.005
 POLL_S = 2
@@ -86,7 +87,7 @@ class Load:
 
     async def run(self) -> None:
         async with session() as http, asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
+            self._tasks, self._http = tasks, http
             submitting = [
                 tasks.create_task(self._submit_all(http, self._records.client(f"submit-{number}")))
                 for number in range(self._plan.submitters)
@@ -126,9 +127,11 @@ class Load:
             self.unsure[ending.job_id] = None
         return isinstance(ending, Accepted)
 
-    async def _post(self, http: aiohttp.ClientSession, op: str, body: Mapping[str, Any]) -> Accepted | Refused | Unsure:
+    async def _post(
+        self, http: aiohttp.ClientSession, op: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Accepted | Refused | Unsure:
         try:
-            async with http.post(f"{self._random.choice(self._urls)}/v1/jobs", json=body) as answer:
+            async with http.post(f"{self._random.choice(self._urls)}/v1/jobs", json=body, headers=headers) as answer:
                 document = json.loads(await answer.read())
         except NOT_SENT:
             return Refused(time.time(), op, 0, "connection_refused")
@@ -140,6 +143,32 @@ class Load:
         if answer.status < 500 or (answer.status == 503 and code != "outcome_unknown"):
             return Refused(time.time(), op, answer.status, code)
         return Unsure(time.time(), op, document.get("job_id", ""), f"{answer.status} {code}")
+
+    async def submit_copies(self, key: str, copies: int) -> None:
+        """One submission, so many times at once and each until it is accepted: as clients do that were told to come
+        back, or nothing."""
+        text = f"{key} {self._random.random()}"
+        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger)}}
+        await asyncio.gather(*(self._submit_copy(key, text, body) for _ in range(copies)))
+
+    async def _submit_copy(self, key: str, text: str, body: Mapping[str, Any]) -> None:
+        self._sent += 1
+        op, log = str(self._sent), self._records.client("copies")
+        log.append(Invoked(time.time(), op, text, SUCCEEDS, key))
+        until = time.monotonic() + STUCK_S
+        while True:
+            ending = await self._post(self._http, op, body, {"idempotency-key": key})
+            if isinstance(ending, Accepted):
+                log.append(ending)
+                if ending.job_id not in self.accepted:
+                    self.accepted[ending.job_id] = None
+                    self._unread.append(ending.job_id)
+                self._moved.set()
+                return
+            if time.monotonic() > until:  # what each try came to is not told apart: one of them may have been written
+                log.append(Unsure(time.time(), op, "", "not accepted in time"))
+                return
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * COPY_AGAIN_S)
 
     async def _cancel(self, http: aiohttp.ClientSession, job_id: str, after_s: float) -> None:
         # The random moment is the experiment: there is no condition to wait for.

@@ -32,3 +32,5 @@ class Least(Struct, frozen=True, kw_only=True):
     deadly: int = 0
     overtaken: int = 0
     acknowledged: int = 0
+    keys: int = 0
+    copies: int = 0

@@ -32,11 +32,18 @@ class Reruns(Struct, frozen=True):
     unexplained: int
 
 
-def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float, unwanted: Collection[str] = ()) -> Reruns:
+def reruns(
+    runs: Sequence[Run],
+    faults: Sequence[Fault],
+    settle_s: float,
+    unwanted: Collection[str] = (),
+    repeated: Collection[str] = (),
+) -> Reruns:
     """A run after another of the same job is explained if a fault hit the worker of the one before while that had the
     job in hand: from the run's beginning until what came of it was on record, `settle_s` after its end. Or if the
     later run's own worker was held before it could begin, so that another's run overtook it. Or if the run before was
-    cut off when its runner was killed for an `unwanted` job, which had ended in that very moment.
+    cut off when its runner was killed for an `unwanted` job, which had ended in that very moment. Or if the request is
+    `repeated`: it stands more than once in the log, since nobody could tell whether it did.
     """
     by_worker: dict[int, list[Fault]] = {}
     for fault in faults:
@@ -70,6 +77,7 @@ def reruns(runs: Sequence[Run], faults: Sequence[Fault], settle_s: float, unwant
             not hit(before, min(before.ended_at, after.began_at) + settle_s)
             and not hit(after, after.began_at)
             and not cut_off(before)
+            and before.job_id not in repeated
             for before, after in again
         ),
     )

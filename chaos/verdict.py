@@ -18,8 +18,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     `deadly` jobs killed their worker each time. `overtaken`: of the times that a projector was held, those in which
     another went on with what it had. `cancels` were asked for; `acknowledged`: answered with a job that is canceled.
 
+    `keys` were given with `copies` of submissions in all.
+
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
+    doubled            keys that name more than one job, as clients were told or in the log
     uncanceled         canceled, as somebody was told, and yet it ended otherwise, to a later reader or in the log
     changed            two readings of a final job differ, or it was final and then was not
     contradicted       the visible end is not the first final event of the log
@@ -60,12 +63,15 @@ class Verdict(Struct, frozen=True, kw_only=True):
     overtaken: int = 0
     cancels: int = 0
     acknowledged: int = 0
+    keys: int = 0
+    copies: int = 0
     slowest_refusal_s: float = 0.0
     slowest_answer_s: float = 0.0
     slowest_recovery_s: float = 0.0
 
     lost: int = 0
     vanished: int = 0
+    doubled: int = 0
     uncanceled: int = 0
     changed: int = 0
     contradicted: int = 0
@@ -107,6 +113,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("deadly", self.deadly, least.deadly),
             ("overtaken", self.overtaken, least.overtaken),
             ("acknowledged", self.acknowledged, least.acknowledged),
+            ("keys", self.keys, least.keys),
+            ("copies", self.copies, least.copies),
         ]
         return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
 

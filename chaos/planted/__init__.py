@@ -31,6 +31,7 @@ FOUND_BY: Mapping[str, Finder] = {
     "auto_commit": Finder("kills", frozenset({"lost"}), strike="worker"),
     "cancel_without_event": Finder("cancel", frozenset({"uncanceled"})),
     "commit_before_result": Finder("kills", frozenset({"lost"}), strike="worker"),
+    "keys_in_memory": Finder("copies", frozenset({"doubled"})),
     "last_writer_wins": Finder("kills", frozenset({"changed", "contradicted"})),
     "offset_latest": Finder("long_poll", frozenset({"lost"})),
     "position_outside": Finder("kills", frozenset({"lost"}), strike="projector"),

@@ -20,6 +20,7 @@ from forebay.api.answers import Answer
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.edge import Edge
+from forebay.api.idempotency import Keeper
 from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
 from forebay.api.model_routes import ModelRoutes
@@ -86,6 +87,7 @@ def build_app(
         catalog=catalog,
         task_of=task_of,
         mint=mint,
+        keeper=Keeper(store, random_bytes(16).hex(), monotonic),
         clock=clock,
         monotonic=monotonic,
         inline_limit_bytes=inline_limit_bytes,

@@ -36,6 +36,7 @@ class Canceler:
         Raises NotFound as reading does; Unavailable when it is not known that the log has it.
         """
         job = await self._reader.get(tenant, job_id)
+        job_id = job.id
         if job.status.final:
             return job
         canceled = JobEvent(tenant=tenant, job_id=job_id, kind=EventKind.CANCELED, at=self._clock())

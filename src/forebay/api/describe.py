@@ -16,6 +16,8 @@ _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF + "Problem"}}}
 _MEANING = {
     400: "The body is not JSON.",
     404: "Unknown: nothing of that name or id is known to this caller.",
+    409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
+    "UUID.",
     413: "The body is larger than `limit_bytes`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
@@ -25,6 +27,7 @@ _HEADERS = {
     "Location": "Where to look at the job.",
     "Retry-After": "Seconds until asking again is worth while.",
     "Preference-Applied": "Which of the preferences were honoured (RFC 7240).",
+    "Idempotency-Replayed": "`true`: an earlier copy had been accepted, and this is its job.",
     "X-Request-ID": "The caller's, or one of ours.",
 }
 
@@ -108,6 +111,14 @@ WAIT = query_parameter(
     minimum=0,
     maximum=WAIT_MAX_S,
 )
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Names one job for a day, however many copies of the request arrive: each is answered with it. In "
+    "quotes, or bare where it holds nothing that separates values.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"},
+    "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+}
 METADATA_FILTER = {
     "name": "metadata.NAME",
     "in": "query",

@@ -13,6 +13,7 @@ from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, An
 from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
+from forebay.api.idempotency import HEADER, Key, read_key
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
@@ -20,7 +21,7 @@ from forebay.api.problems import InvalidQuery, problem
 from forebay.api.queries import whole
 from forebay.api.reading import JobReader
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
-from forebay.api.submission import Offer, Order, Submitter
+from forebay.api.submission import Accepted, Offer, Order, Submitter
 from forebay.api.tenancy import tenant_of
 from forebay.core.errors import ForebayError
 from forebay.core.event import JobRequest
@@ -31,6 +32,7 @@ from forebay.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+REPLAYED: Header = (b"idempotency-replayed", b"true")
 _FINAL = (JSON_TYPE, NO_STORE)
 _PENDING = (JSON_TYPE, NO_STORE, RETRY_SOON)
 
@@ -77,6 +79,16 @@ class JobRoutes:
         with self._refusals:
             _refuse_query(request)
             accepted = await self._accept(request, await read_json_body(request), self._take_job)
+        return await self._accepted(request, accepted)
+
+    async def put_job(self, request: Request) -> Answer:
+        """As `POST /v1/jobs`, under a UUID of the caller's: however often it is sent, there is one job, and another
+        body under the same UUID is refused. The job's id begins with the UUID; either can be asked for."""
+        with self._refusals:
+            _refuse_query(request)
+            tenant, uuid = tenant_of(request), request.path_params["job_id"]
+            key = await self._reader.key_of(tenant, uuid)
+            accepted = await self._accept(request, await read_json_body(request), self._take_job, key)
         return await self._accepted(request, accepted)
 
     def _take_job(self, request: Request, body: bytes) -> Offer:
@@ -131,20 +143,25 @@ class JobRoutes:
             accepted = await self._accept(request, await read_body(request), take)
         return await self._accepted(request, accepted)
 
-    async def _accept(self, request: Request, body: bytes, take: Callable[[Request, bytes], Offer]) -> JobRequest:
+    async def _accept(
+        self, request: Request, body: bytes, take: Callable[[Request, bytes], Offer], key: Key | None = None
+    ) -> Accepted:
         """`take` reads the body: here if it is small, else on a thread, so that others go on. One at a time, since
         parsed JSON takes many times the room of its text, and two threads would be no quicker."""
+        key = key or read_key(request.headers.getlist(HEADER))
         if len(body) <= LARGE_BODY_BYTES:
-            return await self._submitter.accept(take(request, body))
+            return await self._submitter.accept(take(request, body), key)
         async with self._one_large:
             offer = await asyncio.to_thread(take, request, body)
         del body
-        accepted = await self._submitter.accept(offer)
+        accepted = await self._submitter.accept(offer, key)
         self._budget.release(request.scope)
         return accepted
 
-    async def _accepted(self, request: Request, accepted: JobRequest, *, simple: bool = False) -> Answer:
-        self._count(accepted)
+    async def _accepted(self, request: Request, answered: Accepted, *, simple: bool = False) -> Answer:
+        accepted = answered.request
+        if not answered.replayed:
+            self._count(accepted)
         prefer = request.headers.getlist("prefer")
         preferences = parse_prefer(prefer) if prefer else NONE
         location = f"/status/{accepted.job_id}" if simple else f"/v1/jobs/{accepted.job_id}"
@@ -158,6 +175,8 @@ class JobRoutes:
                 body, final = await self._written(job, simple=simple), job.status.final
             except ForebayError as error:  # the job is accepted all the same, and the caller must learn its id
                 log.warning("wait.failed", job=accepted.job_id, code=error.code, error=error.message)
+        if answered.replayed:
+            headers.append(REPLAYED)
         if not final:
             headers.append(RETRY_SOON)
         applied = preferences.applied(waited=final)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.describe import (
+    IDEMPOTENCY_KEY,
     METADATA_FILTER,
     PREFER,
     WAIT,
@@ -98,7 +99,7 @@ class OpenApi:
                 _SIMPLE,
                 "Submit an input to a model",
                 _submitted("SimpleDocument"),
-                parameters=(PREFER,),
+                parameters=(PREFER, IDEMPOTENCY_KEY),
                 body=body,
             ),
             operation(
@@ -137,7 +138,17 @@ class OpenApi:
                 _JOBS,
                 "Submit a job",
                 _submitted("JobDocument"),
-                parameters=(PREFER,),
+                parameters=(PREFER, IDEMPOTENCY_KEY),
+                body=body,
+            ),
+            operation(
+                "PUT",
+                "/v1/jobs/{job_id}",
+                jobs.put_job,
+                _JOBS,
+                "Submit a job under a UUID of your own",
+                _submitted("JobDocument"),
+                parameters=(path_parameter("job_id", "A UUID that no other job of yours has."), PREFER),
                 body=body,
             ),
             operation(
@@ -150,6 +161,7 @@ class OpenApi:
                 parameters=(
                     model,
                     PREFER,
+                    IDEMPOTENCY_KEY,
                     query_parameter("version", _means("version")),
                     query_parameter("lane", _means("lane"), type="string", enum=list(Lane), default="normal"),
                     query_parameter("start_within_s", _means("start_within_s"), **seconds),
@@ -242,11 +254,11 @@ def _examples(spec: ModelSpec, task: Task) -> list[Any]:
 
 
 def _submitted(model: str) -> dict[int, Any]:
-    headers = ("Location", "Preference-Applied")
+    headers = ("Location", "Preference-Applied", "Idempotency-Replayed")
     return {
         200: answers("The job, final: only with `Prefer: wait=N`.", model, *headers),
         202: answers("Accepted: it survives what `durability` names.", model, *headers, "Retry-After"),
-        **problems(400, 404, 413, 415, 422, 503),
+        **problems(400, 404, 409, 413, 415, 422, 503),
     }
 
 

@@ -85,6 +85,14 @@ class InvalidQuery(InvalidRequest):
         self.parameter = parameter
 
 
+class InvalidHeader(InvalidRequest):
+    """A header that cannot be."""
+
+    def __init__(self, header: str, message: str) -> None:
+        super().__init__(f"{header}: {message}")
+        self.header = header
+
+
 def problem(
     scope: Scope, status: int, code: str, detail: str, *, headers: Sequence[Header] = (), **members: Any
 ) -> Answer:
@@ -125,6 +133,8 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         members["errors"] = _places(error)
     elif isinstance(error, NotFound):
         members["known"] = error.known or None
+    elif isinstance(error, Conflict) and error.retryable:
+        headers = (retry_after(1.0),)
     elif isinstance(error, Unavailable):
         log.warning("request.unavailable", request_id=scope.get(REQUEST_ID), code=error.code, error=error.message)
         if not isinstance(error, Overloaded):
@@ -186,5 +196,7 @@ def retry_after(seconds: float) -> Header:
 def _places(error: InvalidRequest) -> list[dict[str, str]]:
     if isinstance(error, InvalidQuery):
         return [{"parameter": error.parameter, "detail": error.message}]
+    if isinstance(error, InvalidHeader):
+        return [{"header": error.header, "detail": error.message}]
     errors = error.errors if isinstance(error, InvalidFields) else ((error.pointer, error.message),)
     return [{"pointer": fragment(pointer), "detail": detail} for pointer, detail in errors]

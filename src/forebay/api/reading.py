@@ -8,13 +8,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from forebay.core.errors import NotFound
-from forebay.core.ids import IdMint, is_foreign
+from forebay.api.idempotency import Key
+from forebay.core.errors import Conflict, NotFound
+from forebay.core.ids import IdMint, is_foreign, is_uuid
 from forebay.core.job import Job
+from forebay.core.reservation import KEEP_S, digest_of_key
 from forebay.core.wire import canonical_json
 from forebay.ports.blobs import BlobStore
 from forebay.ports.store import JobPage, JobQuery, ResultStore
 
+UUID_CHARS = 36
 YOUNG_S = 60.0
 """How long an id that we issued is `queued` though the store has no row of it: projection takes milliseconds."""
 REREAD_S = 1.0
@@ -52,23 +55,48 @@ class JobReader:
     async def get(self, tenant: str, job_id: str) -> Job:
         """The job, without asking anybody but the store. Right after acceptance it is `queued`, with what its id tells.
 
-        A job that came by a record of another producer is found too, once its row is there.
+        A job that came by a record of another producer is found too, once its row is there; one under a UUID of the
+        caller's choice by that UUID, too.
         Raises NotFound for an id that we did not issue to this tenant and for one without a row when the store has had
         time enough; the two cannot be told apart.
         """
+        asked, job_id = job_id, await self.whole(tenant, job_id)
         issued_at = self._mint.issued_at(tenant, job_id)
-        if issued_at is None and not is_foreign(job_id):
-            raise _unknown(job_id)
+        chosen = issued_at is None and self._mint.chosen(tenant, job_id)
+        if issued_at is None and not chosen and not is_foreign(job_id):
+            raise _unknown(asked)
         job = await self._store.get(tenant, job_id)
         if job is not None:
             return job
         if issued_at is not None and self._clock() - issued_at < max(YOUNG_S, self._projector_lag_s()):
             return Job(tenant=tenant, id=job_id, created_at=issued_at)
-        raise _unknown(job_id)
+        if chosen:
+            reservation = await self._store.reserved(tenant, _digest(job_id[:UUID_CHARS]))
+            if reservation is not None and reservation.published:
+                return Job(tenant=tenant, id=job_id, created_at=reservation.accepted_at)
+        raise _unknown(asked)
+
+    async def whole(self, tenant: str, job_id: str) -> str:
+        """The id of a job that is asked for by the UUID alone, which its caller chose; any other as it is."""
+        if not is_uuid(job_id.lower()):
+            return job_id
+        reservation = await self._store.reserved(tenant, _digest(job_id.lower()))
+        return reservation.job_id if reservation is not None else self._mint.of_uuid(tenant, job_id)
+
+    async def key_of(self, tenant: str, uuid: str) -> Key:
+        """The key of a UUID of the caller's choice. Raises InvalidRequest for what is none, Conflict if there is a job
+        under it that is so old that nobody can tell whether it is the same."""
+        key = Key(_digest(uuid.lower()), self._mint.of_uuid(tenant, uuid))
+        if await self._store.get(tenant, key.job_id) is not None:
+            reservation = await self._store.reserved(tenant, key.digest)
+            if reservation is None or reservation.accepted_at < self._clock() - KEEP_S:
+                raise Conflict(f"there is a job {key.job_id}, accepted more than a day ago", code="job_exists")
+        return key
 
     async def wait(self, tenant: str, job_id: str, wait_s: float, gone: Callable[[], Awaitable[bool]]) -> Job:
         """The job once it is final; as it is after `wait_s`, or when the service stops or the caller is `gone`."""
         until = self._monotonic() + wait_s
+        job_id = await self.whole(tenant, job_id)
         async with self._store.subscribe(tenant, job_id) as subscription:
             job = await self.get(tenant, job_id)
             while True:
@@ -118,6 +146,10 @@ def has_metadata(job: Job, wanted: Mapping[str, str]) -> bool:
 
 def _texts(value: Any) -> tuple[str]:
     return (value if isinstance(value, str) else canonical_json(value).decode(),)
+
+
+def _digest(uuid: str) -> str:
+    return digest_of_key("uuid", uuid)
 
 
 def _unknown(job_id: str) -> NotFound:

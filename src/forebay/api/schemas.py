@@ -185,6 +185,7 @@ class LiveDocument(Document):
 class ProblemPlace(Document):
     pointer: str | None = Field(None, description="JSON pointer into the body, as a URI fragment: #/input/0.")
     parameter: str | None = Field(None, description="Or a query parameter.")
+    header: str | None = Field(None, description="Or a header.")
     detail: str
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from forebay.api.door import Door
+from forebay.api.idempotency import Keeper, Key
 from forebay.api.problems import without_folders
 from forebay.core import crash
 from forebay.core.errors import InvalidRequest, NotFound, Unavailable
@@ -18,10 +20,13 @@ from forebay.core.ids import IdMint
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
+from forebay.core.reservation import Reservation, fingerprint_of
 from forebay.core.wire import encode_request
 from forebay.ports.blobs import BlobStore
 from forebay.ports.queue import Queue
 from forebay.ports.task import Task
+
+T = TypeVar("T")
 
 METADATA_MAX_BYTES = 16 * 1024
 """Metadata travels in a record's header and stands in every job row: it is for labels, not for data."""
@@ -56,6 +61,13 @@ class Order(Struct, frozen=True, kw_only=True):
     run_timeout_s: float | None = None
 
 
+class Accepted(Struct, frozen=True):
+    """`replayed`: an earlier copy of the same submission had been accepted, and this is its job."""
+
+    request: JobRequest
+    replayed: bool = False
+
+
 Offer = tuple[Order, Payload]
 """An order that fits its model, with its input as it will travel."""
 
@@ -75,6 +87,7 @@ class Submitter:
         catalog: ModelCatalog,
         task_of: Callable[[str], Task],
         mint: IdMint,
+        keeper: Keeper,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         inline_limit_bytes: int,
@@ -85,6 +98,7 @@ class Submitter:
         self._catalog = catalog
         self._task_of = task_of
         self._mint = mint
+        self._keeper = keeper
         self._clock = clock
         self._monotonic = monotonic
         self._inline_limit_bytes = inline_limit_bytes
@@ -133,37 +147,69 @@ class Submitter:
                 error.message = f"{without_folders(error.message)}; see GET /v1/models/{quote(model)}"
             raise
 
-    async def accept(self, offer: Offer) -> JobRequest:
-        """When this returns, the job is durable in the queue's sense. Raises Unavailable when nothing was accepted,
-        OutcomeUnknown when nobody can say."""
+    async def accept(self, offer: Offer, key: Key | None = None) -> Accepted:
+        """When this returns, the job is durable in the queue's sense. Of submissions with one key there is one job.
+
+        Raises Unavailable when nothing was accepted, OutcomeUnknown when nobody can say, KeyReused, KeyInUse.
+        """
         order, payload = offer
         now = self._clock()
-        job_id = self._mint.issue(order.tenant, now)
+        # To the millisecond, as the id says it: an answer made from the id alone then says the same.
+        accepted_at = int(now * 1000) / 1000
+        if key is None:
+            request = self._request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
+            await self._guarded(self._publish(request))
+            return Accepted(request)
+        wanted = Reservation(
+            tenant=order.tenant,
+            key=key.digest,
+            job_id=key.job_id or self._mint.issue(order.tenant, now),
+            fingerprint=fingerprint_of(msgspec.to_builtins(order), payload),
+            accepted_at=accepted_at,
+        )
+
+        def requested(under: Reservation) -> JobRequest:
+            request = self._request(order, payload, under.job_id, under.accepted_at)
+            return replace(request, key=under.key, fingerprint=under.fingerprint)
+
+        async def publish(under: Reservation) -> None:
+            await self._publish(requested(under))
+
+        standing, replayed = await self._guarded(self._keeper.accept(wanted, publish))
+        return Accepted(requested(standing), replayed)
+
+    async def _guarded(self, accepting: Awaitable[T]) -> T:
+        """Remembers whether jobs can be written."""
         try:
-            if payload.data is not None and len(payload.data) > self._inline_limit_bytes:
-                ref = await self._blobs.put(order.tenant, job_id, payload.data)
-                payload = Payload(media_type=payload.media_type, blob=ref)
-            request = JobRequest(
-                tenant=order.tenant,
-                job_id=job_id,
-                model=order.model,
-                # To the millisecond, as the id says it: an answer made from the id alone then says the same.
-                accepted_at=int(now * 1000) / 1000,
-                input=payload,
-                version=order.version,
-                lane=order.lane,
-                parameters=order.parameters,
-                metadata=order.metadata,
-                start_within_s=order.start_within_s,
-                run_timeout_s=order.run_timeout_s,
-                durability=self._durability,
-            )
-            message = encode_request(request)
-            crash.reach("api.before_publish")
-            await self._queue.publish(Channel(order.model, order.lane), [message])
-            crash.reach("api.after_publish")
+            accepted = await accepting
         except Unavailable as error:
             self._closed_until = self._monotonic() + max(CLOSED_S, error.retry_after_s)
             raise
         self._closed_until = 0.0
-        return request
+        return accepted
+
+    def _request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
+        return JobRequest(
+            tenant=order.tenant,
+            job_id=job_id,
+            model=order.model,
+            accepted_at=accepted_at,
+            input=payload,
+            version=order.version,
+            lane=order.lane,
+            parameters=order.parameters,
+            metadata=order.metadata,
+            start_within_s=order.start_within_s,
+            run_timeout_s=order.run_timeout_s,
+            durability=self._durability,
+        )
+
+    async def _publish(self, request: JobRequest) -> None:
+        data = request.input.data
+        if data is not None and len(data) > self._inline_limit_bytes:
+            ref = await self._blobs.put(request.tenant, request.job_id, data)
+            request = replace(request, input=Payload(media_type=request.input.media_type, blob=ref))
+        message = encode_request(request)
+        crash.reach("api.before_publish")
+        await self._queue.publish(Channel(request.model, request.lane), [message])
+        crash.reach("api.after_publish")

@@ -61,7 +61,8 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it was accepted: what travels on the `requests` channel and what every later fact refers to.
 
     `version` is "" for the model's default version. `start_within_s` and `run_timeout_s` are None for the model's own.
-    `durability` is the class of the queue that took it, "" if whoever sent it did not say.
+    `durability` is the class of the queue that took it, "" if whoever sent it did not say. `key` and `fingerprint` are
+    those of its reservation (core/reservation.py), "" for a job that was submitted without a key.
     """
 
     tenant: str
@@ -76,3 +77,5 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_within_s: float | None = None
     run_timeout_s: float | None = None
     durability: str = ""
+    key: str = ""
+    fingerprint: str = ""

@@ -10,10 +10,14 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 
-from forebay.core.errors import Misconfigured
+from forebay.core.errors import InvalidRequest, Misconfigured
 
 TAG_HEX = 16
 SECRET_MIN_BYTES = 16
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ISSUED, _CHOSEN = "", "\0chosen"
+"""By whom a UUID was made: what one signs says nothing of the other."""
+
 FOREIGN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
 
 
@@ -33,16 +37,31 @@ class IdMint:
     def issue(self, tenant: str, now: float) -> str:
         """A new id for `tenant`, ordered by `now` to the millisecond."""
         uuid = _uuid7(int(now * 1000), self._random_bytes(10))
-        return f"{uuid}-{_tag(self._secrets[0], tenant, uuid)}"
+        return f"{uuid}-{_tag(self._secrets[0], tenant, uuid, _ISSUED)}"
+
+    def of_uuid(self, tenant: str, uuid: str) -> str:
+        """The id of a job under a UUID of the caller's choice. Raises InvalidRequest for what is no UUID in its usual
+        form (RFC 9562 section 4), in either case of its letters."""
+        uuid = uuid.lower()
+        if not is_uuid(uuid):
+            raise InvalidRequest(f"{uuid[:80]!r} is no UUID such as 8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f")
+        return f"{uuid}-{_tag(self._secrets[0], tenant, uuid, _CHOSEN)}"
+
+    def chosen(self, tenant: str, job_id: str) -> bool:
+        """Whether it is the id of a UUID of this tenant's choice. It says nothing of whether there is such a job."""
+        return self._signed(tenant, job_id, _CHOSEN)
 
     def issued_at(self, tenant: str, job_id: str) -> float | None:
         """When this id was issued to `tenant`, in seconds since the epoch; None if it was not issued by us to them."""
+        if not self._signed(tenant, job_id, _ISSUED):
+            return None
+        return int(job_id[0:8] + job_id[9:13], 16) / 1000
+
+    def _signed(self, tenant: str, job_id: str, how: str) -> bool:
         uuid, tag = job_id[:36], job_id[37:]
         if len(job_id) != 37 + TAG_HEX or job_id[36] != "-" or not job_id.isascii():
-            return None
-        if not any(hmac.compare_digest(_tag(secret, tenant, uuid), tag) for secret in self._secrets):
-            return None
-        return int(uuid[0:8] + uuid[9:13], 16) / 1000
+            return False
+        return any(hmac.compare_digest(_tag(secret, tenant, uuid, how), tag) for secret in self._secrets)
 
 
 def is_foreign(job_id: str) -> bool:
@@ -51,8 +70,12 @@ def is_foreign(job_id: str) -> bool:
     return FOREIGN_ID.fullmatch(job_id) is not None
 
 
-def _tag(secret: bytes, tenant: str, uuid: str) -> str:
-    return hmac.digest(secret, f"{tenant}\0{uuid}".encode(), "sha256")[: TAG_HEX // 2].hex()
+def is_uuid(text: str) -> bool:
+    return UUID.fullmatch(text) is not None
+
+
+def _tag(secret: bytes, tenant: str, uuid: str, how: str) -> str:
+    return hmac.digest(secret, f"{tenant}\0{uuid}{how}".encode(), "sha256")[: TAG_HEX // 2].hex()
 
 
 def _uuid7(unix_ms: int, random: bytes) -> str:

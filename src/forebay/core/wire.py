@@ -56,6 +56,9 @@ def encode_request(request: JobRequest) -> Message:
         headers["forebay-run-timeout-s"] = repr(request.run_timeout_s)
     if request.durability:
         headers["forebay-durability"] = request.durability
+    if request.key:
+        headers["forebay-key"] = request.key
+        headers["forebay-fingerprint"] = request.fingerprint
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
@@ -78,6 +81,8 @@ def decode_request(message: Message) -> JobRequest:
             start_within_s=_seconds(headers.get("forebay-start-within-s")),
             run_timeout_s=_seconds(headers.get("forebay-run-timeout-s")),
             durability=headers.get("forebay-durability", ""),
+            key=headers.get("forebay-key", ""),
+            fingerprint=headers.get("forebay-fingerprint", ""),
         )
 
 

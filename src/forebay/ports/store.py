@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from forebay.core.job import Job
 from forebay.ports.event_log import LogBatch
+from forebay.ports.reservations import Reservations
 
 Place = tuple[float, str]
 """Where a job stands among those of its tenant: when it was accepted, and its id."""
@@ -48,7 +49,7 @@ class Subscription(ABC):
         """
 
 
-class ResultStore(ABC):
+class ResultStore(Reservations):
     """A final job never changes: neither its row nor its output's bytes."""
 
     @abstractmethod

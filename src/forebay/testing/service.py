@@ -93,6 +93,10 @@ class RunningService:
         """The process has ended, or was never started."""
         return self._process is None or self._process.poll() is not None
 
+    def without(self, setting: str) -> None:
+        """From the next start on."""
+        del self._environ[f"FOREBAY_{setting.upper()}"]
+
     def spawn(self) -> None:
         """Start the process and return at once."""
         self._data_dir.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,9 @@ from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore
 from forebay.testing.samples import TENANT, event, failed, job_id, request, succeeded
 
@@ -33,6 +35,22 @@ class StorePlace(ABC):
 
     @abstractmethod
     async def close(self, store: ResultStore) -> None: ...
+
+
+def reservation(number: int) -> Reservation:
+    """Of the key "key", for the sample request of this number."""
+    return Reservation(
+        tenant=TENANT,
+        key="key",
+        job_id=job_id(number),
+        fingerprint="same",
+        accepted_at=request(number).accepted_at,
+    )
+
+
+def keyed(number: int, key: str = "key") -> JobRequest:
+    """That request, submitted with a key."""
+    return replace(request(number), key=key, fingerprint="same")
 
 
 def query(tenant: str = TENANT, **asked: Any) -> JobQuery:
@@ -560,3 +578,103 @@ class StoreContract:
             await feed(request(1))
             async with asyncio.timeout(LONG_S / 2):
                 assert await staying.changed(LONG_S)
+
+    # --------------------------------------------------------------------------------------------------- reservations
+
+    async def test_the_first_holds_the_key_and_others_see_what_stands(self, store: ResultStore) -> None:
+        first = await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        assert first == Claim(reservation(1), held=True)
+        second = await store.reserve(reservation(2), holder="b", lease_s=LONG_S)
+        assert second == Claim(reservation(1), held=False)
+        assert await store.reserved(TENANT, "key") == reservation(1)
+
+    async def test_of_many_at_once_one_holds_it(self, store: ResultStore) -> None:
+        claims = await asyncio.gather(
+            *(store.reserve(reservation(n), holder=f"h-{n}", lease_s=LONG_S) for n in range(20))
+        )
+        assert [claim.held for claim in claims].count(True) == 1
+        assert len({claim.reservation for claim in claims}) == 1
+
+    async def test_a_published_one_is_held_by_nobody(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=0.0)
+        for _ in range(2):
+            await store.published(reservation(1))
+        done = replace(reservation(1), published=True)
+        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == Claim(done, held=False)
+        assert await store.reserved(TENANT, "key") == done
+
+    async def test_whoever_comes_after_the_lease_takes_over_the_same_job(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=0.0)
+        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == Claim(reservation(1), held=True)
+        assert await store.reserve(reservation(3), holder="a", lease_s=LONG_S) == Claim(reservation(1), held=False)
+
+    async def test_its_holder_may_ask_again(self, store: ResultStore) -> None:
+        for _ in range(2):
+            claim = await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+            assert claim == Claim(reservation(1), held=True)
+
+    async def test_a_released_one_is_free_at_once(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        await store.release(reservation(1), holder="b")  # not its to give
+        assert not (await store.reserve(reservation(1), holder="c", lease_s=LONG_S)).held
+        await store.release(reservation(1), holder="a")
+        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == Claim(reservation(1), held=True)
+
+    async def test_another_request_never_takes_over(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=0.0)
+        other = replace(reservation(2), fingerprint="other")
+        assert await store.reserve(other, holder="b", lease_s=LONG_S) == Claim(reservation(1), held=False)
+
+    async def test_a_key_is_as_good_as_new_after_a_day(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=0.0)
+        await store.published(reservation(1))
+        old = reservation(1).accepted_at
+        almost = replace(reservation(2), fingerprint="other", accepted_at=old + KEEP_S)
+        assert not (await store.reserve(almost, holder="b", lease_s=LONG_S)).held
+        later = replace(almost, accepted_at=old + KEEP_S + 0.001)
+        assert await store.reserve(later, holder="b", lease_s=LONG_S) == Claim(later, held=True)
+
+    async def test_the_key_of_another_tenant_is_another_key(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        theirs = replace(reservation(2), tenant="other")
+        assert await store.reserve(theirs, holder="b", lease_s=LONG_S) == Claim(theirs, held=True)
+
+    @pytest.mark.parametrize("name", ["\0", "naïve ✓", "'; DROP TABLE reservations; --", "\\0041"])
+    async def test_a_reservation_may_have_any_name(self, store: ResultStore, name: str) -> None:
+        one = replace(reservation(1), tenant=name, job_id=name, fingerprint=name, key=name)
+        assert await store.reserve(one, holder="a", lease_s=LONG_S) == Claim(one, held=True)
+        assert await store.reserved(name, name) == one
+
+    async def test_a_job_in_the_log_publishes_its_reservation(self, store: ResultStore, feed: Feeder) -> None:
+        """Whoever published it died before saying so."""
+        await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        await feed(keyed(1), request(2))
+        done = replace(reservation(1), published=True)
+        assert await store.reserve(reservation(3), holder="b", lease_s=LONG_S) == Claim(done, held=False)
+        await feed(keyed(4, key="unknown here"))
+        assert await store.reserved(TENANT, "unknown here") == replace(
+            reservation(4), key="unknown here", published=True
+        )
+
+    async def test_of_one_key_in_the_log_the_youngest_job_counts(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(keyed(5), keyed(3))
+        await feed(keyed(4))
+        assert await store.reserved(TENANT, "key") == replace(reservation(5), published=True)
+
+    async def test_a_rebuild_makes_the_published_ones_anew_and_keeps_the_others(
+        self, store: ResultStore, feed: Feeder
+    ) -> None:
+        await feed(keyed(1))
+        waiting = replace(reservation(2), key="not published")
+        await store.reserve(waiting, holder="a", lease_s=LONG_S)
+        await store.begin_rebuild(ending({"log": "1"}))
+        for call in (
+            store.reserve(reservation(3), holder="b", lease_s=1.0),
+            store.reserved(TENANT, "key"),
+        ):
+            with pytest.raises(Unavailable) as refused:
+                await call
+            assert refused.value.code == "rebuilding"
+        await store.end_rebuild()
+        assert await store.reserved(TENANT, "key") is None
+        assert await store.reserved(TENANT, "not published") == waiting

@@ -26,6 +26,7 @@ ROUTES = {
     ("get", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/result"),
     ("post", "/v1/jobs/{job_id}/cancel"),
+    ("put", "/v1/jobs/{job_id}"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),
@@ -183,8 +184,8 @@ async def test_the_lines_to_paste_hold_real_names_and_nothing_long(api: Api) -> 
         "-d 'Setup took two minutes and the picture is great.'",
     ]
     assert all("{model}" not in line and len(line) < 250 for line in lines)
-    assert sum("..." in line for line in lines) == 2
-    assert page.count("shortened at the dots") == 2
+    assert sum("..." in line for line in lines) == 3
+    assert page.count("shortened at the dots") == 3
 
 
 async def test_the_page_of_a_service_without_models_has_no_braces_in_addresses(make_api: Any) -> None:

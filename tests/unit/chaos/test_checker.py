@@ -462,3 +462,39 @@ def test_a_run_that_its_runners_death_for_an_unwanted_job_cut_off_is_explained()
     assert timing.reruns(known, [], 1.0, {"b"}).unexplained == 0
     whole = run(at=HOUR + 5.01)
     assert timing.reruns(ledger.read_ledger(unwanted + whole + again), [], 1.0, {"b"}).unexplained == 1
+
+
+def copy(op: str, key: str = "k", text: str = "text a") -> Invoked:
+    return Invoked(HOUR, op, text, key=key)
+
+
+COPIES = (copy("1"), copy("2"), Accepted(HOUR + 1, "1", "a"), Accepted(HOUR + 2, "2", "a"))
+
+
+def test_copies_that_were_told_of_one_job_break_nothing() -> None:
+    told = verdict(submitted=COPIES)
+    assert (told.broken, told.keys, told.copies) == ({}, 1, 2)
+
+
+def test_copies_that_were_told_of_two_jobs_are_seen() -> None:
+    submitted = (*COPIES[:3], Accepted(HOUR + 2, "2", "b"))
+    log = facts(requests={"a": digest("text a"), "b": digest("text a")})
+    assert verdict(submitted=submitted, log=log).broken["doubled"] == 1
+
+
+def test_a_second_job_of_a_key_that_nobody_was_told_of_is_seen_in_the_log() -> None:
+    log = facts(requests={"a": digest("text a"), "b": digest("text a")})
+    assert verdict(submitted=COPIES, log=log).broken["doubled"] == 1
+
+
+def test_the_same_text_without_a_key_is_two_jobs() -> None:
+    asked = [Invoked(HOUR, op, "text a") for op in "12"]
+    submitted: list[Entry] = [*asked, Accepted(HOUR + 1, "1", "a"), Accepted(HOUR + 1, "2", "b")]
+    assert "doubled" not in verdict(submitted=submitted).broken
+
+
+def test_a_first_attempt_runs_twice_only_where_its_request_stands_twice_in_the_log() -> None:
+    twice = run() + run(at=HOUR + 7)
+    assert verdict(ledger=twice).broken == {"repeated_attempts": 1, "unexplained_reruns": 1}
+    log = Facts(facts().requests, facts().finals, repeated=frozenset({"a"}))
+    assert verdict(ledger=twice, log=log).broken == {}

@@ -53,6 +53,15 @@ RELEASED: dict[str, JobRequest | JobEvent] = {
         input=Payload(media_type="text/plain", data=b"good"),
         durability="flushed",
     ),
+    "request-keyed.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        key="cd" * 32,
+        fingerprint="ef" * 32,
+    ),
     "request-blob.v1": JobRequest(
         tenant="acme",
         job_id=JOB,

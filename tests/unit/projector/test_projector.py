@@ -19,8 +19,10 @@ from forebay.core.event import EventKind, JobEvent
 from forebay.core.job import Job, JobStatus
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
+from forebay.core.reservation import Reservation
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.queue import Durability, Queue
+from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 from forebay.projector import Projector
 from forebay.projector import projector as projector_module
@@ -131,6 +133,18 @@ class Stumbling(ResultStore):
 
     async def get(self, tenant: str, job_id: str) -> Job | None:
         return await self.sound.get(tenant, job_id)
+
+    async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
+        return await self.sound.reserve(wanted, holder=holder, lease_s=lease_s)
+
+    async def published(self, reservation: Reservation) -> None:
+        await self.sound.published(reservation)
+
+    async def release(self, reservation: Reservation, *, holder: str) -> None:
+        await self.sound.release(reservation, holder=holder)
+
+    async def reserved(self, tenant: str, key: str) -> Reservation | None:
+        return await self.sound.reserved(tenant, key)
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         return await self.sound.list_jobs(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -10,7 +11,9 @@ from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
+from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscription
 
 
@@ -20,6 +23,8 @@ class MemoryStore(ResultStore):
         self._positions: dict[str, str] = {}
         self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
         self._rebuilding: Mapping[str, str] | None = None
+        self._reservations: dict[tuple[str, str], Reservation] = {}
+        self._leases: dict[tuple[str, str], tuple[str, float]] = {}  # holder, and until when by our clock
 
     async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
         if any(self._positions.get(batch.source, START) != batch.start for batch in batches):
@@ -32,6 +37,10 @@ class MemoryStore(ResultStore):
             after = apply(before, fact)
             if after is not before:
                 changed[key] = self._jobs[key] = after
+        for reserved in newest_of(fact for batch in batches for fact in batch.facts):
+            known = self._reservations.get((reserved.tenant, reserved.key))
+            if known is None or known.job_id == reserved.job_id or known.accepted_at < reserved.accepted_at:
+                self._reservations[reserved.tenant, reserved.key] = reserved
         for key in changed:
             for subscription in self._subscriptions.get(key, ()):
                 subscription.wake()
@@ -47,6 +56,7 @@ class MemoryStore(ResultStore):
         until = await ends()
         self._jobs.clear()
         self._positions.clear()
+        self._reservations = {key: one for key, one in self._reservations.items() if not one.published}
         self._rebuilding = dict(until)
 
     async def rebuilding(self) -> Mapping[str, str] | None:
@@ -76,6 +86,37 @@ class MemoryStore(ResultStore):
         if len(found) > query.limit:
             return JobPage(found[: query.limit], _place(found[query.limit - 1]))
         return JobPage(found, _place(looked_at[-1]) if len(looked_at) < len(ranged) else None)
+
+    async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
+        self._refuse_while_rebuilding()
+        place, now = (wanted.tenant, wanted.key), time.monotonic()
+        known = self._reservations.get(place)
+        if known is None or known.accepted_at < wanted.accepted_at - KEEP_S:
+            known = self._reservations[place] = wanted
+        else:
+            whose, until = self._leases.get(place, ("", 0.0))
+            free = not known.published and known.fingerprint == wanted.fingerprint and (until <= now or whose == holder)
+            if not free:
+                return Claim(known, held=False)
+        self._leases[place] = (holder, now + lease_s)
+        return Claim(known, held=True)
+
+    async def published(self, reservation: Reservation) -> None:
+        self._refuse_while_rebuilding()
+        place = (reservation.tenant, reservation.key)
+        known = self._reservations.get(place)
+        if known is not None and known.job_id == reservation.job_id:
+            self._reservations[place] = replace(known, published=True)
+
+    async def release(self, reservation: Reservation, *, holder: str) -> None:
+        self._refuse_while_rebuilding()
+        place = (reservation.tenant, reservation.key)
+        if self._leases.get(place, ("", 0.0))[0] == holder:
+            del self._leases[place]
+
+    async def reserved(self, tenant: str, key: str) -> Reservation | None:
+        self._refuse_while_rebuilding()
+        return self._reservations.get((tenant, key))
 
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:

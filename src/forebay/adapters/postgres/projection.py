@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from forebay.adapters.postgres.database import WRITE_S, Database
 from forebay.adapters.postgres.failures import is_busy
+from forebay.adapters.postgres.reservations import project_reservations
 from forebay.adapters.postgres.rows import (
     JOB_COLUMNS,
     JOB_TYPES,
@@ -148,6 +149,7 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
         after[key] = apply(after[key], fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     await _save(connection, changed)
+    await project_reservations(connection, facts)
     return await _visible(connection, changed)
 
 

@@ -77,6 +77,21 @@ CREATE TABLE forebay.rebuilding (
 )
 """
 
+# Keys that name jobs. `holder` is '' where nobody holds the lease.
+_RESERVATIONS = """
+CREATE TABLE forebay.reservations (
+    tenant       text COLLATE "C" NOT NULL,
+    key          text COLLATE "C" NOT NULL,
+    job_id       text COLLATE "C" NOT NULL,
+    fingerprint  text COLLATE "C" NOT NULL,
+    accepted_at  double precision NOT NULL,
+    published    boolean NOT NULL,
+    holder       text COLLATE "C" NOT NULL,
+    leased_until timestamptz NOT NULL,
+    PRIMARY KEY (tenant, key)
+)
+"""
+
 _REFUSE = """
 CREATE FUNCTION forebay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -138,6 +153,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _REFUSE_LATE_RESULTS,
         _RESULT_BEFORE_FINAL,
     ),
+    (_RESERVATIONS,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -11,12 +11,15 @@ import msgspec
 
 from forebay.adapters.postgres.database import SCAN_S, Database
 from forebay.adapters.postgres.projection import notify, project
+from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresReservations
 from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
 _JOB = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
@@ -59,6 +62,7 @@ class PostgresStore(ResultStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._wakeups = Wakeups(database)
+        self._reservations = PostgresReservations(database)
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int = 8, idle_in_transaction_s: float = 10.0) -> PostgresStore:
@@ -97,6 +101,7 @@ class PostgresStore(ResultStore):
                 await connection.execute(
                     "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
                 )
+                await connection.execute(FORGET_PUBLISHED)
                 until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
                 await connection.execute("INSERT INTO forebay.rebuilding (until) VALUES ($1)", _encode(until))
             await connection.execute(notify(EVERYBODY))
@@ -149,6 +154,18 @@ class PostgresStore(ResultStore):
             jobs = jobs[: query.limit]
             return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
         return JobPage(jobs, None if rows[0][1] is None else (rows[0][1], from_text(rows[0][2])))
+
+    async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
+        return await self._reservations.reserve(wanted, holder, lease_s)
+
+    async def published(self, reservation: Reservation) -> None:
+        await self._reservations.published(reservation)
+
+    async def release(self, reservation: Reservation, *, holder: str) -> None:
+        await self._reservations.release(reservation, holder)
+
+    async def reserved(self, tenant: str, key: str) -> Reservation | None:
+        return await self._reservations.read(tenant, key)
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._wakeups.subscribe(tenant, job_id)

@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 from msgspec.structs import replace
 
+from forebay.adapters.sqlite.reservations import project_reservations
 from forebay.adapters.sqlite.rows import (
     JOB_COLUMNS,
     RESULT_COLUMNS,
@@ -57,6 +58,7 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
         after[key] = apply(after[key], fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     _save(connection, changed)
+    project_reservations(connection, facts)
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 
 

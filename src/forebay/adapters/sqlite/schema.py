@@ -130,6 +130,21 @@ CREATE TABLE canceled (
 ) STRICT
 """
 
+# Keys that name jobs. `leased_until` is in seconds since the epoch; `holder` is '' where nobody holds it.
+_RESERVATIONS = """
+CREATE TABLE reservations (
+    tenant       TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    job_id       TEXT NOT NULL,
+    fingerprint  TEXT NOT NULL,
+    accepted_at  REAL NOT NULL,
+    published    INTEGER NOT NULL CHECK (published IN (0, 1)),
+    holder       TEXT NOT NULL,
+    leased_until REAL NOT NULL,
+    PRIMARY KEY (tenant, key)
+) STRICT, WITHOUT ROWID
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -145,6 +160,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (_REBUILDING,),
     (_CANCELED,),
+    (_RESERVATIONS,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

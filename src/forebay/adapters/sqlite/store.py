@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 import apsw
 import msgspec
 
+from forebay.adapters.sqlite import reservations
 from forebay.adapters.sqlite.bell import Bell
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.projection import project
+from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
 _JOB = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS.split(", "))
@@ -35,8 +40,9 @@ _until = msgspec.json.Decoder(dict[str, str]).decode
 class SqliteStore(ResultStore):
     """Derived rows are not flushed of themselves: after a power cut they are read again from the log, which is."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
         self._subscriptions: dict[tuple[str, str], set[SqliteSubscription]] = {}
         begun = database.read("SELECT until FROM rebuilding")
         self._rebuilding: Mapping[str, str] | None = _until(begun[0][0]) if begun else None
@@ -93,6 +99,24 @@ class SqliteStore(ResultStore):
             return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
         return JobPage(jobs, tuple(last[0]) if last else None)
 
+    async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
+        self._refuse_while_rebuilding()
+        wish = Wish(wanted, holder, lease_s, self._clock())
+        return await self._database.write(reservations.reserve, wish, durable=True)
+
+    async def published(self, reservation: Reservation) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(reservations.mark_published, reservation, durable=False)
+
+    async def release(self, reservation: Reservation, *, holder: str) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(reservations.release, (reservation, holder), durable=False)
+
+    async def reserved(self, tenant: str, key: str) -> Reservation | None:
+        self._refuse_while_rebuilding()
+        rows = self._database.read(reservations.READ, (tenant, key))
+        return reservations.from_row(rows[0]) if rows else None
+
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
             raise Unavailable("job states are being rebuilt from the log", code="rebuilding")
@@ -145,6 +169,7 @@ def _where(conditions: Sequence[tuple[str, Any]]) -> tuple[str, list[Any]]:
 def _empty(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:
     for table in (*_DERIVED, "rebuilding"):
         connection.execute(f"DELETE FROM {table}")
+    connection.execute("DELETE FROM reservations WHERE published")  # the others stand for what may not be in the log
     connection.execute("INSERT INTO rebuilding VALUES (?)", (calls[-1],))
     return [None] * len(calls)
 

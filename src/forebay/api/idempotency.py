@@ -1,0 +1,124 @@
+"""One key, one job: reserve the key, publish under it, and answer every copy with the same job.
+
+The Idempotency-Key header follows draft-ietf-httpapi-idempotency-key-header-07: a structured-field String (RFC 9651
+section 3.3.3), quoted; as most clients send it bare, that is taken too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Awaitable, Callable
+
+import structlog
+from msgspec import Struct
+
+from forebay.api.problems import InvalidHeader
+from forebay.core.errors import Conflict, InvalidRequest, Unavailable
+from forebay.core.reservation import Reservation, digest_of_key
+from forebay.ports.reservations import Reservations
+
+log = structlog.get_logger()
+
+HEADER = "idempotency-key"
+KEY_MAX_CHARS = 255
+LEASE_S = 15.0
+"""Longer than a submission takes while a backend is away, so that only a death leaves a lease to end by itself."""
+
+WAIT_S = 5.0
+"""For another copy that is being published just now."""
+
+LOOK_EVERY_S = 0.05
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BARE = re.compile(r"[!#-+\--:<-~]+")
+"""Without quotes, spaces, commas and semicolons, which would make it something else of a structured field."""
+
+
+class Key(Struct, frozen=True):
+    """`digest` names the reservation; `job_id` is "" where the service chooses it."""
+
+    digest: str
+    job_id: str = ""
+
+
+class KeyReused(InvalidRequest):
+    """The key names a job that was asked for in other words."""
+
+    code = "idempotency_key_reused"
+
+
+class KeyInUse(Conflict):
+    """Another copy with this key is being accepted, and takes its time."""
+
+    code = "idempotency_key_in_use"
+    retryable = True
+
+
+def read_key(texts: list[str]) -> Key | None:
+    """The key of a request's headers, None without one. Raises InvalidHeader for what is no key."""
+    if not texts:
+        return None
+    if len(texts) > 1:
+        raise InvalidHeader("Idempotency-Key", "given more than once")
+    text = texts[0].strip(" \t")
+    quoted = _QUOTED.fullmatch(text)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
+    if not key or len(key) > KEY_MAX_CHARS or not (quoted or _BARE.fullmatch(text)):
+        raise InvalidHeader(
+            "Idempotency-Key",
+            f'1 to {KEY_MAX_CHARS} printable ASCII characters in quotes ("8e03978e"); without quotes none of what '
+            "separates values either: spaces, commas, semicolons",
+        )
+    return Key(digest_of_key("key", key))
+
+
+class Keeper:
+    """Sees to it that one key is published once, as far as anybody can know. `name` is this process's alone."""
+
+    def __init__(self, reservations: Reservations, name: str, monotonic: Callable[[], float]) -> None:
+        self._reservations = reservations
+        self._holders = (f"{name}-{number}" for number in itertools.count())
+        self._monotonic = monotonic
+
+    async def accept(
+        self, wanted: Reservation, publish: Callable[[Reservation], Awaitable[None]]
+    ) -> tuple[Reservation, bool]:
+        """The reservation of the one job, which is durable, and whether it was before. `publish` is called with the
+        reservation under which to publish, which may be that of a copy whose process died.
+
+        Raises KeyReused; KeyInUse where a copy takes longer than WAIT_S; Unavailable; what `publish` raises.
+        """
+        until, holder = self._monotonic() + WAIT_S, next(self._holders)
+        while True:
+            claim = await self._reservations.reserve(wanted, holder=holder, lease_s=LEASE_S)
+            standing = claim.reservation
+            if standing.fingerprint != wanted.fingerprint:
+                raise KeyReused("within the last day this key came with another request; a new job takes a new one")
+            if standing.published:
+                return standing, True
+            if claim.held:
+                await self._publish(standing, holder, publish)
+                return standing, False
+            if self._monotonic() >= until:
+                raise KeyInUse("a copy of this request is being accepted just now; ask again for its answer")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _publish(
+        self, reservation: Reservation, holder: str, publish: Callable[[Reservation], Awaitable[None]]
+    ) -> None:
+        try:
+            await publish(reservation)
+        except Exception:
+            # Of an unknown outcome too: who asks again publishes the same bytes under the same id.
+            await self._let(self._reservations.release(reservation, holder=holder))
+            raise
+        await self._let(self._reservations.published(reservation))
+
+    async def _let(self, done: Awaitable[None]) -> None:
+        """What is not said now, the projector says, or the lease's end."""
+        try:
+            await done
+        except Unavailable as error:
+            log.warning("reservation.left", error=error.message)

@@ -1,0 +1,42 @@
+"""Keys that name jobs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from msgspec import Struct
+
+from forebay.core.reservation import Reservation
+
+
+class Claim(Struct, frozen=True):
+    """The reservation that stands. `held`: whoever asked is to publish it, and nobody else until the lease ends."""
+
+    reservation: Reservation
+    held: bool
+
+
+class Reservations(ABC):
+    """Of a published job the reservation is derived: a rebuild makes it anew from the job's request. Meanwhile all of
+    these raise Unavailable with the code `rebuilding`."""
+
+    @abstractmethod
+    async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
+        """Reserve `wanted.key`, durably.
+
+        It is held by `holder` if there was none younger than KEEP_S, or if it is the same job's, unpublished, and the
+        lease of whoever held it has ended. Raises Unavailable.
+        """
+
+    @abstractmethod
+    async def published(self, reservation: Reservation) -> None:
+        """Its job is durable. Harmless when repeated, or when another says it. Raises Unavailable."""
+
+    @abstractmethod
+    async def release(self, reservation: Reservation, *, holder: str) -> None:
+        """Nothing was published: the next who asks may. Does nothing if `holder` holds it no more. Raises
+        Unavailable."""
+
+    @abstractmethod
+    async def reserved(self, tenant: str, key: str) -> Reservation | None:
+        """What stands for this key, however old. Raises Unavailable."""
