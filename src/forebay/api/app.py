@@ -16,7 +16,6 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import forebay
-from forebay.api.answers import Answer
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.edge import Edge
@@ -40,7 +39,7 @@ from forebay.ports.task import Task
 from forebay.tasks import task
 from forebay.telemetry.metrics import Metrics
 
-Endpoint = Callable[[Request], Awaitable[Answer]]
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 class Route(APIRoute):

@@ -119,6 +119,23 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"},
     "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
 }
+LAST_EVENT = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id` of the last event that came; what it told is not told again.",
+    "schema": {"type": "string"},
+}
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of the output that you have.",
+    "schema": {"type": "string"},
+}
+EVENTS = {
+    "description": "Server-sent events: `event` is a state, `data` the job object, without its output. A comment comes "
+    "every 15 s.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 METADATA_FILTER = {
     "name": "metadata.NAME",
     "in": "query",

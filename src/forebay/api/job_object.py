@@ -24,6 +24,7 @@ _encode = msgspec.json.Encoder().encode
 class Urls(Struct, frozen=True):
     self: str
     result: str
+    events: str
     cancel: str
 
 
@@ -108,4 +109,5 @@ def _time(at: float | None) -> str | UnsetType:
 
 
 def _urls(job_id: str) -> Urls:
-    return Urls(f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/result", f"/v1/jobs/{job_id}/cancel")
+    path = f"/v1/jobs/{job_id}"
+    return Urls(path, f"{path}/result", f"{path}/events", f"{path}/cancel")

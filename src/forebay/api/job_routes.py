@@ -13,6 +13,8 @@ from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, An
 from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
+from forebay.api.etags import etag, matches
+from forebay.api.events import LAST_EVENT_ID, PING_S, EventStream, is_over, read_place
 from forebay.api.idempotency import HEADER, Key, read_key
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
@@ -211,13 +213,24 @@ class JobRoutes:
         """Never 404 for a job that was accepted, from the moment of its `202`."""
         return Answer(200, await self._written(await self._job(request)), _FINAL)
 
+    async def watch_job(self, request: Request) -> Answer | EventStream:
+        """The states of the job from now on, as server-sent events named `queued`, `running` and after its end, which
+        ends the stream. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica, and is answered 204
+        if that was the end."""
+        _refuse_query(request)
+        job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
+        last = read_place(request.headers.get(LAST_EVENT_ID))
+        if is_over(job, last):
+            return Answer(204, b"", (NO_STORE,))
+        return EventStream(self._reader.changes(job, request.is_disconnected, PING_S), self._writer.job, last)
+
     async def get_status(self, request: Request) -> Answer:
         """The job object, with its id as `request_id` too."""
         return Answer(200, await self._written(await self._job(request), simple=True), _FINAL)
 
     async def get_output(self, request: Request) -> Answer:
         """The output's bytes with their media type. A job that is final without an output is a 422 with the code
-        `job_failed`, `job_canceled` or `job_expired`."""
+        `job_failed`, `job_canceled` or `job_expired`. It never changes: 304 for whoever has its `ETag`."""
         job = await self._job(request)
         if not job.status.final:
             return Answer(202, self._writer.job(job), _PENDING)
@@ -225,7 +238,11 @@ class JobRoutes:
             said = job.error.message if job.error else f"The job is {job.status.value}."
             return problem(request.scope, 422, f"job_{job.status.value}", said, job_id=job.id, error=job.error)
         media_type = job.output.media_type if job.output else JSON
-        return Answer(200, await self._reader.output(job), (header("content-type", media_type), NO_STORE, _NOSNIFF))
+        tag = etag(job)
+        if matches(request.headers.getlist("if-none-match"), tag):
+            return Answer(304, b"", (header("etag", tag), NO_STORE))
+        headers = (header("content-type", media_type), header("etag", tag), NO_STORE, _NOSNIFF)
+        return Answer(200, await self._reader.output(job), headers)
 
     async def get_result(self, request: Request) -> Answer:
         """200 with the job object in every final state, 202 until then."""

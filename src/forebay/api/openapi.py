@@ -12,7 +12,10 @@ from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.describe import (
+    EVENTS,
     IDEMPOTENCY_KEY,
+    IF_NONE_MATCH,
+    LAST_EVENT,
     METADATA_FILTER,
     PREFER,
     WAIT,
@@ -202,8 +205,17 @@ class OpenApi:
                 jobs.get_output,
                 _JOBS,
                 "Fetch the output",
-                {**problems(404, 422, 503), 200: output, 202: pending},
-                parameters=(job_id, WAIT),
+                {**problems(404, 422, 503), 200: output, 202: pending, 304: {"description": "It is the one you have."}},
+                parameters=(job_id, WAIT, IF_NONE_MATCH),
+            ),
+            operation(
+                "GET",
+                "/v1/jobs/{job_id}/events",
+                jobs.watch_job,
+                _JOBS,
+                "Watch a job",
+                {**problems(404, 422, 503), 200: EVENTS, 204: {"description": "The end had been told already."}},
+                parameters=(job_id, LAST_EVENT),
             ),
             operation(
                 "POST",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -106,6 +106,23 @@ class JobReader:
                 await subscription.changed(min(left_s, REREAD_S))
                 # Not `get`: a job that was known when the wait began does not become unknown by growing old in it.
                 job = await self._store.get(tenant, job_id) or job
+
+    async def changes(self, job: Job, gone: Callable[[], Awaitable[bool]], quiet_s: float) -> AsyncIterator[Job | None]:
+        """The job, and then the job again whenever it may have changed; None after `quiet_s` without a word. Ends when
+        it is final, when the service stops or the caller is `gone`."""
+        told_at = self._monotonic()
+        async with self._store.subscribe(job.tenant, job.id) as subscription:
+            job = await self._store.get(job.tenant, job.id) or job
+            yield job
+            while not (job.status.final or self._draining.is_set() or await gone()):
+                await subscription.changed(REREAD_S)
+                now = await self._store.get(job.tenant, job.id) or job
+                if now != job:
+                    job, told_at = now, self._monotonic()
+                    yield job
+                elif self._monotonic() - told_at >= quiet_s:
+                    told_at = self._monotonic()
+                    yield None
 
     async def list(self, query: JobQuery, metadata: Mapping[str, str]) -> JobPage:
         """Newest first, without outputs; of those that fit the query the ones with this metadata.

@@ -88,6 +88,7 @@ class JobUrls(Document):
 
     self: str
     result: str
+    events: str
     cancel: str
 
 

@@ -27,6 +27,7 @@ ROUTES = {
     ("get", "/v1/jobs/{job_id}/result"),
     ("post", "/v1/jobs/{job_id}/cancel"),
     ("put", "/v1/jobs/{job_id}"),
+    ("get", "/v1/jobs/{job_id}/events"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),

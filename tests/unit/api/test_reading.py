@@ -29,6 +29,7 @@ async def test_a_job_is_queued_right_after_its_202(api: Api, door: str) -> None:
         "urls": {
             "self": f"/v1/jobs/{job_id}",
             "result": f"/v1/jobs/{job_id}/result",
+            "events": f"/v1/jobs/{job_id}/events",
             "cancel": f"/v1/jobs/{job_id}/cancel",
         },
     }

@@ -37,6 +37,7 @@ async def test_a_submission_is_answered_202_with_the_job_object(api: Api) -> Non
         "urls": {
             "self": f"/v1/jobs/{job_id}",
             "result": f"/v1/jobs/{job_id}/result",
+            "events": f"/v1/jobs/{job_id}/events",
             "cancel": f"/v1/jobs/{job_id}/cancel",
         },
     }

@@ -1,0 +1,183 @@
+"""Server-sent events of a job, and entity tags of its output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.unit.api.conftest import Api
+
+from forebay.api.etags import matches
+from forebay.core.event import EventKind
+from forebay.core.payload import TEXT, BlobRef, Payload
+
+
+def read(text: str) -> Iterator[tuple[str, str, Any]]:
+    """(id, event, data) of each event; comments and `retry` are left out."""
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith((":", "retry")))
+        if fields:
+            yield fields["id"], fields["event"], json.loads(fields["data"])
+
+
+def one_after_the_other(api: Api, *steps: Any) -> None:
+    """Each wait of a reader sees one more of these happen."""
+    left = iter(steps)
+
+    async def step() -> None:
+        if (happen := next(left, None)) is not None:
+            await happen()
+
+    api.store.during = step
+
+
+async def test_a_stream_tells_each_state_and_ends_with_the_job(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    one_after_the_other(
+        api,
+        lambda: api.event(job_id, EventKind.STARTED, attempt=1),
+        lambda: api.event(job_id, EventKind.QUEUED, attempt=1),
+        lambda: api.event(job_id, EventKind.STARTED, attempt=2),
+        lambda: api.succeed(job_id),
+    )
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.text.startswith("retry: 1000\n\n")
+    events = list(read(answer.text))
+    assert [name for _, name, _ in events] == ["queued", "running", "queued", "running", "succeeded"]
+    assert [data["status"] for _, _, data in events] == [name for _, name, _ in events]
+    assert all(data["id"] == job_id and "output" not in data for _, _, data in events)
+
+
+async def test_whoever_comes_again_goes_on_behind_what_came(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=1)
+    one_after_the_other(api, lambda: api.succeed(job_id))
+    whole = list(read((await api.http.get(f"/v1/jobs/{job_id}/events")).text))
+    assert [name for _, name, _ in whole] == ["running", "succeeded"]
+    for place, (last, _, _) in enumerate(whole):
+        answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": last})
+        assert answer.status_code == (200 if place == 0 else 204)
+        assert list(read(answer.text)) == whole[place + 1 :]
+
+
+@pytest.mark.parametrize("last", ["", "x", "1", "2.3", "-1.0", "0." + "9" * 20])
+async def test_an_event_id_that_is_none_of_ours_counts_as_none(api: Api, last: str) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.succeed(job_id)
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": last})
+    assert [name for _, name, _ in read(answer.text)] == ["succeeded"]
+
+
+async def test_a_job_canceled_while_it_waited_for_its_first_attempt_has_an_end(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    one_after_the_other(api, lambda: api.event(job_id, EventKind.CANCELED))
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": "0.0"})
+    assert [(event_id, name) for event_id, name, _ in read(answer.text)] == [("1.0", "canceled")]
+
+
+async def test_an_end_that_an_earlier_attempt_decided_is_told(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=3)
+    one_after_the_other(api, lambda: api.succeed(job_id))  # by attempt 1, which was believed dead
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events")
+    assert [name for _, name, _ in read(answer.text)] == ["running", "succeeded"]
+
+
+async def test_a_quiet_stream_is_kept_alive_by_comments(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    waits = 0
+
+    async def long_after() -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 40:
+            await api.succeed(job_id)
+
+    api.store.during = long_after
+    text = (await api.http.get(f"/v1/jobs/{job_id}/events")).text
+    assert text.count(": ping\n\n") == 2
+    assert [name for _, name, _ in read(text)] == ["queued", "succeeded"]
+
+
+async def test_a_stream_ends_when_the_service_stops(api: Api) -> None:
+    job_id = await api.submit()
+    api.store.during = api.draining.set
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events")
+    assert [name for _, name, _ in read(answer.text)] == ["queued"]
+
+
+async def test_an_unknown_job_has_no_stream(api: Api) -> None:
+    answer = await api.http.get("/v1/jobs/nobody/events")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+    assert (await api.http.get("/v1/jobs/nobody/events?wait=1")).status_code == 422
+
+
+# ------------------------------------------------------------------------------------------------------------ tags
+
+
+async def test_an_output_that_the_caller_has_is_not_sent_again(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.succeed(job_id)
+    path = f"/v1/jobs/{job_id}/result"
+    first = await api.http.get(path)
+    again = await api.http.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    assert "content-length" not in again.headers
+    other = await api.http.get(path, headers={"if-none-match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+async def test_a_blob_that_the_caller_has_is_not_read(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    ref = await api.blobs.put("default", job_id, b"large")
+    await api.succeed(job_id, payload=Payload(media_type=TEXT, blob=ref))
+    tag = (await api.http.get(f"/v1/jobs/{job_id}/result")).headers["etag"]
+    await api.blobs.delete(BlobRef(name=ref.name, size_bytes=ref.size_bytes, sha256=ref.sha256))
+    answer = await api.http.get(f"/v1/jobs/{job_id}/result", headers={"if-none-match": tag})
+    assert answer.status_code == 304
+
+
+async def test_the_same_bytes_have_the_same_tag_wherever_they_lie(api: Api) -> None:
+    tags = set()
+    for inline in (True, False):
+        api.clock.now += 1
+        job_id = await api.submit()
+        await api.project_published()
+        payload = Payload(media_type=TEXT, data=b"same")
+        if not inline:
+            payload = replace(payload, data=None, blob=await api.blobs.put("default", job_id, b"same"))
+        await api.succeed(job_id, payload=payload)
+        tags.add((await api.http.get(f"/v1/jobs/{job_id}/result")).headers["etag"])
+    assert len(tags) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        (['"a"'], True),
+        (['W/"a"'], True),
+        (['"b", "a"'], True),
+        (['"b"', '"a"'], True),
+        (["*"], True),
+        (['"b"'], False),
+        (["a"], False),
+        ([], False),
+    ],
+)
+def test_a_tag_is_matched_weakly(fields: list[str], found: bool) -> None:
+    assert matches(fields, '"a"') == found
