@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from benchmarks.report import Figure
 from dev.postgres.server import Postgres
 from forebay.adapters.memory import (
+    MemoryApiKeys,
     MemoryBlobs,
     MemoryCancellations,
     MemoryEventLog,
@@ -154,6 +155,7 @@ def _app(store: ResultStore) -> FastAPI:
         fleet=MemoryFleet(),
         events=MemoryEventLog(log),
         cancellations=MemoryCancellations(),
+        keys=MemoryApiKeys(),
         metrics=Metrics(),
         draining=asyncio.Event(),
         max_body_bytes=1_000,

@@ -12,9 +12,10 @@ import pytest
 from forebay.testing.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("canceling", "idempotency", "listing", "watching")
+PAGES = ("canceling", "idempotency", "keys", "listing", "watching")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}")
 VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
+END = "--- that was all of it"
 SETTING = re.compile(r"FOREBAY_([A-Z_]+)=(\S+)")
 
 pytestmark = pytest.mark.scenario
@@ -29,19 +30,27 @@ def commands(page: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_line_prints_what_its_page_shows(
-    name: str, start: Callable[..., RunningService], monkeypatch: pytest.MonkeyPatch
+    name: str, start: Callable[..., RunningService], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     [(starting, _), *lines] = commands((ROOT / "docs" / f"{name}.md").read_text())
     assert starting.endswith("make up")
     assert lines
-    monkeypatch.chdir(ROOT)
     settings = {setting.lower(): value for setting, value in SETTING.findall(starting)}
-    service = start(**{"models": "", "trusted_models": "", **settings, "models_dir": Path(settings["models_dir"])})
+    service = start(**{"models": "", "trusted_models": "", **settings, "models_dir": ROOT / settings["models_dir"]})
     address = service.url.removeprefix("http://")
-    ids: dict[str, str] = {}
-    for command, shown in lines:
-        real = ID.sub(lambda match: ids[match.group()], command).replace("localhost:8000", address)
-        done = subprocess.run(["bash", "-c", real], capture_output=True, text=True, timeout=60, check=True)
-        for shown_id, real_id in zip(ID.findall(shown), ID.findall(done.stdout), strict=True):
-            ids.setdefault(shown_id, real_id)
-        assert VARIES.sub("…", ID.sub("ID", done.stdout.strip())) == VARIES.sub("…", ID.sub("ID", shown)), command
+    # Typed into one shell, one after the other; ids of the page stand for those that came.
+    monkeypatch.setenv("FOREBAY_DATA_DIR", str(tmp_path))
+    shell = subprocess.Popen(["bash"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        ids: dict[str, str] = {}
+        for command, shown in lines:
+            real = ID.sub(lambda match: ids[match.group()], command).replace("localhost:8000", address)
+            shell.stdin.write(f"{real}\necho; echo {END}\n")
+            shell.stdin.flush()
+            printed = "".join(iter(shell.stdout.readline, f"{END}\n")).strip()
+            for shown_id, real_id in zip(ID.findall(shown), ID.findall(printed), strict=True):
+                ids.setdefault(shown_id, real_id)
+            assert VARIES.sub("…", ID.sub("ID", printed)) == VARIES.sub("…", ID.sub("ID", shown)), command
+        shell.stdin.close()

@@ -13,12 +13,15 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 import forebay
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
+from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
+from forebay.api.gate import Gate
 from forebay.api.idempotency import Keeper
 from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
@@ -27,8 +30,11 @@ from forebay.api.openapi import OpenApi
 from forebay.api.problems import problem_of, problem_of_status
 from forebay.api.reading import JobReader
 from forebay.api.submission import ModelCatalog, Submitter
+from forebay.api.tenancy import set_tenant
+from forebay.core.api_key import Scope
 from forebay.core.errors import ForebayError
 from forebay.core.ids import IdMint
+from forebay.ports.api_keys import ApiKeys
 from forebay.ports.blobs import BlobStore
 from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
@@ -46,9 +52,10 @@ class Route(APIRoute):
     """A FastAPI route for the documents, served without FastAPI's dependency machinery, which the endpoints do not use:
     they take a Request and give an Answer. That saves about a third of the cost of a submission."""
 
-    def __init__(self, path: str, endpoint: Endpoint, **described: Any) -> None:
+    def __init__(self, path: str, endpoint: Endpoint, gate: Gate, *, takes: Scope | Public, **described: Any) -> None:
         super().__init__(path, endpoint, response_model=None, **described)
-        self.app = _serve(endpoint)
+        self.takes = takes
+        self.app = _serve(endpoint, gate, takes)
 
 
 def build_app(
@@ -61,6 +68,7 @@ def build_app(
     fleet: Fleet,
     events: EventLog,
     cancellations: Cancellations,
+    keys: ApiKeys,
     metrics: Metrics,
     draining: asyncio.Event,
     max_body_bytes: int,
@@ -133,10 +141,10 @@ def build_app(
     )
     openapi = OpenApi(app, catalog, task_of)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
-    app.router.routes.extend(Route(**arguments) for arguments in openapi.operations(jobs, models))
-    app.router.routes.append(Route("/openapi.json", openapi.serve_document, include_in_schema=False))
-    app.router.routes.append(Route("/docs", openapi.serve_page, include_in_schema=False))
-    app.router.routes.append(Route("/", openapi.lead_to_page, include_in_schema=False))
+    gate = Gate(keys, clock=clock, monotonic=monotonic)
+    app.router.routes.extend(Route(gate=gate, **arguments) for arguments in openapi.operations(jobs, models))
+    for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
+        app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))
     app.add_exception_handler(ForebayError, _on_forebay_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(
@@ -150,9 +158,12 @@ def build_app(
     return app
 
 
-def _serve(endpoint: Endpoint) -> ASGIApp:
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await endpoint(Request(scope, receive, send))
+def _serve(endpoint: Endpoint, gate: Gate, takes: Scope | Public) -> ASGIApp:
+    async def serve(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        if isinstance(takes, Scope):
+            set_tenant(request, await gate.admit(request, takes))
+        answer = await endpoint(request)
         await answer(scope, receive, send)
 
     return serve

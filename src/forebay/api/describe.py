@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,11 +11,14 @@ from pydantic.json_schema import models_json_schema
 
 from forebay.api import schemas
 from forebay.api.prefer import WAIT_MAX_S
+from forebay.core.api_key import Scope
 
 _REF = "#/components/schemas/"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF + "Problem"}}}
 _MEANING = {
     400: "The body is not JSON.",
+    401: "No API key, or none that holds: `no_key`, `invalid_key`, `expired_key`, `revoked_key`.",
+    403: "`scope_missing`: the API key may not do this.",
     404: "Unknown: nothing of that name or id is known to this caller.",
     409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
     "UUID.",
@@ -32,7 +36,21 @@ _HEADERS = {
 }
 
 
+class Public(Enum):
+    """Of a route that takes no key."""
+
+    PUBLIC = "public"
+
+
+PUBLIC = Public.PUBLIC
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service asks for one."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in a header of its own."},
+}
+
+
 def operation(
+    takes: Scope | Public,
     method: str,
     path: str,
     endpoint: Any,
@@ -43,14 +61,18 @@ def operation(
     parameters: tuple[Mapping[str, Any], ...] = (),
     body: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The arguments of one `app.Route`. The operation's id and description are the name and the
-    docstring of the endpoint's method."""
+    """The arguments of one `app.Route`. `takes` is the scope that a caller's key must have. The operation's id and
+    description are the name and the docstring of the endpoint's method."""
+    if isinstance(takes, Scope):
+        responses = {**responses, **problems(401, 403)}
     extra: dict[str, Any] = {"responses": {str(status): response for status, response in responses.items()}}
+    extra["security"] = [{"bearer": [takes.value]}, {"key": [takes.value]}, {}] if isinstance(takes, Scope) else []
     if parameters:
         extra["parameters"] = list(parameters)
     if body:
         extra["requestBody"] = body
     return {
+        "takes": takes,
         "path": path,
         "endpoint": endpoint,
         "methods": [method],

@@ -18,6 +18,8 @@ from forebay.api.describe import (
     LAST_EVENT,
     METADATA_FILTER,
     PREFER,
+    PUBLIC,
+    SECURITY,
     WAIT,
     answers,
     components,
@@ -34,6 +36,7 @@ from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.schemas import MAX_LIFE_S, JobSubmission
 from forebay.api.submission import ModelCatalog
+from forebay.core.api_key import Scope
 from forebay.core.job import JobStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelSpec
@@ -68,7 +71,7 @@ class OpenApi:
                 routes=self._app.routes,
                 tags=[{"name": name} for name in (_SIMPLE, _JOBS, _MODELS, _SERVICE)],
             )
-            document["components"] = {"schemas": components()}
+            document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
             self._document = document
         return self._document
 
@@ -79,7 +82,7 @@ class OpenApi:
         self._page = self._page or docs_page(self.document())
         return Answer(200, self._page, ((b"content-type", b"text/html; charset=utf-8"),))
 
-    async def lead_to_page(self, request: Request) -> Answer:
+    async def lead(self, request: Request) -> Answer:
         return Answer(307, b"/docs", ((b"content-type", b"text/plain"), (b"location", b"/docs")))
 
     def operations(self, jobs: JobRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
@@ -96,6 +99,7 @@ class OpenApi:
         )
         return [
             operation(
+                Scope.SUBMIT,
                 "POST",
                 "/inference",
                 jobs.submit_simple,
@@ -106,6 +110,7 @@ class OpenApi:
                 body=body,
             ),
             operation(
+                Scope.READ,
                 "GET",
                 "/status/{request_id}",
                 jobs.get_status,
@@ -115,6 +120,7 @@ class OpenApi:
                 parameters=(request_id, WAIT),
             ),
             operation(
+                Scope.READ,
                 "GET",
                 "/result/{request_id}",
                 jobs.get_result,
@@ -135,6 +141,7 @@ class OpenApi:
         seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
         return [
             operation(
+                Scope.SUBMIT,
                 "POST",
                 "/v1/jobs",
                 jobs.submit_job,
@@ -145,6 +152,7 @@ class OpenApi:
                 body=body,
             ),
             operation(
+                Scope.SUBMIT,
                 "PUT",
                 "/v1/jobs/{job_id}",
                 jobs.put_job,
@@ -155,6 +163,7 @@ class OpenApi:
                 body=body,
             ),
             operation(
+                Scope.SUBMIT,
                 "POST",
                 "/v1/models/{model}/jobs",
                 jobs.submit_raw,
@@ -173,6 +182,7 @@ class OpenApi:
                 body=raw_body(self._bodies()),
             ),
             operation(
+                Scope.READ,
                 "GET",
                 "/v1/jobs",
                 jobs.list_jobs,
@@ -197,9 +207,17 @@ class OpenApi:
                 ),
             ),
             operation(
-                "GET", "/v1/jobs/{job_id}", jobs.get_job, _JOBS, "Look at a job", read, parameters=(job_id, WAIT)
+                Scope.READ,
+                "GET",
+                "/v1/jobs/{job_id}",
+                jobs.get_job,
+                _JOBS,
+                "Look at a job",
+                read,
+                parameters=(job_id, WAIT),
             ),
             operation(
+                Scope.READ,
                 "GET",
                 "/v1/jobs/{job_id}/result",
                 jobs.get_output,
@@ -209,6 +227,7 @@ class OpenApi:
                 parameters=(job_id, WAIT, IF_NONE_MATCH),
             ),
             operation(
+                Scope.READ,
                 "GET",
                 "/v1/jobs/{job_id}/events",
                 jobs.watch_job,
@@ -218,6 +237,7 @@ class OpenApi:
                 parameters=(job_id, LAST_EVENT),
             ),
             operation(
+                Scope.CANCEL,
                 "POST",
                 "/v1/jobs/{job_id}/cancel",
                 jobs.cancel_job,
@@ -280,9 +300,24 @@ def _models(models: ModelRoutes) -> list[dict[str, Any]]:
     shown = {200: answers("The model, with its schemas.", "ModelDetailDocument"), **problems(404)}
     return [
         operation(
-            "GET", "/v1/models", models.list_models, _MODELS, "List the models and whether they are ready", listed
+            Scope.READ,
+            "GET",
+            "/v1/models",
+            models.list_models,
+            _MODELS,
+            "List the models and whether they are ready",
+            listed,
         ),
-        operation("GET", "/v1/models/{model}", models.get_model, _MODELS, "Show a model", shown, parameters=(model,)),
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/models/{model}",
+            models.get_model,
+            _MODELS,
+            "Show a model",
+            shown,
+            parameters=(model,),
+        ),
     ]
 
 
@@ -291,7 +326,7 @@ def _service(models: ModelRoutes) -> list[dict[str, Any]]:
     ready = {200: answers("Jobs can be accepted.", "ReadyDocument"), **problems(503)}
     health = {200: answers("Facts about the service.", "HealthDocument")}
     return [
-        operation("GET", "/livez", models.livez, _SERVICE, "Does the process run?", live),
-        operation("GET", "/readyz", models.readyz, _SERVICE, "Can jobs be accepted?", ready),
-        operation("GET", "/health", models.health, _SERVICE, "What is this service?", health),
+        operation(PUBLIC, "GET", "/livez", models.livez, _SERVICE, "Does the process run?", live),
+        operation(PUBLIC, "GET", "/readyz", models.readyz, _SERVICE, "Can jobs be accepted?", ready),
+        operation(PUBLIC, "GET", "/health", models.health, _SERVICE, "What is this service?", health),
     ]

@@ -20,6 +20,7 @@ from starlette.types import Scope
 from forebay.api.answers import NO_STORE, PROBLEM_TYPE, Answer, Header, header
 from forebay.core.errors import (
     Conflict,
+    Forbidden,
     ForebayError,
     Gone,
     InvalidRequest,
@@ -27,6 +28,7 @@ from forebay.core.errors import (
     NotFound,
     OutcomeUnknown,
     PayloadTooLarge,
+    Unauthorized,
     Unavailable,
     UnsupportedMedia,
 )
@@ -41,6 +43,9 @@ _UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, be
 REQUEST_ID = "forebay.request_id"
 """Key of the request's id in an ASGI scope; `edge.py` sets it."""
 
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="forebay"')
+"""What a 401 must say (RFC 9110 section 11.6.1)."""
+
 _CLOSE: Header = (b"connection", b"close")
 """For when the rest of the body is not read: without closing, the server would have to swallow all of it."""
 
@@ -52,6 +57,8 @@ _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     NotFound: 404,
     Gone: 410,
     Conflict: 409,
+    Unauthorized: 401,
+    Forbidden: 403,
     Unavailable: 503,
 }
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)*(?=[^\s/'\"])")
@@ -133,6 +140,8 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         members["errors"] = _places(error)
     elif isinstance(error, NotFound):
         members["known"] = error.known or None
+    elif isinstance(error, Unauthorized):
+        headers = (_CHALLENGE,)
     elif isinstance(error, Conflict) and error.retryable:
         headers = (retry_after(1.0),)
     elif isinstance(error, Unavailable):

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from forebay.adapters.files import FilesBlobs
 from forebay.adapters.memory import (
+    MemoryApiKeys,
     MemoryBlobs,
     MemoryCancellations,
     MemoryEventLog,
@@ -19,9 +20,17 @@ from forebay.adapters.memory import (
     MemoryQueue,
     MemoryStore,
 )
-from forebay.adapters.sqlite import Database, SqliteCancellations, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.adapters.sqlite import (
+    Database,
+    SqliteApiKeys,
+    SqliteCancellations,
+    SqliteEventLog,
+    SqliteQueue,
+    SqliteStore,
+)
 from forebay.assembly.waiting import until_there
 from forebay.core.errors import Misconfigured
+from forebay.ports.api_keys import ApiKeys
 from forebay.ports.blobs import BlobStore
 from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
@@ -31,6 +40,7 @@ from forebay.ports.store import ResultStore
 from forebay.settings import Settings
 
 if TYPE_CHECKING:
+    from forebay.adapters.postgres import PostgresStore
     from forebay.assembly.kafka import KafkaBackends
 
 WITH_STORE = frozenset({"api", "projector"})
@@ -38,11 +48,12 @@ WITH_STORE = frozenset({"api", "projector"})
 
 
 class Backends(Struct, frozen=True, kw_only=True):
-    """One adapter for each port. `store` is None where no role of the process uses it."""
+    """One adapter for each port. `store` and `keys` are None where no role of the process uses them."""
 
     queue: Queue
     events: EventLog
     store: ResultStore | None
+    keys: ApiKeys | None
     blobs: BlobStore
     fleet: Fleet
     cancellations: Cancellations
@@ -77,23 +88,47 @@ async def open_backends(
             memory = MemoryLog()
             queue, events = MemoryQueue(memory), MemoryEventLog(memory)
             cancellations = MemoryCancellations()
-        store = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else None
+        store, keys = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else (None, None)
         yield Backends(
             queue=queue,
             events=events,
             store=store,
+            keys=keys,
             blobs=await _open_blobs(settings),
             fleet=fleet,
             cancellations=cancellations,
         )
 
 
-async def _open_store(settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack) -> ResultStore:
+@contextlib.asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[ApiKeys]:
+    """Only the keys: beside a service that runs. Raises Misconfigured, Unavailable."""
     if settings.store == "memory://":
-        return MemoryStore()
+        raise Misconfigured("with store memory:// keys are in the memory of the service; give it one with api_key_file")
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.store.startswith("postgresql://"):
+            yield (await _open_postgres(settings, stack)).keys
+        else:
+            keys = SqliteApiKeys(settings.data_dir)
+            stack.push_async_callback(keys.close)
+            yield keys
+
+
+async def _open_store(
+    settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack
+) -> tuple[ResultStore, ApiKeys]:
+    if settings.store == "memory://":
+        return MemoryStore(), MemoryApiKeys()
     if settings.store == "sqlite://":
         assert database is not None
-        return SqliteStore(database)
+        keys = SqliteApiKeys(settings.data_dir)
+        stack.push_async_callback(keys.close)
+        return SqliteStore(database), keys
+    store = await _open_postgres(settings, stack)
+    return store, store.keys
+
+
+async def _open_postgres(settings: Settings, stack: contextlib.AsyncExitStack) -> PostgresStore:
     try:
         from forebay.adapters.postgres import PostgresStore
     except ImportError as error:

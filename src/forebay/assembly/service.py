@@ -15,6 +15,7 @@ import uvloop
 from msgspec import Struct, structs
 
 from forebay.api.admin import build_admin_app
+from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.own_reports import OwnReports
@@ -55,6 +56,7 @@ class Addresses(Struct, frozen=True, kw_only=True):
     data_dir: Path
     durability: str
     models: Sequence[ModelReport]
+    asked_for_keys: bool = False
 
 
 def run(
@@ -94,7 +96,8 @@ async def serve(
         async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
             api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
             admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
-            service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping)
+            asked = await prepare_access(settings, backends.keys) if api is not None and backends.keys else False
+            service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping, asked)
             signals.enter_context(on_signals(stopping, on_stop, kept=settings.queue != "memory://"))
             await service.run(on_ready)
     log.info("service.stopped")
@@ -115,12 +118,14 @@ class _Service:
         api_socket: socket.socket | None,
         admin_socket: socket.socket,
         stopping: asyncio.Event,
+        asked_for_keys: bool,
     ) -> None:
         self._settings = settings
         self._reports = OwnReports(backends.fleet)
         backends = structs.replace(backends, fleet=self._reports)
         self._backends = backends
         self._stopping = stopping
+        self._asked_for_keys = asked_for_keys
         self._projector: Projector | None = None
         self._lag: LagWatch | None = None
         if backends.store is not None:
@@ -138,6 +143,7 @@ class _Service:
             from forebay.api.app import build_app
 
             assert backends.store is not None
+            assert backends.keys is not None
             app = build_app(
                 catalog=catalog.served(),
                 mint=mint,
@@ -147,6 +153,7 @@ class _Service:
                 fleet=backends.fleet,
                 events=backends.events,
                 cancellations=backends.cancellations,
+                keys=backends.keys,
                 metrics=metrics,
                 projector_lag_s=self._lag_s,
                 draining=self._stopping,
@@ -212,6 +219,7 @@ class _Service:
             data_dir=self._settings.data_dir,
             durability=self._backends.queue.features.durability.value,
             models=self._reports.own,
+            asked_for_keys=self._asked_for_keys,
         )
 
 

@@ -11,6 +11,7 @@ import typer
 import forebay
 from forebay.cli.doctor import doctor
 from forebay.cli.jobs import jobs
+from forebay.cli.keys import keys
 from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
 from forebay.cli.program import program
@@ -32,6 +33,7 @@ app.command(cls=SettingsCommand)(up)
 app.command(cls=SettingsCommand)(run)
 app.command(cls=SubmitCommand)(submit)
 app.add_typer(jobs)
+app.add_typer(keys)
 app.add_typer(models)
 app.add_typer(topics)
 app.add_typer(store)

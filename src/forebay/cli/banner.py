@@ -71,7 +71,8 @@ def print_banner(screen: Console, settings: Settings, addresses: Addresses, star
             url = "" if api == "http://127.0.0.1:8000" else f" --url {api}"
             screen.print(f"  {program()} submit {example.model} {shlex.quote(example.argument)}{url}")
         screen.print(f"  {example.curl}")
-    screen.print("\nNobody is asked for a key yet: keep it to this machine. Ctrl-C stops it.")
+    keys = "Callers are asked for an API key" if addresses.asked_for_keys else "Nobody is asked for a key"
+    screen.print(f"\n{keys} (`{program()} keys`). Ctrl-C stops it.")
 
 
 def _reported(report: ModelReport) -> Text:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -67,6 +68,18 @@ def service_url(url: str | None) -> str:
     return found.rstrip("/")
 
 
+def own_key(environ: Mapping[str, str]) -> str:
+    """The API key of whoever types the command: FOREBAY_API_KEY, or what is in the file FOREBAY_API_KEY_FILE; "" for
+    none. Raises Misconfigured for a file that cannot be read."""
+    if key := environ.get("FOREBAY_API_KEY", ""):
+        return key
+    path = environ.get("FOREBAY_API_KEY_FILE", "")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"FOREBAY_API_KEY_FILE: {path} cannot be read: {error}") from error
+
+
 class Service:
     """Blocking calls. Each raises Refused for an error answer and Unavailable when nobody answers."""
 
@@ -83,7 +96,11 @@ class Service:
             # A proxy of the environment is for the world outside, not for a service on this machine.
             trust_env=urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"),
             timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            headers={"user-agent": f"forebay-cli/{forebay.__version__}", "accept": "application/json"},
+            headers={
+                "user-agent": f"forebay-cli/{forebay.__version__}",
+                "accept": "application/json",
+                **({"authorization": f"Bearer {key}"} if (key := own_key(os.environ)) else {}),
+            },
         )
 
     def __enter__(self) -> Service:

@@ -2,7 +2,7 @@
 
     ForebayError
     ├── the caller          InvalidRequest ── UnsupportedMedia, PayloadTooLarge
-    │                       NotFound, Gone, Conflict
+    │                       NotFound, Gone, Conflict, Unauthorized, Forbidden
     ├── the model's author  ModelFailed
     ├── time                Unavailable ── OutcomeUnknown
     │                       Revoked
@@ -82,6 +82,18 @@ class Conflict(ForebayError):
     """The request contradicts what is already stored."""
 
     code = "conflict"
+
+
+class Unauthorized(ForebayError):
+    """Nobody knows who calls: no key, or none that holds."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ForebayError):
+    """We know who calls, and they may not."""
+
+    code = "forbidden"
 
 
 class ModelFailed(ForebayError):

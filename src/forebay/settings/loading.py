@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -23,7 +22,7 @@ from forebay.settings.tree import Settings, meaning_of
 PREFIX = "FOREBAY_"
 DEFAULT_FILE = "forebay.toml"
 
-NOT_SETTINGS = frozenset({"FOREBAY_CONFIG", "FOREBAY_URL"})
+NOT_SETTINGS = frozenset({"FOREBAY_API_KEY", "FOREBAY_CONFIG", "FOREBAY_URL"})
 """Read by the command line only: which file, and which service a client command talks to."""
 
 KUBERNETES_LINK = re.compile(r"FOREBAY_(SERVICE_(HOST|PORT)|PORT_\d+_)")
@@ -198,13 +197,6 @@ def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
     """What no single setting can be blamed for, with the settings that it is about."""
-    if not settings.allow_unauthenticated and not _is_loopback(settings.host):
-        yield (
-            frozenset({"host", "allow_unauthenticated"}),
-            f"{_keys('host')}: other machines can reach {settings.host!r}, and there are no API keys yet; "
-            f"set {_keys('allow_unauthenticated')} to true if that is meant (behind a proxy that asks who calls, "
-            "or in a container), or leave host at 127.0.0.1",
-        )
     yield from _kafka_contradictions(settings)
     if settings.queue == "memory://" and settings.store != "memory://":
         yield (
@@ -268,10 +260,3 @@ def _login_of(mechanism: str) -> tuple[str, ...]:
     if mechanism == "OAUTHBEARER":
         return ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
     return ("kafka_username", "kafka_password")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -32,7 +32,7 @@ class ServiceSettings(BaseModel):
         Name,
         Meaning(
             "Address that the API listens on.",
-            "There are no API keys yet, so nobody beyond this machine is let in unless you say so.",
+            "Nobody beyond this machine, until you say so: another address takes an API key, `forebay keys create`.",
             "a host name or an IP address",
         ),
     ] = "127.0.0.1"
@@ -43,11 +43,20 @@ class ServiceSettings(BaseModel):
     allow_unauthenticated: Annotated[
         bool,
         Meaning(
-            "Let `host` be an address that other machines can reach, although nobody is asked for a key.",
-            "A service that runs models for whoever finds it must be meant.",
+            "Let `host` be an address that other machines can reach, though there is no API key.",
+            "A service that runs models for whoever finds it must be meant: something in front asks who calls.",
             "true or false",
         ),
     ] = False
+    api_key_file: Annotated[
+        Path | None,
+        Meaning(
+            "File with the first API key: a secret of 32 characters or more, as from `openssl rand -hex 32`. It is "
+            "taken in at the start, for the tenant `default` and with every scope.",
+            "None: keys are made with `forebay keys create`; a container has no shell to type that in.",
+            "a file's path",
+        ),
+    ] = None
     admin_host: Annotated[
         Name,
         Meaning(

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.api.promised import Promised
 
 from forebay.adapters.memory import (
+    MemoryApiKeys,
     MemoryBlobs,
     MemoryCancellations,
     MemoryEventLog,
@@ -109,6 +110,7 @@ class Api:
         self.blobs = blobs or MemoryBlobs()
         self.fleet = MemoryFleet()
         self.cancellations = MemoryCancellations()
+        self.keys = MemoryApiKeys()
         self.metrics = Metrics()
         self.draining = asyncio.Event()
         self.mint = IdMint([b"0123456789abcdef"], lambda count: bytes(count))
@@ -123,6 +125,7 @@ class Api:
                 "fleet": self.fleet,
                 "events": MemoryEventLog(self.log),
                 "cancellations": self.cancellations,
+                "keys": self.keys,
                 "metrics": self.metrics,
                 "draining": self.draining,
                 "kinds": {"queue": "memory", "store": "memory", "blobs": "memory"},

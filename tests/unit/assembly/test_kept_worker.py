@@ -79,6 +79,7 @@ async def test_a_worker_that_crashes_is_made_anew_and_its_job_succeeds(tmp_path:
         queue=queue,
         events=events,
         store=MemoryStore(),
+        keys=None,
         blobs=MemoryBlobs(),
         fleet=fleet,
         cancellations=MemoryCancellations(),

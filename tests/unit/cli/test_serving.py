@@ -215,7 +215,7 @@ def test_wrong_settings_are_told_in_one_message_without_a_traceback(
     fake_assembly: FakeAssembly, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREBAY_LOGLEVEL", "info")
-    ran = forebay("up", "--port", "http", "--host", "0.0.0.0")
+    ran = forebay("up", "--port", "http", "--log-format", "xml")
     assert (ran.code, ran.out, fake_assembly.settings) == (1, "", None)
     assert ran.err.startswith("forebay: 3 settings are wrong:\n  - FOREBAY_LOGLEVEL: ")
     assert ran.err.count("\n") == 4

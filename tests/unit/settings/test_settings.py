@@ -159,13 +159,13 @@ def test_a_value_of_another_type_in_the_file_is_refused(name: str, toml: str, tm
 
 def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
     (tmp_path / "forebay.toml").write_text('prot = 1\nlog_level = "loud"\n')
-    found = mistakes({"port": "x"}, {"FOREBAY_DATADIR": "x", "FOREBAY_HOST": "0.0.0.0"}, tmp_path)
+    found = mistakes({"port": "x"}, {"FOREBAY_DATADIR": "x", "FOREBAY_SYNCHRONOUS": "x"}, tmp_path)
     assert sorted(text.split()[0].rstrip(":") for text in found) == [
         "FOREBAY_DATADIR",
-        "host",
         "log_level",
         "port",
         "prot",
+        "synchronous",
     ]
 
 
@@ -219,18 +219,6 @@ def test_a_password_in_an_address_is_never_shown() -> None:
 )
 def test_a_backend_that_is_not_there_is_refused_with_the_reason(name: str, value: str, why: str) -> None:
     assert mistake({name: value}).endswith(f"; {why}")
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "forebay.example"])
-def test_a_host_that_others_can_reach_must_be_meant(host: str, tmp_path: Path) -> None:
-    text = mistake({"host": host})
-    assert "allow_unauthenticated [FOREBAY_ALLOW_UNAUTHENTICATED, --allow-unauthenticated]" in text
-    assert load_settings({"host": host, "allow_unauthenticated": True}, {}, tmp_path).host == host
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_loopback_needs_no_permission(host: str, tmp_path: Path) -> None:
-    assert load_settings({"host": host}, {}, tmp_path).host == host
 
 
 def test_a_store_that_forgets_what_its_queue_keeps_is_refused() -> None:

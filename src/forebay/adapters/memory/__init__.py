@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from forebay.adapters.memory.api_keys import MemoryApiKeys
 from forebay.adapters.memory.blobs import MemoryBlobs
 from forebay.adapters.memory.cancellations import MemoryCancellations
 from forebay.adapters.memory.event_log import MemoryEventLog
@@ -11,6 +12,7 @@ from forebay.adapters.memory.queue import MemoryQueue
 from forebay.adapters.memory.store import MemoryStore
 
 __all__ = [
+    "MemoryApiKeys",
     "MemoryBlobs",
     "MemoryCancellations",
     "MemoryEventLog",

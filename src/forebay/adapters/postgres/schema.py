@@ -92,6 +92,19 @@ CREATE TABLE forebay.reservations (
 )
 """
 
+_API_KEYS = """
+CREATE TABLE forebay.api_keys (
+    id         text COLLATE "C" PRIMARY KEY,
+    tenant     text COLLATE "C" NOT NULL,
+    name       text COLLATE "C" NOT NULL,
+    scopes     text[] NOT NULL,
+    digest     text COLLATE "C" NOT NULL,
+    created_at double precision NOT NULL,
+    expires_at double precision,
+    revoked_at double precision
+)
+"""
+
 _REFUSE = """
 CREATE FUNCTION forebay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -153,7 +166,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _REFUSE_LATE_RESULTS,
         _RESULT_BEFORE_FINAL,
     ),
-    (_RESERVATIONS,),
+    (_RESERVATIONS, _API_KEYS),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.adapters.postgres.api_keys import PostgresApiKeys
 from forebay.adapters.postgres.database import SCAN_S, Database
 from forebay.adapters.postgres.projection import notify, project
 from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresReservations
@@ -63,6 +64,7 @@ class PostgresStore(ResultStore):
         self._database = database
         self._wakeups = Wakeups(database)
         self._reservations = PostgresReservations(database)
+        self.keys = PostgresApiKeys(database)
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int = 8, idle_in_transaction_s: float = 10.0) -> PostgresStore:

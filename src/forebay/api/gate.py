@@ -1,0 +1,91 @@
+"""Who calls, and may they? Every route says which scope it takes; see `core/api_key.py` for what a key is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from forebay.api.tenancy import DEFAULT_TENANT
+from forebay.core.api_key import ApiKey, Scope, parse
+from forebay.core.errors import Forbidden, Unauthorized
+from forebay.ports.api_keys import ApiKeys
+
+KNOWN_FOR_S = 5.0
+"""So long a revoked key may still be let in, and a new service with its first key still be open."""
+
+KNOWN_MOST = 10_000
+TOKEN_MAX_CHARS = 512
+
+_BEARER = re.compile(r"bearer[ ]+(\S+)", re.IGNORECASE)
+
+
+class Gate:
+    """Lets a caller in by `Authorization: Bearer KEY` or `X-API-Key: KEY`. As long as there has never been a key,
+    nobody is asked for one, and everybody is the default tenant.
+
+    What it has read of keys it knows for KNOWN_FOR_S.
+    """
+
+    def __init__(self, keys: ApiKeys, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._monotonic = monotonic
+        self._known: dict[str, tuple[float, ApiKey | None]] = {}
+        self._closed = False
+        self._looked_at = float("-inf")
+
+    async def admit(self, request: Request, scope: Scope) -> str:
+        """The caller's tenant. Raises Unauthorized, Forbidden, Unavailable."""
+        token = token_of(request)
+        if token is None or not self._closed:
+            if not await self._is_closed():
+                return DEFAULT_TENANT
+            if token is None:
+                raise Unauthorized(
+                    "send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`", code="no_key"
+                )
+        if len(token) > TOKEN_MAX_CHARS:
+            raise _invalid()
+        key_id, secret = parse(token)
+        key = await self._key(key_id)
+        if key is None or not key.is_secret(secret):
+            raise _invalid()
+        if (state := key.state(self._clock())) != "active":
+            raise Unauthorized(f"the API key {key.id} ({key.name}) is {state}", code=f"{state}_key")
+        if scope not in key.scopes:
+            raise Forbidden(
+                f"the API key {key.id} ({key.name}) may {', '.join(sorted(key.scopes))}, and this takes {scope.value}",
+                code="scope_missing",
+            )
+        return key.tenant
+
+    async def _is_closed(self) -> bool:
+        if not self._closed and self._monotonic() - self._looked_at >= KNOWN_FOR_S:
+            self._closed = bool(await self._keys.all())
+            self._looked_at = self._monotonic()
+        return self._closed
+
+    async def _key(self, key_id: str) -> ApiKey | None:
+        now = self._monotonic()
+        known = self._known.get(key_id)
+        if known is None or now - known[0] >= KNOWN_FOR_S:
+            known = now, await self._keys.get(key_id)
+            self._known.pop(key_id, None)
+            self._known[key_id] = known
+            if len(self._known) > KNOWN_MOST:
+                del self._known[next(iter(self._known))]
+        return known[1]
+
+
+def token_of(request: Request) -> str | None:
+    """None for a caller without a key; another scheme of `Authorization` is none of ours, such as a proxy's."""
+    header = request.headers.get("authorization")
+    if header is not None and (match := _BEARER.fullmatch(header.strip())):
+        return match[1]
+    return request.headers.get("x-api-key")
+
+
+def _invalid() -> Unauthorized:
+    return Unauthorized("no such API key", code="invalid_key")

@@ -1,0 +1,285 @@
+"""Who is let in: a matrix of every route of the OpenAPI document with every kind of key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.unit.api.conftest import NOW, Api
+from tests.unit.api.test_openapi import ROUTES
+
+from forebay.adapters.memory import MemoryApiKeys
+from forebay.api.gate import KNOWN_FOR_S
+from forebay.core.api_key import ApiKey, Scope, new_key, of_secret, parse
+from forebay.core.errors import InvalidRequest, Unavailable
+from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.payload import JSON, Payload
+
+MakeApi = Callable[..., Api]
+PUBLIC = {"/livez", "/readyz", "/health"}
+TAKES = {
+    ("post", "/inference"): Scope.SUBMIT,
+    ("post", "/v1/jobs"): Scope.SUBMIT,
+    ("put", "/v1/jobs/{job_id}"): Scope.SUBMIT,
+    ("post", "/v1/models/{model}/jobs"): Scope.SUBMIT,
+    ("post", "/v1/jobs/{job_id}/cancel"): Scope.CANCEL,
+}
+"""The others take READ."""
+
+BODIES: Mapping[tuple[str, str], Any] = {
+    ("post", "/inference"): {"model_name": "echo", "data": 1},
+    ("post", "/v1/jobs"): {"model": "echo", "input": 1},
+    ("put", "/v1/jobs/{job_id}"): {"model": "echo", "input": 1},
+    ("post", "/v1/models/{model}/jobs"): 1,
+}
+ALL = tuple(Scope)
+SECRET = "what the job came to"
+
+
+class Issuer:
+    """Makes keys, each with other bytes."""
+
+    def __init__(self, keys: MemoryApiKeys) -> None:
+        self._keys = keys
+        self._made = 0
+
+    async def __call__(self, tenant: str = "acme", scopes: Any = ALL, **changes: Any) -> tuple[ApiKey, str]:
+        self._made += 1
+        key, token = new_key(
+            tenant=tenant,
+            name=f"key {self._made}",
+            scopes=scopes,
+            now=NOW,
+            random_bytes=lambda count: hashlib.sha256(f"{self._made}".encode()).digest()[:count],
+        )
+        key = replace(key, **changes)
+        await self._keys.put(key)
+        return key, token
+
+
+@pytest.fixture
+async def issue(api: Api) -> Issuer:
+    return Issuer(api.keys)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def own_job(api: Api, tenant: str) -> str:
+    """A job of this tenant that has succeeded."""
+    job_id = api.mint.issue(tenant, api.clock.now)
+    payload = Payload(media_type=JSON, data=f'"{SECRET}"'.encode())
+    await api.project(
+        JobRequest(tenant=tenant, job_id=job_id, model="echo", accepted_at=api.clock.now, input=payload),
+        JobEvent(
+            tenant=tenant, job_id=job_id, kind=EventKind.SUCCEEDED, at=api.clock.now + 1, attempt=1, output=payload
+        ),
+    )
+    return job_id
+
+
+async def call(api: Api, method: str, path: str, job_id: str, headers: Mapping[str, str]) -> Any:
+    uuid = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
+    whole = path.replace("{job_id}", uuid if method == "put" else job_id)
+    whole = whole.replace("{request_id}", job_id).replace("{model}", "echo")
+    body = BODIES.get((method, path))
+    more = {} if body is None else {"json": body}
+    return await api.http.request(method.upper(), whole, headers=dict(headers), **more)
+
+
+KINDS = ("none", "malformed", "unknown", "expired", "revoked", "wrong scope", "other tenant", "right")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
+async def test_every_route_asks_every_kind_of_key_the_right_thing(
+    api: Api, issue: Issuer, method: str, path: str, kind: str
+) -> None:
+    takes = TAKES.get((method, path), Scope.READ)
+    _, right = await issue("acme", [takes])
+    job_id = await own_job(api, "acme")
+    headers = {
+        "none": {},
+        "malformed": bearer("fby_nothing"),
+        "unknown": bearer(right[:-1] + ("A" if right[-1] != "A" else "B")),
+        "expired": bearer((await issue(expires_at=NOW - 1))[1]),
+        "revoked": bearer((await issue(revoked_at=NOW - 1))[1]),
+        "wrong scope": bearer((await issue(scopes=[scope for scope in Scope if scope is not takes]))[1]),
+        "other tenant": bearer((await issue("rival"))[1]),
+        "right": bearer(right),
+    }[kind]
+    before = len(api.published)
+    answer = await call(api, method, path, job_id, headers)
+    if path in PUBLIC:
+        assert answer.status_code == 200
+        return
+    expected = {
+        "none": (401, "no_key"),
+        "malformed": (401, "invalid_key"),
+        "unknown": (401, "invalid_key"),
+        "expired": (401, "expired_key"),
+        "revoked": (401, "revoked_key"),
+        "wrong scope": (403, "scope_missing"),
+    }.get(kind)
+    if expected is not None:
+        assert (answer.status_code, answer.json()["code"]) == expected
+        assert ("www-authenticate" in answer.headers) == (expected[0] == 401)
+        assert len(api.published) == before
+        assert "secret" not in answer.text or 'secret": 42' not in answer.text
+    elif kind == "other tenant" and ("{job_id}" in path or "{request_id}" in path) and method != "put":
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+    else:
+        assert answer.status_code in (200, 202)
+        if kind == "other tenant":
+            assert job_id not in answer.text
+            assert SECRET not in answer.text
+
+
+async def test_of_another_tenant_a_job_is_answered_as_one_that_never_was(api: Api, issue: Issuer) -> None:
+    token = (await issue("rival"))[1]
+    theirs = await own_job(api, "acme")
+    never = api.mint.issue("acme", api.clock.now + 5)
+    for path in ("/v1/jobs/{}", "/v1/jobs/{}/result", "/v1/jobs/{}/events", "/status/{}", "/result/{}"):
+        answers = [await api.http.get(path.format(one), headers=bearer(token)) for one in (theirs, never)]
+        bodies = [answer.text.replace(theirs, "ID").replace(never, "ID") for answer in answers]
+        assert answers[0].status_code == answers[1].status_code == 404
+        assert bodies[0].replace(answers[0].headers["x-request-id"], "R") == bodies[1].replace(
+            answers[1].headers["x-request-id"], "R"
+        )
+
+
+async def test_what_a_tenant_submits_is_theirs(api: Api, issue: Issuer) -> None:
+    mine, others = (await issue("acme"))[1], (await issue("rival"))[1]
+    job = {"model": "echo", "input": 1}
+    answer = await api.http.post("/v1/jobs", json=job, headers={**bearer(mine), "idempotency-key": "k"})
+    assert api.accepted().tenant == "acme"
+    other = await api.http.post("/v1/jobs", json=job, headers={**bearer(others), "idempotency-key": "k"})
+    assert other.json()["id"] != answer.json()["id"]
+    await api.project_published()
+    listed = await api.http.get("/v1/jobs", headers=bearer(others))
+    assert [one["id"] for one in listed.json()["jobs"]] == [other.json()["id"]]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": "bearer {}"}, {"authorization": "BEARER   {}"}, {"x-api-key": "{}"}],
+)
+async def test_a_key_may_come_in_either_header(api: Api, issue: Issuer, headers: dict[str, str]) -> None:
+    _, token = await issue()
+    given = {name: value.format(token) for name, value in headers.items()}
+    assert (await api.http.get("/v1/jobs", headers=given)).status_code == 200
+
+
+async def test_another_scheme_is_no_key(api: Api, issue: Issuer) -> None:
+    await issue()
+    answer = await api.http.get("/v1/jobs", headers={"authorization": "Basic eDp5"})
+    assert answer.json()["code"] == "no_key"
+
+
+@pytest.mark.parametrize("token", ["x" * 10_000, "fby_" + "0" * 12 + "_" + "A" * 43, "\xff\xfe"])
+async def test_a_key_that_is_none_is_refused_whatever_it_is(api: Api, issue: Issuer, token: str) -> None:
+    await issue()
+    answer = await api.http.get("/v1/jobs", headers=[(b"x-api-key", token.encode("latin-1"))])
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_key")
+
+
+async def test_as_long_as_there_has_never_been_a_key_nobody_is_asked(api: Api) -> None:
+    assert (await api.http.get("/v1/jobs")).status_code == 200
+    assert (await api.http.get("/v1/jobs", headers=bearer("anything"))).status_code == 200
+
+
+async def test_the_first_key_closes_a_service_that_runs_and_its_end_does_not_open_it(api: Api, issue: Issuer) -> None:
+    assert (await api.http.get("/v1/jobs")).status_code == 200
+    key, token = await issue()
+    api.clock.now += KNOWN_FOR_S
+    assert (await api.http.get("/v1/jobs")).status_code == 401
+    assert (await api.http.get("/v1/jobs", headers=bearer(token))).status_code == 200
+    await api.keys.put(replace(key, revoked_at=api.clock.now))
+    api.clock.now += KNOWN_FOR_S
+    assert (await api.http.get("/v1/jobs", headers=bearer(token))).json()["code"] == "revoked_key"
+    assert (await api.http.get("/v1/jobs")).status_code == 401
+
+
+class CountedKeys(MemoryApiKeys):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.away = False
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("the store is away")
+        return await super().get(key_id)
+
+
+async def test_keys_are_read_seldom_and_a_store_that_is_away_is_a_503(make_api: MakeApi) -> None:
+    keys = CountedKeys()
+    api = make_api(keys=keys)
+    _, token = await Issuer(keys)()
+    for _ in range(20):
+        assert (await api.http.get("/v1/jobs", headers=bearer(token))).status_code == 200
+    assert keys.asked == 1
+    keys.away = True
+    api.clock.now += KNOWN_FOR_S
+    assert (await api.http.get("/v1/jobs", headers=bearer(token))).status_code == 503
+
+
+async def test_the_document_says_which_scope_each_route_takes(api: Api) -> None:
+    document = (await api.http.get("/openapi.json")).json()
+    for method, path in ROUTES:
+        security = document["paths"][path][method]["security"]
+        takes = TAKES.get((method, path), Scope.READ).value
+        assert security == ([] if path in PUBLIC else [{"bearer": [takes]}, {"key": [takes]}, {}])
+
+
+# ------------------------------------------------------------------------------------------------------------- the key
+
+
+def test_a_secret_is_kept_as_a_digest_only() -> None:
+    key, token = new_key(tenant="acme", name="", scopes=ALL, now=NOW, random_bytes=lambda count: b"\x07" * count)
+    key_id, secret = parse(token)
+    assert key_id == key.id
+    assert secret not in str(key)
+    assert key.is_secret(secret)
+    assert not key.is_secret(secret + "x")
+
+
+def test_a_secret_of_an_operators_own_is_a_key_too() -> None:
+    token = "correct horse battery staple, and more"
+    key = of_secret(token, tenant="acme", name="first", scopes=ALL, now=NOW)
+    assert parse(token) == (key.id, token)
+    assert key.is_secret(token)
+    with pytest.raises(InvalidRequest, match="at least 32 characters"):
+        of_secret("short", tenant="acme", name="", scopes=ALL, now=NOW)
+
+
+@pytest.mark.parametrize("tenant", ["", "a/b", "..", "a b", "é", "x" * 65, "-a"])
+def test_a_tenant_that_makes_no_name_is_refused(tenant: str) -> None:
+    with pytest.raises(InvalidRequest):
+        new_key(tenant=tenant, name="", scopes=ALL, now=NOW, random_bytes=bytes)
+
+
+def test_a_key_that_may_do_nothing_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="at least one scope"):
+        new_key(tenant="acme", name="", scopes=(), now=NOW, random_bytes=bytes)
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "revoked_at", "state"),
+    [
+        (None, None, "active"),
+        (NOW + 1, None, "active"),
+        (NOW, None, "expired"),
+        (None, NOW, "revoked"),
+        (NOW - 1, NOW - 1, "revoked"),
+        (None, NOW + 1, "active"),
+    ],
+)
+def test_a_key_has_one_state(expires_at: float | None, revoked_at: float | None, state: str) -> None:
+    key, _ = new_key(tenant="acme", name="", scopes=ALL, now=NOW, random_bytes=bytes, expires_at=expires_at)
+    assert replace(key, revoked_at=revoked_at).state(NOW) == state
