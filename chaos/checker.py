@@ -65,13 +65,14 @@ def judge(
         deadly=len(case.deadly()),
         cancels=len(case.cancels),
         acknowledged=len(case.acknowledged()),
-        keys=len(case.copies),
-        copies=sum(map(len, case.copies.values())),
+        keys=sum(bool(case.answered(copies)) for copies in case.copies.values()),
+        copies=sum(len(case.answered(copies)) for copies in case.copies.values()),
         slowest_refusal_s=max((seconds for _, seconds in case.refusals), default=0.0),
         slowest_answer_s=max(waits, default=0.0),
         slowest_recovery_s=max(recoveries, default=0.0),
         lost=len(case.must_end() - case.final_jobs.keys()),
         vanished=len(case.vanished()),
+        unanswered=sum(len(copies) - len(case.answered(copies)) for copies in case.copies.values()),
         doubled=case.doubled(),
         uncanceled=len(case.uncanceled()),
         changed=len(case.changed()),
@@ -113,6 +114,7 @@ class _Case:
         self.asked_at = {op: entry.at for op, entry in self.invoked.items()}
         self.ended_at = {entry.op: entry.at for entry in entries if isinstance(entry, (Accepted, Refused, Unsure))}
         self.accepted = {entry.job_id: entry for entry in entries if isinstance(entry, Accepted)}
+        self._accepted_ops = {entry.op for entry in entries if isinstance(entry, Accepted)}
         self.refused = [entry for entry in entries if isinstance(entry, Refused)]
         # A client that died before an answer came is as unsure as one that was told so.
         self.unsure = [entry for entry in entries if isinstance(entry, Unsure)]
@@ -127,7 +129,7 @@ class _Case:
         readings += [
             Seen(entry.asked_at, entry.at, entry.job_id, entry.status, entry.state, entry.job)
             for entry in self.cancels
-            if entry.status and entry.job is not None
+            if entry.status
         ]
         self._readings = _by_job(readings)
         self._facts = facts
@@ -215,6 +217,10 @@ class _Case:
             if any(seen.status in (404, 410) and seen.asked_at >= known_at for seen in readings):
                 gone.add(job_id)
         return gone
+
+    def answered(self, copies: Sequence[Invoked]) -> list[Invoked]:
+        """Those that were told of a job."""
+        return [copy for copy in copies if copy.op in self._accepted_ops]
 
     def doubled(self) -> int:
         """Keys under which clients were told of more than one job, or more than one lies in the log."""

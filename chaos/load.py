@@ -165,8 +165,9 @@ class Load:
                     self._unread.append(ending.job_id)
                 self._moved.set()
                 return
-            if time.monotonic() > until:  # what each try came to is not told apart: one of them may have been written
-                log.append(Unsure(time.time(), op, "", "not accepted in time"))
+            again = ending.status in (0, 409, 503) if isinstance(ending, Refused) else ending.reason[:3] != "500"
+            if not again or time.monotonic() > until:  # one of the tries before may have been written
+                log.append(Unsure(time.time(), op, "", str(getattr(ending, "reason", "") or "refused")))
                 return
             await asyncio.sleep(self._random.uniform(0.5, 1.5) * COPY_AGAIN_S)
 

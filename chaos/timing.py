@@ -42,8 +42,8 @@ def reruns(
     """A run after another of the same job is explained if a fault hit the worker of the one before while that had the
     job in hand: from the run's beginning until what came of it was on record, `settle_s` after its end. Or if the
     later run's own worker was held before it could begin, so that another's run overtook it. Or if the run before was
-    cut off when its runner was killed for an `unwanted` job, which had ended in that very moment. Or if the request is
-    `repeated`: it stands more than once in the log, since nobody could tell whether it did.
+    cut off when its runner was killed for `unwanted` jobs only, which had ended in that very moment. Or if the request
+    is `repeated`: it stands more than once in the log, since nobody could tell whether it did.
     """
     by_worker: dict[int, list[Fault]] = {}
     for fault in faults:
@@ -56,15 +56,13 @@ def reruns(
             for fault in (*by_worker.get(run.worker, ()), *by_worker.get(0, ()))
         )
 
-    ends_of_unwanted: dict[int, list[float]] = {}
+    by_runner: dict[int, list[Run]] = {}
     for run in runs:
-        if run.job_id in unwanted:
-            ends_of_unwanted.setdefault(run.runner, []).append(run.ended_at)
+        by_runner.setdefault(run.runner, []).append(run)
 
     def cut_off(run: Run) -> bool:
-        return run.ended_at == NEVER and any(
-            abs(run.began_at - ended_at) <= MOMENT_S for ended_at in ends_of_unwanted.get(run.runner, ())
-        )
+        before = [one for one in by_runner[run.runner] if 0 <= run.began_at - one.ended_at <= MOMENT_S]
+        return run.ended_at == NEVER and bool(before) and all(one.job_id in unwanted for one in before)
 
     by_job: dict[str, list[Run]] = {}
     for run in runs:

@@ -18,10 +18,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     `deadly` jobs killed their worker each time. `overtaken`: of the times that a projector was held, those in which
     another went on with what it had. `cancels` were asked for; `acknowledged`: answered with a job that is canceled.
 
-    `keys` were given with `copies` of submissions in all.
+    `copies` under `keys` were answered with a job.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
+    unanswered         copies under a key that were never answered with a job, or refused
     doubled            keys that name more than one job, as clients were told or in the log
     uncanceled         canceled, as somebody was told, and yet it ended otherwise, to a later reader or in the log
     changed            two readings of a final job differ, or it was final and then was not
@@ -71,6 +72,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     lost: int = 0
     vanished: int = 0
+    unanswered: int = 0
     doubled: int = 0
     uncanceled: int = 0
     changed: int = 0

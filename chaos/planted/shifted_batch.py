@@ -11,9 +11,9 @@ from forebay.worker.outcomes import Outcomes
 _settle = Outcomes.settle
 
 
-async def settle(self: Outcomes, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
+async def settle(self: Outcomes, batch: list[JobInHand], done: frames.Done, begun_at: float, size: int) -> None:
     shifted = [*done.outcomes[1:], *done.outcomes[:1]]
-    await _settle(self, batch, replace(done, outcomes=shifted), begun_at)
+    await _settle(self, batch, replace(done, outcomes=shifted), begun_at, size)
 
 
 def plant() -> None:

@@ -15,6 +15,10 @@ VARY_PREFER: Header = (b"vary", b"Prefer")
 RETRY_SOON: Header = (b"retry-after", b"1")
 
 
+IS_HEAD = "forebay.is_head"
+"""Key in an ASGI scope of a request of which nobody wants the body; `edge.py` sets it."""
+
+
 class Answer:
     """A response, as an ASGI application.
 

@@ -138,7 +138,7 @@ IDEMPOTENCY_KEY = {
     "in": "header",
     "description": "Names one job for a day, however many copies of the request arrive: each is answered with it. In "
     "quotes, or bare where it holds nothing that separates values.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9_-]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
     "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
 }
 LAST_EVENT = {

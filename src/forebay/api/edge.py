@@ -10,6 +10,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forebay.api.answers import IS_HEAD
 from forebay.api.body_budget import BodyBudget
 from forebay.api.problems import BAD_REQUEST, REQUEST_ID, UnsupportedCoding, internal
 from forebay.core.errors import InvalidRequest, PayloadTooLarge
@@ -62,7 +63,7 @@ class Edge:
                 request_id = value
         request_id = request_id or self._random_bytes(16).hex().encode()
         # A copy for HEAD only: the server's own scope must go on saying HEAD, so that it leaves out the body.
-        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
+        scope = {**scope, "method": "GET", IS_HEAD: True} if method == "HEAD" else scope
         scope[REQUEST_ID] = request_id.decode()
         status = 0
 

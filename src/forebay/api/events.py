@@ -1,7 +1,8 @@
 """The states of one job as server-sent events (HTML Living Standard, section 9.2).
 
-An event is named after the state that it tells and holds the job object, without the output. Its id says how far the
-job is, so that any replica can go on where another stopped; states that came and went between two looks are left out.
+An event has the word of the log for the state that it tells (`queued`, `started`, or how the job ended) and holds the
+job object, without the output. Its id says how far the job is, so that any replica can go on where another stopped;
+states that came and went between two looks are left out.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from forebay.api.answers import NO_STORE, Header
+from forebay.api.answers import IS_HEAD, NO_STORE, Header
+from forebay.core.event import EventKind
 from forebay.core.job import Job, JobStatus
 
 LAST_EVENT_ID = "last-event-id"
+STREAM_S = 300.0
+"""Then a stream ends, and whoever still may comes again: so a key that was revoked is let in no longer than this."""
+
 PING_S = 15.0
 """A comment so often, so that no proxy takes the connection for dead."""
 
@@ -49,6 +54,11 @@ def is_over(job: Job, last: Place) -> bool:
     return job.status.final and last[0] == 1
 
 
+def _word(job: Job) -> str:
+    """Of the log, of server-sent events and of webhooks (core.event.EventKind)."""
+    return EventKind.STARTED if job.status is JobStatus.RUNNING else EventKind(job.status.value)
+
+
 class EventStream:
     """An answer that lasts until the job is final, the caller has gone, or the service stops, which says so by ending:
     the caller comes again and goes on elsewhere. `changes` gives the job whenever it may have changed, and None where
@@ -62,6 +72,9 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [_STREAM_TYPE, NO_STORE, _UNBUFFERED]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope.get(IS_HEAD):
+            await send({"type": "http.response.body", "body": b""})
+            return
         await self._send(send, f"retry: {RETRY_MS}\n\n".encode())
         async for job in self._changes:
             if job is None:
@@ -72,7 +85,7 @@ class EventStream:
         await send({"type": "http.response.body", "body": b""})
 
     def _event(self, job: Job, place: Place) -> bytes:
-        head = f"id: {place[0]}.{place[1]}\nevent: {job.status.value}\ndata: ".encode()
+        head = f"id: {place[0]}.{place[1]}\nevent: {_word(job)}\ndata: ".encode()
         return head + self._write(job) + b"\n\n"
 
     @staticmethod

@@ -9,11 +9,15 @@ from starlette.requests import Request
 
 from forebay.api.tenancy import DEFAULT_TENANT
 from forebay.core.api_key import ApiKey, Scope, parse
-from forebay.core.errors import Forbidden, Unauthorized
+from forebay.core.errors import Forbidden, Unauthorized, Unavailable
 from forebay.ports.api_keys import ApiKeys
 
 KNOWN_FOR_S = 5.0
-"""So long a revoked key may still be let in, and a new service with its first key still be open."""
+"""So long a revoked key may still be let in, and whoever has none after the first key was made."""
+
+STALE_S = 300.0
+"""While the keys cannot be read, what was known of them holds for so long: a job takes nothing but the queue to submit,
+and so it stays, with a key too."""
 
 KNOWN_MOST = 10_000
 TOKEN_MAX_CHARS = 512
@@ -37,21 +41,18 @@ class Gate:
         self._looked_at = float("-inf")
 
     async def admit(self, request: Request, scope: Scope) -> str:
-        """The caller's tenant. Raises Unauthorized, Forbidden, Unavailable."""
+        """The caller's tenant. Raises Unauthorized, Forbidden; Unavailable where nobody can tell, see STALE_S."""
         token = token_of(request)
-        if token is None or not self._closed:
-            if not await self._is_closed():
-                return DEFAULT_TENANT
-            if token is None:
-                raise Unauthorized(
-                    "send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`", code="no_key"
-                )
-        if len(token) > TOKEN_MAX_CHARS:
-            raise _invalid()
-        key_id, secret = parse(token)
-        key = await self._key(key_id)
+        key, secret = None, ""
+        if token is not None and len(token) <= TOKEN_MAX_CHARS:
+            key_id, secret = parse(token)
+            key = await self._key(key_id)
+        if key is None and not await self._is_closed():
+            return DEFAULT_TENANT
+        if token is None:
+            raise Unauthorized("send your API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`", code="no_key")
         if key is None or not key.is_secret(secret):
-            raise _invalid()
+            raise Unauthorized("no such API key", code="invalid_key")
         if (state := key.state(self._clock())) != "active":
             raise Unauthorized(f"the API key {key.id} ({key.name}) is {state}", code=f"{state}_key")
         if scope not in key.scopes:
@@ -62,21 +63,35 @@ class Gate:
         return key.tenant
 
     async def _is_closed(self) -> bool:
-        if not self._closed and self._monotonic() - self._looked_at >= KNOWN_FOR_S:
-            self._closed = bool(await self._keys.all())
-            self._looked_at = self._monotonic()
+        """Once closed it stays so."""
+        now = self._monotonic()
+        if not self._closed and now - self._looked_at >= KNOWN_FOR_S:
+            try:
+                if await self._keys.all():
+                    self._closed = True
+                self._looked_at = now
+            except Unavailable:
+                if now - self._looked_at >= STALE_S:
+                    raise
         return self._closed
 
     async def _key(self, key_id: str) -> ApiKey | None:
         now = self._monotonic()
         known = self._known.get(key_id)
-        if known is None or now - known[0] >= KNOWN_FOR_S:
-            known = now, await self._keys.get(key_id)
-            self._known.pop(key_id, None)
-            self._known[key_id] = known
-            if len(self._known) > KNOWN_MOST:
-                del self._known[next(iter(self._known))]
-        return known[1]
+        if known is not None and now - known[0] < KNOWN_FOR_S:
+            return known[1]
+        try:
+            key = await self._keys.get(key_id)
+        except Unavailable:
+            if known is None or now - known[0] >= STALE_S:
+                raise
+            return known[1]
+        self._closed = self._closed or key is not None
+        self._known.pop(key_id, None)
+        self._known[key_id] = now, key
+        if len(self._known) > KNOWN_MOST:
+            del self._known[next(iter(self._known))]
+        return key
 
 
 def token_of(request: Request) -> str | None:
@@ -85,7 +100,3 @@ def token_of(request: Request) -> str | None:
     if header is not None and (match := _BEARER.fullmatch(header.strip())):
         return match[1]
     return request.headers.get("x-api-key")
-
-
-def _invalid() -> Unauthorized:
-    return Unauthorized("no such API key", code="invalid_key")

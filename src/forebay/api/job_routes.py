@@ -14,12 +14,12 @@ from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.etags import etag, matches
-from forebay.api.events import LAST_EVENT_ID, PING_S, EventStream, is_over, read_place
+from forebay.api.events import LAST_EVENT_ID, PING_S, STREAM_S, EventStream, is_over, read_place
 from forebay.api.idempotency import HEADER, Key, read_key
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
-from forebay.api.problems import InvalidQuery, problem
+from forebay.api.problems import InvalidHeader, InvalidQuery, problem
 from forebay.api.queries import whole
 from forebay.api.reading import JobReader
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
@@ -88,6 +88,8 @@ class JobRoutes:
         body under the same UUID is refused. The job's id begins with the UUID; either can be asked for."""
         with self._refusals:
             _refuse_query(request)
+            if HEADER in request.headers:
+                raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
             tenant, uuid = tenant_of(request), request.path_params["job_id"]
             key = await self._reader.key_of(tenant, uuid)
             accepted = await self._accept(request, await read_json_body(request), self._take_job, key)
@@ -204,7 +206,7 @@ class JobRoutes:
         _refuse_query(request)
         tenant, job_id = tenant_of(request), request.path_params["job_id"]
         job = await self._canceler.cancel(tenant, job_id, request.is_disconnected)
-        body = await self._written(job)
+        body = self._writer.job(job)  # without an output: who may cancel may not read
         return Answer(200, body, _FINAL) if job.status.final else Answer(202, body, _PENDING)
 
     # --------------------------------------------------------------------------------------------------------- read
@@ -214,15 +216,16 @@ class JobRoutes:
         return Answer(200, await self._written(await self._job(request)), _FINAL)
 
     async def watch_job(self, request: Request) -> Answer | EventStream:
-        """The states of the job from now on, as server-sent events named `queued`, `running` and after its end, which
-        ends the stream. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica, and is answered 204
-        if that was the end."""
+        """The states of the job from now on, as server-sent events named `queued`, `started` and after its end, which
+        ends the stream; so do five minutes. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica,
+        and is answered 204 if that was the end."""
         _refuse_query(request)
         job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
         last = read_place(request.headers.get(LAST_EVENT_ID))
         if is_over(job, last):
             return Answer(204, b"", (NO_STORE,))
-        return EventStream(self._reader.changes(job, request.is_disconnected, PING_S), self._writer.job, last)
+        changes = self._reader.changes(job, request.is_disconnected, quiet_s=PING_S, within_s=STREAM_S)
+        return EventStream(changes, self._writer.job, last)
 
     async def get_status(self, request: Request) -> Answer:
         """The job object, with its id as `request_id` too."""

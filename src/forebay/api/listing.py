@@ -9,7 +9,7 @@ import msgspec
 
 from forebay.api.problems import InvalidQuery
 from forebay.api.queries import time, whole
-from forebay.api.reading import LOOK_AT
+from forebay.api.reading import LOOK_AT, LOOK_AT_METADATA
 from forebay.core.job import JobStatus
 from forebay.ports.store import JobQuery, Place
 
@@ -42,7 +42,7 @@ def read_listing(tenant: str, query: Sequence[tuple[str, str]]) -> tuple[JobQuer
         created_before=time(given, "created_before"),
         after=_place(given["cursor"]) if "cursor" in given else None,
         limit=whole(given, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-        look=LOOK_AT,
+        look=LOOK_AT_METADATA if metadata else LOOK_AT,
     )
     return asked, metadata
 

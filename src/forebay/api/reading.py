@@ -6,18 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from msgspec.structs import replace
 
 from forebay.api.idempotency import Key
-from forebay.core.errors import Conflict, NotFound
+from forebay.core.errors import Conflict, NotFound, Unavailable
 from forebay.core.ids import IdMint, is_foreign, is_uuid
 from forebay.core.job import Job
-from forebay.core.reservation import KEEP_S, digest_of_key
+from forebay.core.reservation import digest_of_key
 from forebay.core.wire import canonical_json
 from forebay.ports.blobs import BlobStore
 from forebay.ports.store import JobPage, JobQuery, ResultStore
 
 UUID_CHARS = 36
+log = structlog.get_logger()
+
 YOUNG_S = 60.0
 """How long an id that we issued is `queued` though the store has no row of it: projection takes milliseconds."""
 REREAD_S = 1.0
@@ -26,6 +29,8 @@ REREAD_S = 1.0
 
 LOOK_AT = 1000
 """Jobs in one step of a search: few enough to take some milliseconds, whatever they are."""
+LOOK_AT_METADATA = 250
+"""Jobs in one step of a search by metadata, of which each may have 16 KiB."""
 LOOK_FOR_S = 0.02
 """How long a search may begin another step: so a page takes well under 50 ms, and the usual store is searched whole."""
 
@@ -72,7 +77,9 @@ class JobReader:
             return Job(tenant=tenant, id=job_id, created_at=issued_at)
         if chosen:
             reservation = await self._store.reserved(tenant, _digest(job_id[:UUID_CHARS]))
-            if reservation is not None and reservation.published:
+            young_s = max(YOUNG_S, self._projector_lag_s())
+            # One that is young may be published, though nobody could write that down.
+            if reservation is not None and (reservation.published or self._clock() - reservation.accepted_at < young_s):
                 return Job(tenant=tenant, id=job_id, created_at=reservation.accepted_at)
         raise _unknown(asked)
 
@@ -85,12 +92,10 @@ class JobReader:
 
     async def key_of(self, tenant: str, uuid: str) -> Key:
         """The key of a UUID of the caller's choice. Raises InvalidRequest for what is none, Conflict if there is a job
-        under it that is so old that nobody can tell whether it is the same."""
+        under it of which nobody can tell any more whether it is the same."""
         key = Key(_digest(uuid.lower()), self._mint.of_uuid(tenant, uuid))
-        if await self._store.get(tenant, key.job_id) is not None:
-            reservation = await self._store.reserved(tenant, key.digest)
-            if reservation is None or reservation.accepted_at < self._clock() - KEEP_S:
-                raise Conflict(f"there is a job {key.job_id}, accepted more than a day ago", code="job_exists")
+        if await self._store.reserved(tenant, key.digest) is None and await self._store.get(tenant, key.job_id):
+            raise Conflict(f"there is a job {key.job_id}, and its key is forgotten", code="job_exists")
         return key
 
     async def wait(self, tenant: str, job_id: str, wait_s: float, gone: Callable[[], Awaitable[bool]]) -> Job:
@@ -107,22 +112,34 @@ class JobReader:
                 # Not `get`: a job that was known when the wait began does not become unknown by growing old in it.
                 job = await self._store.get(tenant, job_id) or job
 
-    async def changes(self, job: Job, gone: Callable[[], Awaitable[bool]], quiet_s: float) -> AsyncIterator[Job | None]:
+    async def changes(
+        self, job: Job, gone: Callable[[], Awaitable[bool]], *, quiet_s: float, within_s: float
+    ) -> AsyncIterator[Job | None]:
         """The job, and then the job again whenever it may have changed; None after `quiet_s` without a word. Ends when
-        it is final, when the service stops or the caller is `gone`."""
-        told_at = self._monotonic()
+        it is final, after `within_s`, when the service stops or the caller is `gone`. A store that is away has no news.
+        """
+        told_at = began_at = self._monotonic()
         async with self._store.subscribe(job.tenant, job.id) as subscription:
-            job = await self._store.get(job.tenant, job.id) or job
+            job = await self._now(job)
             yield job
             while not (job.status.final or self._draining.is_set() or await gone()):
                 await subscription.changed(REREAD_S)
-                now = await self._store.get(job.tenant, job.id) or job
+                now = await self._now(job)
                 if now != job:
                     job, told_at = now, self._monotonic()
                     yield job
                 elif self._monotonic() - told_at >= quiet_s:
                     told_at = self._monotonic()
                     yield None
+                if self._monotonic() - began_at >= within_s:
+                    return
+
+    async def _now(self, job: Job) -> Job:
+        try:
+            return await self._store.get(job.tenant, job.id) or job
+        except Unavailable as error:
+            log.warning("watch.blind", code=error.code, error=error.message)
+            return job
 
     async def list(self, query: JobQuery, metadata: Mapping[str, str]) -> JobPage:
         """Newest first, without outputs; of those that fit the query the ones with this metadata.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -25,8 +25,6 @@ from forebay.core.wire import encode_request
 from forebay.ports.blobs import BlobStore
 from forebay.ports.queue import Queue
 from forebay.ports.task import Task
-
-T = TypeVar("T")
 
 METADATA_MAX_BYTES = 16 * 1024
 """Metadata travels in a record's header and stands in every job row: it is for labels, not for data."""
@@ -173,20 +171,19 @@ class Submitter:
             return replace(request, key=under.key, fingerprint=under.fingerprint)
 
         async def publish(under: Reservation) -> None:
-            await self._publish(requested(under))
+            await self._guarded(self._publish(requested(under)))
 
-        standing, replayed = await self._guarded(self._keeper.accept(wanted, publish))
+        standing, replayed = await self._keeper.accept(wanted, publish)
         return Accepted(requested(standing), replayed)
 
-    async def _guarded(self, accepting: Awaitable[T]) -> T:
+    async def _guarded(self, publishing: Awaitable[None]) -> None:
         """Remembers whether jobs can be written."""
         try:
-            accepted = await accepting
+            await publishing
         except Unavailable as error:
             self._closed_until = self._monotonic() + max(CLOSED_S, error.retry_after_s)
             raise
         self._closed_until = 0.0
-        return accepted
 
     def _request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
         return JobRequest(

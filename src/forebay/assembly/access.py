@@ -28,8 +28,9 @@ async def prepare_access(settings: Settings, keys: ApiKeys) -> bool:
         if known is None:
             await keys.put(key)
             log.info("api_key.added", key=key.id, file=str(settings.api_key_file))
-        elif known.revoked_at is not None:
-            raise Misconfigured(f"api_key_file: the key in {settings.api_key_file} was revoked; put a new one there")
+        elif known.digest != key.digest or (state := known.state(time.time())) != "active":
+            why = "is not the one of this id" if known.digest != key.digest else f"is {state}"
+            raise Misconfigured(f"api_key_file: the key in {settings.api_key_file} {why}; put a new one there")
     if await keys.all():
         return True
     if not settings.allow_unauthenticated and not is_loopback(settings.host):

@@ -78,17 +78,19 @@ def rotate(
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key that may do what another may, which ends after a while."""
+    """Make a key that may do what another may, and lives as long; the other ends after a while."""
     seconds = _seconds(overlap)
 
     async def replace(known: ApiKeys) -> tuple[ApiKey, str]:
         from msgspec.structs import replace as with_changes
 
-        old = await _found(known, key_id)
-        made = await _make(known, old.tenant, old.name, sorted(old.scopes), expires)
-        ends = time.time() + seconds
-        if old.expires_at is None or old.expires_at > ends:
-            await known.put(with_changes(old, expires_at=ends))
+        old, now = await _found(known, key_id), time.time()
+        if (state := old.state(now)) != "active":
+            raise InvalidRequest(f"the key {old.id} is {state}; make a new one with `keys create`")
+        life_s = None if old.expires_at is None else old.expires_at - old.created_at
+        made = await _make(known, old.tenant, old.name, sorted(old.scopes), expires, life_s)
+        if old.expires_at is None or old.expires_at > now + seconds:
+            await known.put(with_changes(old, expires_at=now + seconds))
         return made
 
     _show(*_with_keys(context, replace), as_json=as_json)
@@ -158,12 +160,19 @@ def _with_keys(context: typer.Context, do: Callable[[ApiKeys], Awaitable[T]]) ->
 
 
 async def _make(
-    known: ApiKeys, tenant: str, name: str, scopes: list[_Scope], expires: str | None
+    known: ApiKeys,
+    tenant: str,
+    name: str,
+    scopes: list[_Scope],
+    expires: str | None,
+    life_s: float | None = None,
 ) -> tuple[ApiKey, str]:
+    """`life_s`: of a key for which nobody said when it expires."""
     import secrets
 
     now = time.time()
-    expires_at = None if expires is None else now + _seconds(expires)
+    life_s = life_s if expires is None else _seconds(expires)
+    expires_at = None if life_s is None else now + life_s
     made = new_key(
         tenant=tenant, name=name, scopes=scopes, now=now, random_bytes=secrets.token_bytes, expires_at=expires_at
     )

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import httpx2
 
 CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 30.0
 PAGE_MOST = 1000
 """Jobs that a service lists at once."""
 
+ANSWER_TIMEOUT_S = 30.0
 """Beyond the wait that was asked for: a submit waits for the disk, a loaded service for its turn."""
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})

@@ -20,8 +20,8 @@ from forebay.core.errors import InvalidRequest
 PREFIX = "fby"
 ID_BYTES = 6
 SECRET_BYTES = 32
-OWN_SECRET_MIN_CHARS = 32
-"""Of a secret that an operator made, which must not be guessed either."""
+OWN_SECRET = re.compile(r"[!-~]{32,512}")
+"""A secret that an operator made: it must not be guessed either, and must fit a header."""
 
 _TOKEN = re.compile(rf"{PREFIX}_([0-9a-f]{{{2 * ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")
 GOOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -76,10 +76,13 @@ def new_key(
 
 
 def of_secret(token: str, *, tenant: str, name: str, scopes: Collection[Scope], now: float) -> ApiKey:
-    """The key of a token, such as an operator has put into a file. Raises InvalidRequest for one that is too short."""
+    """The key of a token, such as an operator has put into a file. Raises InvalidRequest for one that could be
+    guessed or not be sent."""
     key_id, secret = parse(token)
-    if len(secret) < OWN_SECRET_MIN_CHARS:
-        raise InvalidRequest(f"a key has at least {OWN_SECRET_MIN_CHARS} characters, such as `openssl rand -hex 32`")
+    if not OWN_SECRET.fullmatch(token):
+        raise InvalidRequest(
+            "a key has 32 to 512 visible ASCII characters without a space, as `openssl rand -hex 32` gives"
+        )
     return _key(key_id, secret, tenant, name, scopes, now, None)
 
 

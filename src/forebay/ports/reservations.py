@@ -24,8 +24,9 @@ class Reservations(ABC):
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         """Reserve `wanted.key`, durably.
 
-        It is held by `holder` if there was none younger than KEEP_S, or if it is the same job's, unpublished, and the
-        lease of whoever held it has ended. Raises Unavailable.
+        It is held by `holder` if there was none younger than KEEP_S, or if it is the same request's, unpublished, and
+        the lease of whoever held it has ended. One that names this very job does not grow old: under an id of the
+        caller's choice there is never another. Raises Unavailable.
         """
 
     @abstractmethod

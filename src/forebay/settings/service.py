@@ -53,8 +53,9 @@ class ServiceSettings(BaseModel):
         Meaning(
             "File with the first API key: a secret of 32 characters or more, as from `openssl rand -hex 32`. It is "
             "taken in at the start, for the tenant `default` and with every scope.",
-            "None: keys are made with `forebay keys create`; a container has no shell to type that in.",
+            "Keys are made with `forebay keys create`; a container has no shell to type that in.",
             "a file's path",
+            shown_default="none",
         ),
     ] = None
     admin_host: Annotated[

@@ -634,6 +634,13 @@ class StoreContract:
         later = replace(almost, accepted_at=old + KEEP_S + 0.001)
         assert await store.reserve(later, holder="b", lease_s=LONG_S) == Claim(later, held=True)
 
+    async def test_one_that_names_this_very_job_does_not_grow_old(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=0.0)
+        await store.published(reservation(1))
+        later = replace(reservation(1), fingerprint="other", accepted_at=reservation(1).accepted_at + 2 * KEEP_S)
+        claim = await store.reserve(later, holder="b", lease_s=LONG_S)
+        assert claim == Claim(replace(reservation(1), published=True), held=False)
+
     async def test_the_key_of_another_tenant_is_another_key(self, store: ResultStore) -> None:
         await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
         theirs = replace(reservation(2), tenant="other")

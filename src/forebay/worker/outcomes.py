@@ -70,8 +70,9 @@ class Outcomes:
         started = [self.event(job, EventKind.STARTED, job.attempt, at) for job in batch]
         await self._until_there(lambda: self._events.publish(started))
 
-    async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
-        """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs."""
+    async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float, size: int) -> None:
+        """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs. `size`: of the
+        batch that ran, canceled jobs included."""
         self._metrics.decode_seconds.labels(self._spec.name).observe(done.decode_s)
         self._metrics.predict_seconds.labels(self._spec.name).observe(done.predict_s)
         now = self._clock()
@@ -91,7 +92,7 @@ class Outcomes:
             metrics = JobMetrics(
                 queue_s=round(max(0.0, begun_at - job.request.accepted_at), 6),
                 predict_s=round(done.predict_s, 6),
-                batch_size=len(batch),
+                batch_size=size,
             )
             succeeded.append(job)
             events.append(self.event(job, EventKind.SUCCEEDED, job.attempt, now, output=output, metrics=metrics))

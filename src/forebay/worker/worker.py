@@ -317,6 +317,9 @@ class Worker:
         Never the other way round: what the log calls started and the queue has not counted may still expire, which
         nobody would believe, and it would be running for ever.
         """
+        for job in batch:
+            if self._is_canceled(job):  # while its input was loaded, when no runner knew of it
+                self._runners.cancel(job.request.job_id)
         await self._intake.begin([job.handle for job in batch])
         meanwhile.do(self._outcomes.tell_started(batch, now))
         to_start = self._metrics.time_to_start.labels(self._spec.name)
@@ -334,10 +337,10 @@ class Worker:
     async def _settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float) -> None:
         """What became of each job that is still wanted."""
         outcomes = {job.receipt: outcome for job, outcome in zip(batch, done.outcomes, strict=True)}
-        batch = await self._wanted(batch)
+        size, batch = len(batch), await self._wanted(batch)
         done = structs.replace(done, outcomes=[outcomes[job.receipt] for job in batch])
         if batch:
-            await self._outcomes.settle(batch, done, begun_at)
+            await self._outcomes.settle(batch, done, begun_at, size)
 
     async def _after_failure(self, batch: list[JobInHand], failure: BatchFailed, *, apart: bool) -> None:
         """Decide what each job of a batch without outcomes does next."""

@@ -73,6 +73,13 @@ async def test_while_the_store_is_behind_nothing_is_promised(api: Api) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_whoever_may_cancel_sees_no_output(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.succeed(job_id)
+    assert "output" not in (await api.http.post(f"/v1/jobs/{job_id}/cancel")).json()
+
+
 async def test_canceling_again_is_harmless(api: Api) -> None:
     job_id = await api.submit()
     api.store.during = lambda: projecting(api)

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from tests.unit.api.conftest import Api
 
 from forebay.api.etags import matches
+from forebay.api.events import STREAM_S
+from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind
 from forebay.core.payload import TEXT, BlobRef, Payload
 
@@ -50,8 +52,8 @@ async def test_a_stream_tells_each_state_and_ends_with_the_job(api: Api) -> None
     assert answer.headers["cache-control"] == "no-store"
     assert answer.text.startswith("retry: 1000\n\n")
     events = list(read(answer.text))
-    assert [name for _, name, _ in events] == ["queued", "running", "queued", "running", "succeeded"]
-    assert [data["status"] for _, _, data in events] == [name for _, name, _ in events]
+    assert [name for _, name, _ in events] == ["queued", "started", "queued", "started", "succeeded"]
+    assert [data["status"] for _, _, data in events] == ["queued", "running", "queued", "running", "succeeded"]
     assert all(data["id"] == job_id and "output" not in data for _, _, data in events)
 
 
@@ -61,7 +63,7 @@ async def test_whoever_comes_again_goes_on_behind_what_came(api: Api) -> None:
     await api.event(job_id, EventKind.STARTED, attempt=1)
     one_after_the_other(api, lambda: api.succeed(job_id))
     whole = list(read((await api.http.get(f"/v1/jobs/{job_id}/events")).text))
-    assert [name for _, name, _ in whole] == ["running", "succeeded"]
+    assert [name for _, name, _ in whole] == ["started", "succeeded"]
     for place, (last, _, _) in enumerate(whole):
         answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": last})
         assert answer.status_code == (200 if place == 0 else 204)
@@ -91,7 +93,7 @@ async def test_an_end_that_an_earlier_attempt_decided_is_told(api: Api) -> None:
     await api.event(job_id, EventKind.STARTED, attempt=3)
     one_after_the_other(api, lambda: api.succeed(job_id))  # by attempt 1, which was believed dead
     answer = await api.http.get(f"/v1/jobs/{job_id}/events")
-    assert [name for _, name, _ in read(answer.text)] == ["running", "succeeded"]
+    assert [name for _, name, _ in read(answer.text)] == ["started", "succeeded"]
 
 
 async def test_a_quiet_stream_is_kept_alive_by_comments(api: Api) -> None:
@@ -109,6 +111,39 @@ async def test_a_quiet_stream_is_kept_alive_by_comments(api: Api) -> None:
     text = (await api.http.get(f"/v1/jobs/{job_id}/events")).text
     assert text.count(": ping\n\n") == 2
     assert [name for _, name, _ in read(text)] == ["queued", "succeeded"]
+
+
+async def test_a_store_that_is_away_for_a_while_has_no_news(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    get, asked = api.store.get, 0
+
+    async def away(tenant: str, job: str) -> Any:
+        nonlocal asked
+        asked += 1
+        if 2 < asked < 6:
+            raise Unavailable("away")
+        if asked == 6:
+            await api.succeed(job_id)
+        return await get(tenant, job)
+
+    monkeypatch.setattr(api.store, "get", away)
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events")
+    assert [name for _, name, _ in read(answer.text)] == ["queued", "succeeded"]
+
+
+async def test_a_stream_ends_after_a_while_so_that_the_key_is_asked_for_again(api: Api) -> None:
+    job_id = await api.submit()
+    began = api.clock.now
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events")
+    assert api.clock.now - began == pytest.approx(STREAM_S, abs=2)
+    assert [name for _, name, _ in read(answer.text)] == ["queued"]
+
+
+async def test_head_is_answered_at_once(api: Api) -> None:
+    job_id = await api.submit()
+    answer = await api.http.head(f"/v1/jobs/{job_id}/events")
+    assert (answer.status_code, answer.content, api.store.waited) == (200, b"", [])
 
 
 async def test_a_stream_ends_when_the_service_stops(api: Api) -> None:

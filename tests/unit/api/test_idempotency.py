@@ -299,12 +299,44 @@ async def test_what_is_no_uuid_is_422(api: Api, uuid: str) -> None:
 
 
 async def test_under_a_uuid_of_an_older_job_nothing_is_submitted(api: Api) -> None:
-    await put(api)
+    first = (await put(api)).json()["id"]
     await api.project_published()
-    api.clock.now += 86_500
-    answer = await put(api)
-    assert (answer.status_code, answer.json()["code"]) == (409, "job_exists")
+    api.clock.now += 10 * 86_400
+    copy = await put(api)
+    assert (copy.status_code, copy.json()["id"], copy.headers["idempotency-replayed"]) == (202, first, "true")
+    assert (await put(api, body={"model": "echo", "input": 2})).json()["code"] == "idempotency_key_reused"
+    api.store._reservations.clear()
+    forgotten = await put(api)
+    assert (forgotten.status_code, forgotten.json()["code"]) == (409, "job_exists")
     assert len(api.published) == 1
+
+
+async def test_it_is_there_though_its_reservation_could_not_be_marked(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(reservation: object) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(api.store, "published", away)
+    assert (await put(api)).status_code == 202
+    assert (await api.http.get(f"/v1/jobs/{UUID}")).json()["status"] == "queued"
+
+
+async def test_it_takes_no_other_key(api: Api) -> None:
+    answer = await api.http.put(f"/v1/jobs/{UUID}", json=JOB, headers={"idempotency-key": "k"})
+    assert (answer.status_code, api.published) == (422, [])
+
+
+async def test_a_store_that_is_away_does_not_close_the_door_for_jobs_without_a_key(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(api.store, "reserve", away)
+    assert (await submit(api)).status_code == 503
+    assert (await api.http.get("/readyz")).json() != {}
+    assert (await submit(api, None)).status_code == 202
 
 
 async def test_the_uuid_of_another_tenant_is_another_job(api: Api) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from tests.unit.api.conftest import NOW, Api
 from tests.unit.api.test_openapi import ROUTES
 
 from forebay.adapters.memory import MemoryApiKeys
-from forebay.api.gate import KNOWN_FOR_S
+from forebay.api.gate import KNOWN_FOR_S, STALE_S
 from forebay.core.api_key import ApiKey, Scope, new_key, of_secret, parse
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
@@ -187,6 +187,24 @@ async def test_a_key_that_is_none_is_refused_whatever_it_is(api: Api, issue: Iss
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_key")
 
 
+async def test_a_new_key_is_whose_it_is_at_once(api: Api, issue: Issuer) -> None:
+    assert (await api.http.get("/v1/jobs")).status_code == 200  # known to be open for a while
+    _, token = await issue("acme", [Scope.READ])
+    answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1}, headers=bearer(token))
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+    assert api.published == []
+
+
+async def test_a_service_without_keys_takes_jobs_while_its_keys_cannot_be_read(make_api: MakeApi) -> None:
+    keys = CountedKeys()
+    api = make_api(keys=keys)
+    assert (await api.http.get("/v1/jobs")).status_code == 200
+    keys.away = True
+    api.clock.now += KNOWN_FOR_S
+    answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1})
+    assert answer.status_code == 202
+
+
 async def test_as_long_as_there_has_never_been_a_key_nobody_is_asked(api: Api) -> None:
     assert (await api.http.get("/v1/jobs")).status_code == 200
     assert (await api.http.get("/v1/jobs", headers=bearer("anything"))).status_code == 200
@@ -216,8 +234,13 @@ class CountedKeys(MemoryApiKeys):
             raise Unavailable("the store is away")
         return await super().get(key_id)
 
+    async def all(self) -> Sequence[ApiKey]:
+        if self.away:
+            raise Unavailable("the store is away")
+        return await super().all()
 
-async def test_keys_are_read_seldom_and_a_store_that_is_away_is_a_503(make_api: MakeApi) -> None:
+
+async def test_keys_are_read_seldom_and_hold_for_a_while_when_they_cannot_be(make_api: MakeApi) -> None:
     keys = CountedKeys()
     api = make_api(keys=keys)
     _, token = await Issuer(keys)()
@@ -226,6 +249,10 @@ async def test_keys_are_read_seldom_and_a_store_that_is_away_is_a_503(make_api: 
     assert keys.asked == 1
     keys.away = True
     api.clock.now += KNOWN_FOR_S
+    assert (await api.http.get("/v1/jobs", headers=bearer(token))).status_code == 200  # what was known holds
+    other = (await Issuer(MemoryApiKeys())())[1]
+    assert (await api.http.get("/v1/jobs", headers=bearer(other.replace("fby_", "fby_0", 1)))).status_code == 503
+    api.clock.now += STALE_S
     assert (await api.http.get("/v1/jobs", headers=bearer(token))).status_code == 503
 
 
@@ -250,12 +277,13 @@ def test_a_secret_is_kept_as_a_digest_only() -> None:
 
 
 def test_a_secret_of_an_operators_own_is_a_key_too() -> None:
-    token = "correct horse battery staple, and more"
+    token = "correct-horse-battery-staple,and-more"
     key = of_secret(token, tenant="acme", name="first", scopes=ALL, now=NOW)
     assert parse(token) == (key.id, token)
     assert key.is_secret(token)
-    with pytest.raises(InvalidRequest, match="at least 32 characters"):
-        of_secret("short", tenant="acme", name="", scopes=ALL, now=NOW)
+    for bad in ("short", "x" * 513, "with a space, and long enough for all", "é" * 40):
+        with pytest.raises(InvalidRequest, match="32 to 512 visible ASCII"):
+            of_secret(bad, tenant="acme", name="", scopes=ALL, now=NOW)
 
 
 @pytest.mark.parametrize("tenant", ["", "a/b", "..", "a b", "é", "x" * 65, "-a"])

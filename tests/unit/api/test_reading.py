@@ -365,7 +365,7 @@ async def test_jobs_are_listed_by_the_time_of_their_acceptance(api: Api) -> None
 async def test_a_search_stops_when_its_time_is_over_and_says_where_to_go_on(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("forebay.api.listing.LOOK_AT", 2)
+    monkeypatch.setattr("forebay.api.listing.LOOK_AT_METADATA", 2)
     monkeypatch.setattr("forebay.api.reading.LOOK_FOR_S", 0.0)
     for number in range(5):
         api.clock.now += 1
@@ -380,7 +380,7 @@ async def test_a_search_stops_when_its_time_is_over_and_says_where_to_go_on(
 
 
 async def test_a_search_that_has_time_goes_on_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forebay.api.listing.LOOK_AT", 2)
+    monkeypatch.setattr("forebay.api.listing.LOOK_AT_METADATA", 2)
     for number in range(5):
         api.clock.now += 1
         await api.submit(metadata={"n": number})

@@ -70,6 +70,21 @@ def test_a_rotated_key_ends_after_the_overlap_and_the_new_one_may_do_the_same(fo
     assert all(second[member] == first[member] for member in ("tenant", "name", "scopes"))
 
 
+def test_a_rotated_key_lives_as_long_as_the_old_one_did(forebay: Forebay) -> None:
+    old = created(forebay, "--expires", "2h").split("_")[1]
+    forebay("keys", "rotate", old)
+    first, second = listed(forebay)
+    assert str(second["expires_at"])[:13] >= str(first["expires_at"])[:13]
+
+
+def test_a_key_that_has_ended_is_not_rotated(forebay: Forebay) -> None:
+    old = created(forebay).split("_")[1]
+    forebay("keys", "revoke", old)
+    ran = forebay("keys", "rotate", old)
+    assert ran.code == 1
+    assert "is revoked" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

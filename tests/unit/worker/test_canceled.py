@@ -6,6 +6,8 @@ from tests.unit.worker.conftest import Bench, Gate, Handlers, gone, until
 
 from forebay.core.batching import BatchPolicy
 from forebay.core.model import ModelLimits
+from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.testing.samples import job_id
 
 ONE = BatchPolicy(max_batch_size=1)
 IMPATIENT = ModelLimits(cancel_grace_s=0.0)
@@ -93,6 +95,34 @@ async def test_a_batch_behind_it_in_the_runner_runs_once_with_its_first_attempt(
         await until_settled(bench)
     assert (final.kind, final.attempt) == ("succeeded", 1)
     assert handlers.calls == [[(job, 1)], [(behind, 1)]]
+
+
+async def test_one_that_is_canceled_while_its_input_is_loaded_is_told(bench: Bench, handlers: Handlers) -> None:
+    ref = await bench.blobs.put("default", job_id(1), b'{"do": "hang"}')
+    get = bench.blobs.get
+
+    async def canceled_meanwhile(ref: BlobRef) -> bytes:
+        await bench.cancel(job)
+        return await get(ref)
+
+    bench.blobs.get = canceled_meanwhile  # type: ignore[method-assign]  # another's cancel, at that very moment
+    job = await bench.submit(1, input=Payload(media_type=JSON, blob=ref))
+    async with bench.worker(handlers.spec(limits=IMPATIENT)):
+        await until_settled(bench)
+    assert [kind for kind, _ in bench.kinds(job)] in (["canceled", "started"], ["canceled"])
+
+
+async def test_what_a_neighbour_says_of_its_batch_counts_the_canceled(
+    bench: Bench, handlers: Handlers, gate: Gate
+) -> None:
+    jobs = [await bench.submit(1, gate.input), await bench.submit(2)]
+    async with bench.worker(handlers.spec(limits=PATIENT)):
+        await gate.reached()
+        await bench.cancel(jobs[0])
+        gate.open()
+        final = await bench.final(jobs[1])
+    assert final.metrics is not None
+    assert final.metrics.batch_size == 2
 
 
 async def until_settled(bench: Bench) -> None:

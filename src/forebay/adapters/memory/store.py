@@ -91,7 +91,7 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         place, now = (wanted.tenant, wanted.key), time.monotonic()
         known = self._reservations.get(place)
-        if known is None or known.accepted_at < wanted.accepted_at - KEEP_S:
+        if known is None or (known.accepted_at < wanted.accepted_at - KEEP_S and known.job_id != wanted.job_id):
             known = self._reservations[place] = wanted
         else:
             whose, until = self._leases.get(place, ("", 0.0))

@@ -26,9 +26,11 @@ WHERE NOT EXISTS (SELECT FROM forebay.rebuilding)
 ON CONFLICT (tenant, key) DO UPDATE SET
     job_id = CASE WHEN known.accepted_at < $8 THEN excluded.job_id ELSE known.job_id END,
     fingerprint = excluded.fingerprint,
-    accepted_at = CASE WHEN known.accepted_at < $8 THEN excluded.accepted_at ELSE known.accepted_at END,
+    accepted_at = CASE
+        WHEN known.accepted_at < $8 AND known.job_id <> excluded.job_id THEN excluded.accepted_at ELSE known.accepted_at
+    END,
     published = false, holder = excluded.holder, leased_until = excluded.leased_until
-WHERE known.accepted_at < $8 OR (
+WHERE (known.accepted_at < $8 AND known.job_id <> excluded.job_id) OR (
     NOT known.published AND known.fingerprint = excluded.fingerprint
     AND (known.leased_until <= clock_timestamp() OR known.holder = excluded.holder)
 )

@@ -7,11 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from itertools import zip_longest
 from typing import Any
 
+import asyncpg
 import msgspec
+import structlog
 
 from forebay.adapters.postgres.api_keys import PostgresApiKeys
 from forebay.adapters.postgres.database import SCAN_S, Database
-from forebay.adapters.postgres.projection import notify, project
+from forebay.adapters.postgres.failures import is_busy
+from forebay.adapters.postgres.projection import TRIES, notify, project
 from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresReservations
 from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
 from forebay.adapters.postgres.texts import from_text, to_text
@@ -22,6 +25,8 @@ from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
+
+log = structlog.get_logger(__name__)
 
 _JOB = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS)
 _JOB_WIDTH = len(JOB_COLUMNS)
@@ -98,15 +103,24 @@ class PostgresStore(ResultStore):
         return {from_text(source): from_text(position) for source, position in rows}
 
     async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
-        async with self._database.borrow() as connection:
-            async with connection.transaction():
-                await connection.execute(
-                    "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
-                )
-                await connection.execute(FORGET_PUBLISHED)
-                until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
-                await connection.execute("INSERT INTO forebay.rebuilding (until) VALUES ($1)", _encode(until))
-            await connection.execute(notify(EVERYBODY))
+        for _ in range(TRIES):
+            async with self._database.borrow() as connection:
+                try:
+                    async with connection.transaction():
+                        await connection.execute(
+                            "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
+                        )
+                        await connection.execute(FORGET_PUBLISHED)
+                        until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
+                        await connection.execute("INSERT INTO forebay.rebuilding (until) VALUES ($1)", _encode(until))
+                except asyncpg.PostgresError as error:
+                    if not is_busy(error):
+                        raise
+                    log.info("store.rebuild_met_another", reason=str(error))  # a key was being reserved
+                    continue
+                await connection.execute(notify(EVERYBODY))
+                return
+        raise Unavailable(f"{self._database.where}: {TRIES} times others were in the way", retry_after_s=1.0)
 
     async def rebuilding(self) -> Mapping[str, str] | None:
         rows = await self._database.fetch("SELECT until FROM forebay.rebuilding")

@@ -42,7 +42,7 @@ def _reserve(connection: apsw.Connection, wish: Wish) -> Claim:
     wanted = wish.wanted
     rows: list[Any] = connection.execute(_OF_KEY, (wanted.tenant, wanted.key)).fetchall()
     standing = wanted
-    if rows and rows[0][4] >= wanted.accepted_at - KEEP_S:
+    if rows and (rows[0][4] >= wanted.accepted_at - KEEP_S or rows[0][2] == wanted.job_id):
         *columns, holder, leased_until = rows[0]
         standing = from_row(columns)
         taken = leased_until > wish.now and holder != wish.holder
