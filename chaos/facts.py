@@ -31,8 +31,9 @@ class FinalEvent(Struct, frozen=True):
 
 class Facts(Struct, frozen=True):
     """`requests`: the SHA-256 of the submitted text, by job. `finals`: every final event of a job, in the order of the
-    log. `dead_letters`: jobs with a copy there. `repeated`: requests that stand there more than once, other than
-    after a delay."""
+    log. `dead_letters`: jobs with a copy there. `repeated`: requests of which the same stands there twice, since
+    whoever wrote one could not tell whether it had been written (a broker that went); what a delay brings
+    back has another count of attempts, or none has run."""
 
     requests: Mapping[str, str]
     finals: Mapping[str, Sequence[FinalEvent]]
@@ -47,14 +48,14 @@ class Gathered:
         self._requests: dict[str, str] = {}
         self._finals: dict[str, list[FinalEvent]] = {}
         self._dead: list[str] = []
-        self._copies: Counter[str] = Counter()
+        self._copies: Counter[tuple[str, str]] = Counter()
 
     def record(self, job_id: str, headers: Mapping[str, str], value: bytes) -> None:
         """A request, which may stand there again after a delay, or an event."""
         kind = headers.get("ce_type", "")
         if kind == REQUEST_TYPE:
             self._requests[job_id] = _digest(value)
-            self._copies[job_id] += DELAYED not in headers
+            self._copies[job_id, headers.get(DELAYED, "")] += 1
         elif (status := kind.removeprefix(EVENT_PREFIX).removesuffix(EVENT_SUFFIX)) in FINAL:
             error = json.loads(headers["forebay-error"]) if "forebay-error" in headers else {}
             output = json.loads(value) if value else None
@@ -65,7 +66,7 @@ class Gathered:
         self._dead.append(job_id)
 
     def facts(self) -> Facts:
-        repeated = frozenset(job_id for job_id, copies in self._copies.items() if copies > 1)
+        repeated = frozenset(job_id for (job_id, _), copies in self._copies.items() if copies > 1)
         return Facts(self._requests, self._finals, self._dead, repeated)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chaos import ledger, timing
 from chaos.checker import digest, judge
-from chaos.facts import Facts, FinalEvent
+from chaos.facts import DELAYED, REQUEST_TYPE, Facts, FinalEvent, Gathered
 from chaos.history import DEATH, DIES, FINAL, Accepted, Canceled, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
@@ -498,3 +498,14 @@ def test_a_first_attempt_runs_twice_only_where_its_request_stands_twice_in_the_l
     assert verdict(ledger=twice).broken == {"repeated_attempts": 1, "unexplained_reruns": 1}
     log = Facts(facts().requests, facts().finals, repeated=frozenset({"a"}))
     assert verdict(ledger=twice, log=log).broken == {}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "repeated"), [(["", "1"], False), (["", "0", "1"], False), (["", ""], True), (["", "0", "0"], True)]
+)
+def test_a_request_is_repeated_if_the_same_stands_in_the_log_twice(attempts: list[str], repeated: bool) -> None:
+    gathered = Gathered()
+    for attempt in attempts:
+        delayed = {DELAYED: attempt} if attempt else {}
+        gathered.record("a", {"ce_type": REQUEST_TYPE, **delayed}, b'{"text": "text a"}')
+    assert (gathered.facts().repeated == {"a"}) == repeated
