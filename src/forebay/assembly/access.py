@@ -22,12 +22,12 @@ FIRST_SCOPES = (Scope.SUBMIT, Scope.READ, Scope.CANCEL, Scope.ADMIN)
 async def prepare_access(settings: Settings, keys: ApiKeys) -> bool:
     """Takes in the key of `api_key_file`; whether callers are asked for a key. Raises Misconfigured for a file that
     holds none, and for an address that others can reach where nobody is asked."""
-    if settings.api_key_file is not None:
-        key = _read(settings.api_key_file)
+    if settings.api_key_file:
+        key = _read(Path(settings.api_key_file))
         known = await keys.get(key.id)
         if known is None:
             await keys.put(key)
-            log.info("api_key.added", key=key.id, file=str(settings.api_key_file))
+            log.info("api_key.added", key=key.id, file=settings.api_key_file)
         elif known.digest != key.digest or (state := known.state(time.time())) != "active":
             why = "is not the one of this id" if known.digest != key.digest else f"is {state}"
             raise Misconfigured(f"api_key_file: the key in {settings.api_key_file} {why}; put a new one there")

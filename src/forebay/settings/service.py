@@ -49,15 +49,14 @@ class ServiceSettings(BaseModel):
         ),
     ] = False
     api_key_file: Annotated[
-        Path | None,
+        str,
         Meaning(
             "File with the first API key: a secret of 32 characters or more, as from `openssl rand -hex 32`. It is "
-            "taken in at the start, for the tenant `default` and with every scope.",
+            "taken in at the start, for the tenant `default` and with every scope. Empty for none.",
             "Keys are made with `forebay keys create`; a container has no shell to type that in.",
-            "a file's path",
-            shown_default="none",
+            "a file's path, relative to where the command is run",
         ),
-    ] = None
+    ] = ""
     admin_host: Annotated[
         Name,
         Meaning(

@@ -39,7 +39,7 @@ async def test_the_first_key_comes_from_a_file_once(tmp_path: Path) -> None:
     path.write_text(f"{SECRET}\n")
     keys = MemoryApiKeys()
     for _ in range(2):
-        assert await prepare_access(Settings(host="0.0.0.0", api_key_file=path), keys) is True
+        assert await prepare_access(Settings(host="0.0.0.0", api_key_file=str(path)), keys) is True
     [key] = await keys.all()
     assert key.is_secret(SECRET)
     assert (key.tenant, key.scopes) == ("default", frozenset(Scope))
@@ -49,7 +49,7 @@ async def test_a_revoked_first_key_is_not_taken_in_again(tmp_path: Path) -> None
     path = tmp_path / "key"
     path.write_text(SECRET)
     keys = MemoryApiKeys()
-    settings = Settings(api_key_file=path)
+    settings = Settings(api_key_file=str(path))
     await prepare_access(settings, keys)
     [key] = await keys.all()
     await keys.put(replace(key, revoked_at=1.0))
@@ -63,4 +63,4 @@ async def test_a_file_that_holds_no_key_is_told(content: bytes | None, tmp_path:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(Misconfigured, match="api_key_file: "):
-        await prepare_access(Settings(api_key_file=path), MemoryApiKeys())
+        await prepare_access(Settings(api_key_file=str(path)), MemoryApiKeys())
