@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-PATIENTS = ("long_poll", "poison")
-"""They wait more than they work, and time no answer."""
+PATIENTS = ("long_poll", "poison", "copies")
+"""They wait more than they work, or are short, and time no answer."""
 
 TIMED = "broker"
 """It times answers, so everything else is over before it begins."""

@@ -29,6 +29,7 @@ from chaos.ledger import Run, read_ledger
 from chaos.rules import Rules
 from chaos.verdict import Verdict
 
+WITHOUT_OUTPUT = "without output"
 NOT_COMPARED = frozenset({"urls", "request_id"})
 
 Job = Mapping[str, Any]
@@ -125,9 +126,16 @@ class _Case:
         self.cancels = [entry for entry in entries if isinstance(entry, Canceled)]
         self.unwanted = frozenset(entry.job_id for entry in self.cancels)
         readings = [entry for entry in [*entries, *finals.values()] if isinstance(entry, Seen)]
-        # The answer to a cancellation is a reading like any other.
+        # The answer to a cancellation is a reading like any other, but for the output, which it leaves out.
         readings += [
-            Seen(entry.asked_at, entry.at, entry.job_id, entry.status, entry.state, entry.job)
+            Seen(
+                entry.asked_at,
+                entry.at,
+                entry.job_id,
+                entry.status,
+                entry.state,
+                {**entry.job, WITHOUT_OUTPUT: True} if entry.job else None,
+            )
             for entry in self.cancels
             if entry.status
         ]
@@ -272,7 +280,7 @@ class _Case:
             if not final:
                 continue
             first_at = min(seen.at for seen in final)
-            if any(_shown(seen.job) != _shown(final[0].job) for seen in final[1:]) or any(
+            if any(_differ(seen.job, final[0].job) for seen in final[1:]) or any(
                 seen.status == 200 and seen.state not in FINAL and seen.asked_at >= first_at for seen in readings
             ):
                 changed.add(job_id)
@@ -317,6 +325,16 @@ def _by_job(readings: Iterable[Seen]) -> dict[str, list[Seen]]:
 
 def _shown(job: Job | None) -> Job:
     return {name: value for name, value in (job or {}).items() if name not in NOT_COMPARED}
+
+
+def _differ(one: Job | None, other: Job | None) -> bool:
+    """Whether two readings do. An answer to a cancellation is marked as one without its output."""
+    ours, theirs = _shown(one), _shown(other)
+    if WITHOUT_OUTPUT in ours or WITHOUT_OUTPUT in theirs:
+        left_out = {"output", WITHOUT_OUTPUT}
+        ours = {name: value for name, value in ours.items() if name not in left_out}
+        theirs = {name: value for name, value in theirs.items() if name not in left_out}
+    return ours != theirs
 
 
 def _contradicted(jobs: Mapping[str, Job], finals: Mapping[str, Sequence[FinalEvent]]) -> int:

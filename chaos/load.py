@@ -148,7 +148,8 @@ class Load:
         """One submission, so many times at once and each until it is accepted: as clients do that were told to come
         back, or nothing."""
         text = f"{key} {self._random.random()}"
-        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger)}}
+        more = self._plan.wish(self._random).more
+        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger), **more}}
         await asyncio.gather(*(self._submit_copy(key, text, body) for _ in range(copies)))
 
     async def _submit_copy(self, key: str, text: str, body: Mapping[str, Any]) -> None:

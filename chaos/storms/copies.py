@@ -15,9 +15,9 @@ from chaos.report import Order, Part
 from chaos.rules import Least
 
 PAUSES = 0.3
-BETWEEN_S = (0.5, 2.5)
+BETWEEN_S = (0.5, 2.0)
 COPIES = 50
-AT_ONCE = 4
+AT_ONCE = 2
 """Keys whose copies are under way together."""
 
 LONG, SHORT = 300, 24

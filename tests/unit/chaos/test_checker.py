@@ -509,3 +509,15 @@ def test_a_request_is_repeated_if_the_same_stands_in_the_log_twice(attempts: lis
         delayed = {DELAYED: attempt} if attempt else {}
         gathered.record("a", {"ce_type": REQUEST_TYPE, **delayed}, b'{"text": "text a"}')
     assert (gathered.facts().repeated == {"a"}) == repeated
+
+
+def test_an_answer_to_a_cancellation_leaves_out_the_output_and_nothing_else() -> None:
+    done = {name: value for name, value in job().items() if name != "output"}
+    assert verdict(Canceled(HOUR + 3, HOUR + 4, "a", 200, "succeeded", done)).broken == {}
+    other = {**done, "attempts": 2}
+    assert verdict(Canceled(HOUR + 3, HOUR + 4, "a", 200, "succeeded", other)).broken == {"changed": 1}
+
+
+def test_an_answer_that_is_none_to_a_cancellation_is_seen() -> None:
+    assert verdict(Canceled(HOUR + 3, HOUR + 4, "a", 500)).broken == {"internal_errors": 1}
+    assert verdict(Canceled(HOUR + 3, HOUR + 4, "a", 404)).broken == {"vanished": 1}
