@@ -4,6 +4,7 @@ one key, one job."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -26,30 +27,39 @@ PLAN = Plan(wish=lambda _: Wish({"run_s": 0.0}), submitters=1, readers=4, pace_s
 
 
 def storm(order: Order) -> Iterator[Part]:
-    keys = SHORT if order.short else LONG
+    keys, faults = (SHORT, 3) if order.short else (LONG, 20)
 
     async def copy(load: Load, nemesis: Nemesis) -> None:
-        done = asyncio.Event()
-        waiting = iter([f"key-{order.seed}-{number}" for number in range(keys)])
+        harm = _Harm(nemesis, random.Random(order.seed))
+        numbers = itertools.count()
 
         async def submit() -> None:
-            for key in waiting:
-                await load.submit_copies(key, COPIES)
+            while (number := next(numbers)) < keys or harm.struck < faults:
+                await load.submit_copies(f"key-{order.seed}-{number}", COPIES)
 
         async with asyncio.TaskGroup() as tasks:
-            harm = tasks.create_task(_harm(nemesis, random.Random(order.seed), done))
+            harming = tasks.create_task(harm.run())
             await asyncio.gather(*(submit() for _ in range(AT_ONCE)))
-            done.set()
-            await harm
+            harm.over = True
+            await harming
 
-    least = Least(accepted=keys, faults=3 if order.short else 20, keys=keys, copies=keys * COPIES)
+    least = Least(accepted=keys, faults=faults, keys=keys, copies=keys * COPIES)
     shape = Shape(apis=2, workers=2, projectors=2)
     yield on_kafka(order, Frame(title="copies under one key", shape=shape, plan=PLAN, least=least), copy)
 
 
-async def _harm(nemesis: Nemesis, rng: random.Random, done: asyncio.Event) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        while not done.is_set():
-            # The random moment is the experiment: there is no condition to wait for.
-            await asyncio.sleep(rng.uniform(*BETWEEN_S))
-            nemesis.strike(tasks, PAUSES, "api")
+class _Harm:
+    """To one API or the other, until it is `over` and what was hit is whole again."""
+
+    def __init__(self, nemesis: Nemesis, rng: random.Random) -> None:
+        self._nemesis = nemesis
+        self._random = rng
+        self.struck = 0
+        self.over = False
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            while not self.over:
+                # The random moment is the experiment: there is no condition to wait for.
+                await asyncio.sleep(self._random.uniform(*BETWEEN_S))
+                self.struck += self._nemesis.strike(tasks, PAUSES, "api")

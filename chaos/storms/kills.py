@@ -24,7 +24,9 @@ SHORT = Least(accepted=1_500, faults=12, busy_share=0.75, reruns=5)
 BETWEEN_S = (0.5, 4.5)
 """Between the beginnings of two faults: a start takes 2 to 4 s on two busy cores, so one or two are down at a time."""
 
-RUN_S = (0.0, 0.005, 0.02, 0.1)
+RUN_S = (0.0, 0.005, 0.03, 0.15)
+"""About what three workers on two cores keep up with, so that some jobs always wait."""
+
 LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice(RUN_S)}), waiting_at_most=2_000, pace_s=0.025)
 """A killed worker's partitions wait for its session to end, and must not hold up the clients meanwhile."""
 
