@@ -70,7 +70,7 @@ class Gate:
                 if await self._keys.all():
                     self._closed = True
                 self._looked_at = now
-            except Unavailable:
+            except Unavailable:  # what was known holds, see STALE_S
                 if now - self._looked_at >= STALE_S:
                     raise
         return self._closed
@@ -82,7 +82,7 @@ class Gate:
             return known[1]
         try:
             key = await self._keys.get(key_id)
-        except Unavailable:
+        except Unavailable:  # what was known holds, see STALE_S
             if known is None or now - known[0] >= STALE_S:
                 raise
             return known[1]

@@ -137,7 +137,7 @@ class JobReader:
     async def _now(self, job: Job) -> Job:
         try:
             return await self._store.get(job.tenant, job.id) or job
-        except Unavailable as error:
+        except Unavailable as error:  # no news: the stream goes on, and is told once it is back
             log.warning("watch.blind", code=error.code, error=error.message)
             return job
 

@@ -45,7 +45,7 @@ async def prepare_access(settings: Settings, keys: ApiKeys) -> bool:
 def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
-    except ValueError:
+    except ValueError:  # a name and no address
         return host == "localhost"
 
 

@@ -23,6 +23,10 @@ COLUMNS = ("id", "model", "status", "attempts", "created", "took")
 NEEDED = ("id", "status", "model", "created", "took", "attempts")
 """In this order columns are given up where a terminal is too narrow, the last first, and the id never."""
 
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
+]
+
 jobs = typer.Typer(name="jobs", help="List jobs, look at one, cancel one.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -83,9 +87,7 @@ def _metadata_filters(pairs: list[str]) -> dict[str, str]:
 
 @jobs.command()
 def get(
-    job_id: Annotated[
-        str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
-    ],
+    job_id: JobId,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
@@ -103,9 +105,7 @@ def get(
 
 @jobs.command()
 def cancel(
-    job_id: Annotated[
-        str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
-    ],
+    job_id: JobId,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from forebay.cli.options import AsJson, SettingsCommand, settings_of
-from forebay.core.api_key import ApiKey, new_key
-from forebay.core.api_key import Scope as _Scope
+from forebay.core.api_key import ApiKey, Scope, new_key
 from forebay.core.errors import InvalidRequest, NotFound
 from forebay.core.times import to_rfc3339
 
@@ -34,15 +32,7 @@ keys = typer.Typer(
 )
 
 
-class Scope(StrEnum):
-    """For the help of the command line."""
-
-    SUBMIT = "submit"
-    READ = "read"
-    CANCEL = "cancel"
-    ADMIN = "admin"
-
-
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `keys ls` shows it.", show_default=False)]
 Expires = Annotated[
     str | None,
     typer.Option("--expires", help="After so long, such as 90d, 12h or 30m; never if left out.", show_default=False),
@@ -62,7 +52,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and show it, this once. It works at once, next to a service that runs too."""
-    scopes = [_Scope(one.value) for one in scope or (Scope.SUBMIT, Scope.READ, Scope.CANCEL)]
+    scopes = scope or [Scope.SUBMIT, Scope.READ, Scope.CANCEL]
 
     async def make(known: ApiKeys) -> tuple[ApiKey, str]:
         return await _make(known, tenant, name, scopes, expires)
@@ -73,7 +63,7 @@ def create(
 @keys.command(cls=SettingsCommand)
 def rotate(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys ls` shows it.", show_default=False)],
+    key_id: KeyId,
     overlap: Annotated[str, typer.Option(help="How long the old key goes on to work.")] = "24h",
     expires: Expires = None,
     as_json: AsJson = False,
@@ -99,7 +89,7 @@ def rotate(
 @keys.command(cls=SettingsCommand)
 def revoke(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys ls` shows it.", show_default=False)],
+    key_id: KeyId,
 ) -> None:
     """End a key; services that run know it within 5 s. The service does not become open with its last key."""
 
@@ -163,7 +153,7 @@ async def _make(
     known: ApiKeys,
     tenant: str,
     name: str,
-    scopes: list[_Scope],
+    scopes: list[Scope],
     expires: str | None,
     life_s: float | None = None,
 ) -> tuple[ApiKey, str]:
