@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -31,12 +32,36 @@ def create_topic(
 ) -> str:
     """A new topic; its name. Returns when the broker serves it."""
     name = name or f"test.{uuid.uuid4().hex}"
-    topic = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=dict(settings or {}))
-    client = admin(bootstrap)  # kept until the answer is there: its end is the end of its requests
-    for created in client.create_topics([topic], operation_timeout=WITHIN_S).values():
-        created.result(WITHIN_S)
+    _create(bootstrap, [NewTopic(name, partitions, copies, config=dict(settings or {}))])
     until_served(bootstrap, {name: partitions})
     return name
+
+
+def _create(bootstrap: str, topics: list[NewTopic]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        client = admin(bootstrap)  # kept until the answers are there: its end is the end of its requests
+        answers = client.create_topics(topics, operation_timeout=ANSWER_WITHIN_S, request_timeout=ANSWER_WITHIN_S)
+        try:
+            for answer in answers.values():
+                _created(answer)
+        except TimeoutError:  # as in until_served: a broker that was frozen is not at once a broker to its controller
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def _created(answer: Future[None]) -> None:
+    """Raises TimeoutError where nothing is known yet."""
+    try:
+        answer.result(ANSWER_WITHIN_S + 1.0)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code in {KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}:
+            raise TimeoutError from error
+        if code != KafkaError.TOPIC_ALREADY_EXISTS:  # names are new: it was us, unheard
+            raise
 
 
 def until_served(bootstrap: str, partitions: Mapping[str, int]) -> None:
@@ -63,10 +88,7 @@ def until_served(bootstrap: str, partitions: Mapping[str, int]) -> None:
 
 def create_topics(bootstrap: str, partitions: Mapping[str, int], *, copies: int = 1) -> None:
     """Topics of these names. Returns when the broker serves them."""
-    topics = [NewTopic(name, count, copies) for name, count in partitions.items()]
-    client = admin(bootstrap)
-    for created in client.create_topics(topics, operation_timeout=WITHIN_S).values():
-        created.result(WITHIN_S)
+    _create(bootstrap, [NewTopic(name, count, copies) for name, count in partitions.items()])
     until_served(bootstrap, partitions)
 
 

@@ -4,10 +4,11 @@ method blocks."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -22,7 +23,7 @@ ANSWER_WITHIN_S = 2.0
 """Of each question; a page that a person waits for asks two."""
 
 AGAIN_S = 0.1
-LEADERLESS = frozenset(
+NOT_YET = frozenset(
     {
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -30,12 +31,19 @@ LEADERLESS = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
-"""Asked again after AGAIN_S: leaders are being chosen, as they are for a new topic."""
+"""Asked again after AGAIN_S: leaders are being chosen, as they are for a new topic, or a coordinator reads what groups
+have committed, as it does after each start of a broker."""
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library has no types there
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
+
+
+T = TypeVar("T")
 
 
 def source_of(topic: str, partition: int) -> str:
@@ -46,6 +54,13 @@ def source_of(topic: str, partition: int) -> str:
 def partition_of(source: str) -> tuple[str, int]:
     topic, _, partition = source.rpartition(":")
     return topic, int(partition)
+
+
+def _told(partitions: list[TopicPartition]) -> list[TopicPartition]:
+    for one in partitions:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return partitions
 
 
 class Offsets:
@@ -82,20 +97,18 @@ class Offsets:
         return [source_of(topic, one) for one in found.partitions]
 
     def committed(self, group: str, sources: Sequence[str]) -> Mapping[str, TopicPartition]:
-        """What the group has committed of each, with its metadata; of a source without, the offset is negative."""
-        asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(*partition_of(source)) for source in sources])]
-        answers = self._admin.list_consumer_group_offsets(asked, request_timeout=ANSWER_WITHIN_S)
+        """What the group has committed of each, with its metadata; of a source without, the offset is negative.
+
+        A client of the group asks, without joining it: the admin client's own question ends the process where a broker
+        answers that it does not coordinate the group (librdkafka issue 5040, in 2.16 still).
+        """
+        partitions = [TopicPartition(*partition_of(source)) for source in sources]
+        client = Consumer(self._link.config(**{"group.id": group, "enable.auto.commit": False, "log_level": 0}))
         try:
-            partitions = answers[group].result(ANSWER_WITHIN_S + 1.0).topic_partitions
-            for one in partitions:
-                if one.error is not None:
-                    raise KafkaException(one.error)
-        except KafkaException as exc:
-            raise self._away(exc) from exc
-        except TimeoutError as exc:
-            self._admin = self._link.admin()
-            raise Unavailable(f"Kafka does not tell how far {group} is") from exc
-        return {source_of(one.topic, one.partition): one for one in partitions}
+            found = self._until_told(lambda: _told(client.committed(partitions, timeout=ANSWER_WITHIN_S)))
+        finally:
+            client.close()
+        return {source_of(one.topic, one.partition): one for one in found}
 
     def _partitions(self) -> dict[str, int]:
         try:
@@ -113,12 +126,15 @@ class Offsets:
         if not sources:
             return {}
         wanted = {TopicPartition(*partition_of(source)): spec for source in sources}
+        return self._until_told(lambda: self._list(wanted))
+
+    def _until_told(self, question: Callable[[], T]) -> T:
         deadline = time.monotonic() + ANSWER_WITHIN_S
         while True:
             try:
-                return self._list(wanted)
+                return question()
             except KafkaException as exc:
-                if exc.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                if exc.args[0].code() not in NOT_YET or time.monotonic() > deadline:
                     raise self._away(exc) from exc
             time.sleep(AGAIN_S)
 

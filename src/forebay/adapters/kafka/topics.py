@@ -30,7 +30,7 @@ from forebay.adapters.kafka.layout import (
     durability_of,
 )
 from forebay.adapters.kafka.link import KafkaLink
-from forebay.adapters.kafka.offsets import LATEST, LEADERLESS
+from forebay.adapters.kafka.offsets import LATEST, NOT_YET
 from forebay.core.errors import Misconfigured, Unavailable
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
@@ -116,7 +116,7 @@ class Topics:
                 try:
                     answer.result(self._timeout_s)
                 except KafkaException as exc:
-                    if exc.args[0].code() in LEADERLESS:
+                    if exc.args[0].code() in NOT_YET:
                         return False
                     raise
         return True
