@@ -28,12 +28,17 @@ from forebay.ports.store import JobQuery, ResultStore
 from forebay.projector import Progress, Projector, projector, rebuild
 from forebay.projector.projector import READ_LIMIT
 from forebay.telemetry.metrics import Metrics
-from forebay.testing.samples import TENANT, event, failed, job_id, request, succeeded
+from forebay.testing.samples import TENANT, emitted, event, failed, job_id, progressed, request, succeeded
 
 LONG_S = 30.0
 CHANNEL = Channel("sample", "normal")
 
-KEYS = {"jobs": "tenant, id", "results": "tenant, id", "positions": "source"}
+KEYS = {
+    "jobs": "tenant, id",
+    "results": "tenant, id",
+    "partials": "tenant, id, attempt, last",
+    "positions": "source",
+}
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 
@@ -65,6 +70,15 @@ class World(ABC):
         unreadable = replace(messages[0], headers={**messages[0].headers, "ce_time": "never"})
         await self.queue.publish(CHANNEL, [unreadable, *messages])
         await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 5))
+        talking = [n for n in numbers if n % 5 and n % 3 == 0]
+        for said in (
+            [progressed(n, 0.5, sequence=1) for n in talking],
+            [emitted(n, n, "é") for n in talking],
+            [event(n, EventKind.STARTED, attempt=2) for n in talking if n % 2],
+            [emitted(n, n, first=2) for n in talking],
+            [emitted(n, None, attempt=2) for n in talking if n % 2],
+        ):
+            await self.say(*said)
         for finished in (
             [succeeded(n, Payload(media_type=JSON, data=b"[%d]" % n)) for n in numbers if n % 5 == 1],
             [failed(n) for n in numbers if n % 5 == 2],
@@ -121,8 +135,12 @@ class World(ABC):
 class MemoryWorld(World):
     async def tables(self) -> Tables:
         assert isinstance(self.store, MemoryStore)
-        jobs = self.store._jobs
-        return {"jobs": [(jobs[key],) for key in sorted(jobs)], "positions": sorted(self.store._positions.items())}
+        jobs, partials = self.store._jobs, self.store._partials
+        return {
+            "jobs": [(jobs[key],) for key in sorted(jobs)],
+            "partials": [(key, *partials[key]) for key in sorted(partials)],
+            "positions": sorted(self.store._positions.items()),
+        }
 
 
 class SqliteWorld(World):
@@ -198,6 +216,7 @@ async def test_the_same_rows_come_back(world: World) -> None:
     await world.project_all()
     before = await world.tables()
     assert len(before["jobs"]) == 700
+    assert len(before["partials"]) > 100
     await world.rebuild()
     assert await world.tables() == before
     assert await world.store.rebuilding() is None

@@ -16,14 +16,21 @@ class EventKind(StrEnum):
 
     QUEUED = "queued"  # back in the queue after a retryable failure; the first `queued` is the request itself
     STARTED = "started"
+    PROGRESS = "progress"  # how far the attempt is that runs
+    OUTPUT = "output"  # chunks that it has emitted
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
     EXPIRED = "expired"
 
     @property
+    def interim(self) -> bool:
+        """What an attempt says of itself while it runs."""
+        return self in (EventKind.PROGRESS, EventKind.OUTPUT)
+
+    @property
     def final(self) -> bool:
-        return self not in (EventKind.QUEUED, EventKind.STARTED)
+        return self not in (EventKind.QUEUED, EventKind.STARTED, EventKind.PROGRESS, EventKind.OUTPUT)
 
 
 class JobError(Struct, frozen=True, kw_only=True):
@@ -43,7 +50,11 @@ class JobMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`attempt` counts from 1; it is 0 only for a final state reached without an attempt (`canceled`, `expired`)."""
+    """`attempt` counts from 1; it is 0 only for a final state reached without an attempt (`canceled`, `expired`).
+
+    `sequence`, within the attempt: of `progress` its number, from 1; of `output` the number of its first chunk, from 0.
+    The `output` of that kind is a JSON array, in one line, of so many `chunks`.
+    """
 
     tenant: str
     job_id: str
@@ -55,6 +66,9 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     output: Payload | None = None
     error: JobError | None = None
     metrics: JobMetrics | None = None
+    sequence: int = 0
+    progress: float | None = None
+    chunks: int = 0
 
 
 class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):

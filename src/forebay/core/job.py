@@ -5,7 +5,7 @@
       │  └─ any final ─▶     └── queued (a retryable failure) ──▶ queued
 
 A fact that the table does not name for a status is ignored: that is how the first final event in a job's partition
-stays the truth, however many follow.
+stays the truth, however many follow. `progress` and `output` tell of the attempt that runs and move no status.
 """
 
 from __future__ import annotations
@@ -46,15 +46,29 @@ _FROM_QUEUED = {
 }
 TRANSITIONS: Mapping[JobStatus, Mapping[EventKind, JobStatus]] = {
     JobStatus.QUEUED: _FROM_QUEUED,
-    JobStatus.RUNNING: {kind: to for kind, to in _FROM_QUEUED.items() if kind is not EventKind.EXPIRED},
+    JobStatus.RUNNING: {
+        **{kind: to for kind, to in _FROM_QUEUED.items() if kind is not EventKind.EXPIRED},
+        EventKind.PROGRESS: JobStatus.RUNNING,
+        EventKind.OUTPUT: JobStatus.RUNNING,
+    },
     **{final: {} for final in FINAL},
 }
+
+
+class Interim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the attempt that runs has said of itself: how far it is (0 to 1) with the number of that word, and how many
+    chunks of output it has emitted."""
+
+    progress: float | None = None
+    sequence: int = 0
+    chunks: int = 0
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The visible state of a job. With `model` "" it is a stub: events came before the request they speak of.
 
-    `attempts` is the number in the deciding event, or in the newest attempt begun while none has decided.
+    `attempts` is the number in the deciding event, or in the newest attempt begun while none has decided. `interim` is
+    there while one runs that has said something.
     """
 
     tenant: str
@@ -72,6 +86,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: JobError | None = None
     metadata: Mapping[str, Any] = {}
     durability: str = ""
+    interim: Interim | None = None
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -96,7 +111,10 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             metrics=fact.metrics,
             output=fact.output,
             error=fact.error,
+            interim=None,
         )
+    if fact.kind.interim:
+        return _hear(job, fact)
     if fact.kind is EventKind.STARTED:
         return replace(
             job,
@@ -104,8 +122,19 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             attempts=fact.attempt,
             version=fact.model_version or job.version,
             started_at=fact.at if job.started_at is None else job.started_at,
+            interim=None,
         )
-    return replace(job, status=to, attempts=fact.attempt, error=fact.error)
+    return replace(job, status=to, attempts=fact.attempt, error=fact.error, interim=None)
+
+
+def _hear(job: Job, event: JobEvent) -> Job:
+    """Each word counts once, and chunks in their order: whoever publishes may repeat what is not known to be there."""
+    known = job.interim or Interim()
+    if event.kind is EventKind.PROGRESS and event.sequence > known.sequence:
+        return replace(job, interim=replace(known, progress=event.progress, sequence=event.sequence))
+    if event.kind is EventKind.OUTPUT and event.sequence == known.chunks and event.chunks:
+        return replace(job, interim=replace(known, chunks=known.chunks + event.chunks))
+    return job
 
 
 def _accept(job: Job, request: JobRequest) -> Job:
@@ -124,6 +153,8 @@ def _accept(job: Job, request: JobRequest) -> Job:
 
 def _is_stale(job: Job, event: JobEvent) -> bool:
     """A non-final word about an attempt that is over, or an expiry of what has already been started."""
+    if event.kind.interim:
+        return event.attempt != job.attempts
     if event.kind is EventKind.STARTED:
         return event.attempt <= job.attempts
     if event.kind is EventKind.QUEUED:

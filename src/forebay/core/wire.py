@@ -30,6 +30,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _blob = msgspec.json.Decoder(BlobRef).decode
 _error = msgspec.json.Decoder(JobError).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
+_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -92,6 +93,11 @@ def encode_event(event: JobEvent) -> Message:
     headers = _common(event.tenant, event.at, kind, _source(event))
     headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
     headers["forebay-attempt"] = str(event.attempt)
+    if event.kind.interim:
+        headers["ce_id"] += f".{event.sequence}"
+        headers["forebay-sequence"] = str(event.sequence)
+    if event.progress is not None:
+        headers["forebay-progress"] = repr(event.progress)
     if event.worker:
         headers["forebay-worker"] = event.worker
     if event.model_version:
@@ -117,10 +123,11 @@ def decode_event(message: Message) -> JobEvent:
     headers = message.headers
     with _Typed(headers):
         error, metrics = headers.get("forebay-error"), headers.get("forebay-metrics")
+        kind = EventKind(headers["ce_type"].removeprefix(EVENT_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX))
         return JobEvent(
             tenant=message.tenant,
             job_id=message.job_id,
-            kind=EventKind(headers["ce_type"].removeprefix(EVENT_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX)),
+            kind=kind,
             at=from_rfc3339(headers["ce_time"]),
             attempt=_count(headers["forebay-attempt"]),
             worker=headers.get("forebay-worker", ""),
@@ -128,6 +135,9 @@ def decode_event(message: Message) -> JobEvent:
             output=_payload(message) if "content-type" in headers else None,
             error=None if error is None else _error(error),
             metrics=None if metrics is None else _metrics(metrics),
+            sequence=_count(headers["forebay-sequence"]) if kind.interim else 0,
+            progress=_fraction(headers["forebay-progress"]) if kind is EventKind.PROGRESS else None,
+            chunks=_chunks(message) if kind is EventKind.OUTPUT else 0,
         )
 
 
@@ -180,8 +190,23 @@ def _count(text: str) -> int:
     """Bounded, so that no store need refuse it."""
     count = int(text)
     if not 0 <= count < 2**31:
-        raise ValueError(f"{text!r} is no count of attempts")
+        raise ValueError(f"{text!r} is no count")
     return count
+
+
+def _fraction(text: str) -> float:
+    fraction = float(text)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"{text!r} is no number from 0 to 1")
+    return fraction
+
+
+def _chunks(message: Message) -> int:
+    """How many there are: whoever shows them relies on their being JSON, and on one line."""
+    text = message.value.decode()
+    if message.headers.get("content-type") != JSON or "\n" in text or "\r" in text:
+        raise ValueError("chunks of output are no JSON array in one line")
+    return len(_array(text))
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from msgspec import Struct
 
 from forebay.core.job import Job
+from forebay.core.partials import Partial
 from forebay.ports.event_log import LogBatch
 from forebay.ports.reservations import Reservations
 
@@ -50,7 +51,7 @@ class Subscription(ABC):
 
 
 class ResultStore(Reservations):
-    """A final job never changes: neither its row nor its output's bytes."""
+    """A final job never changes: neither its row nor its output's bytes, nor what was emitted before."""
 
     @abstractmethod
     async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -95,6 +96,12 @@ class ResultStore(Reservations):
     @abstractmethod
     async def list_jobs(self, query: JobQuery) -> JobPage:
         """Those that fit, the newest first, without their outputs."""
+
+    @abstractmethod
+    async def partials(self, tenant: str, job_id: str, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        """What was emitted from chunk number `chunk` of `attempt` on, later attempts included: the row that holds it
+        and those that follow, at most `limit`. All the chunks of which a job tells that was read before are there,
+        unless its attempt is over and another follows. Raises Unavailable."""
 
     @abstractmethod
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
 from forebay.core.message import Message
 from forebay.core.payload import JSON, Payload
-from forebay.core.wire import encode_request
+from forebay.core.wire import canonical_json, encode_request
 
 TENANT = "default"
 ACCEPTED_AT = 1_764_000_000.25
@@ -62,6 +64,20 @@ def succeeded(number: int, output: Payload, *, attempt: int = 1, tenant: str = T
         output=output,
         metrics=JobMetrics(queue_s=0.25, predict_s=0.125, batch_size=4),
     )
+
+
+def emitted(number: int, *chunks: Any, first: int = 0, attempt: int = 1, tenant: str = TENANT) -> JobEvent:
+    """Chunks of output, of which that is the number of the first."""
+    return replace(
+        event(number, EventKind.OUTPUT, attempt=attempt, tenant=tenant),
+        sequence=first,
+        chunks=len(chunks),
+        output=Payload(media_type=JSON, data=canonical_json(chunks)),
+    )
+
+
+def progressed(number: int, fraction: float, *, sequence: int, attempt: int = 1) -> JobEvent:
+    return replace(event(number, EventKind.PROGRESS, attempt=attempt), sequence=sequence, progress=fraction)
 
 
 def failed(number: int, *, attempt: int = 1, tenant: str = TENANT) -> JobEvent:

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus, apply
+from forebay.core.partials import Partial
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore
-from forebay.testing.samples import TENANT, event, failed, job_id, request, succeeded
+from forebay.testing.samples import TENANT, emitted, event, failed, job_id, progressed, request, succeeded
 
 LONG_S = 30.0
 OUTPUT = Payload(media_type=JSON, data=b'[{"label":"cat","score":0.5}]')
@@ -86,6 +87,12 @@ def ending(ends: Mapping[str, str]) -> Callable[[], Awaitable[Mapping[str, str]]
         return ends
 
     return asked
+
+
+async def chunks(store: ResultStore, number: int, attempt: int = 0, chunk: int = 0) -> list[tuple[int, int, bytes]]:
+    """Attempt, number of the first and JSON of each row from there on."""
+    rows = await store.partials(TENANT, job_id(number), attempt, chunk, 100)
+    return [(row.attempt, row.first, row.chunks) for row in rows]
 
 
 def folded(*facts: JobRequest | JobEvent) -> Job:
@@ -264,6 +271,100 @@ class StoreContract:
             await feed(*facts[start : start + size])
         for n in range(6):
             assert await store.get(TENANT, job_id(n)) == folded(*facts[3 * n : 3 * n + 3])
+
+    # ------------------------------------------------------------------------------------- progress and partial output
+
+    async def test_how_far_an_attempt_is_can_be_seen_while_it_runs(self, store: ResultStore, feed: Feeder) -> None:
+        facts: list[JobRequest | JobEvent] = [
+            request(1),
+            event(1, EventKind.STARTED),
+            progressed(1, 0.25, sequence=1),
+            emitted(1, "a", {"b": None}),
+            progressed(1, 0.5, sequence=3),
+            event(1, EventKind.QUEUED),
+            event(1, EventKind.STARTED, attempt=2),
+            progressed(1, 0.125, sequence=1, attempt=2),
+            succeeded(1, OUTPUT, attempt=2),
+        ]
+        for count, fact in enumerate(facts, start=1):
+            assert await feed(fact) == [folded(*facts[:count])]
+            assert await store.get(TENANT, job_id(1)) == folded(*facts[:count])
+
+    async def test_chunks_can_be_read_from_any_of_them_on(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(request(1), event(1, EventKind.STARTED))
+        await feed(emitted(1, 0), emitted(1, 1, 2, 3, first=1))
+        await feed(emitted(1, 4, 5, first=4))
+        rows = [(1, 0, b"[0]"), (1, 1, b"[1,2,3]"), (1, 4, b"[4,5]")]
+        for first, found in [(0, rows), (1, rows[1:]), (3, rows[1:]), (4, rows[2:]), (5, rows[2:]), (6, [])]:
+            assert await chunks(store, 1, 1, first) == found
+        assert await store.partials(TENANT, job_id(1), 0, 0, 2) == [
+            Partial(attempt=1, first=0, last=0, chunks=b"[0]"),
+            Partial(attempt=1, first=1, last=3, chunks=b"[1,2,3]"),
+        ]
+        assert await chunks(store, 1, 2, 0) == []
+        assert await chunks(store, 2) == []
+        assert await store.partials("other", job_id(1), 0, 0, 9) == []
+
+    async def test_chunks_that_are_repeated_or_come_after_a_gap_are_ignored(
+        self, store: ResultStore, feed: Feeder
+    ) -> None:
+        await feed(request(1), event(1, EventKind.STARTED), emitted(1, 0, 1))
+        for ignored in (
+            emitted(1, 0, 1),
+            emitted(1, 1, first=1),
+            emitted(1, 3, first=3),
+            emitted(1, 2, first=2, attempt=2),
+        ):
+            assert await feed(ignored) == []
+        await feed(emitted(1, 2, first=2))
+        assert await chunks(store, 1) == [(1, 0, b"[0,1]"), (1, 2, b"[2]")]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 100])
+    async def test_another_attempt_begins_anew(self, store: ResultStore, feed: Feeder, size: int) -> None:
+        facts: list[JobRequest | JobEvent] = [
+            request(1),
+            event(1, EventKind.STARTED),
+            emitted(1, "old"),
+            emitted(1, "older", first=1),
+            event(1, EventKind.STARTED, attempt=2),
+            emitted(1, "late", first=2),
+            emitted(1, "new", attempt=2),
+        ]
+        for start in range(0, len(facts), size):
+            await feed(*facts[start : start + size])
+        assert await chunks(store, 1) == [(2, 0, b'["new"]')]
+        await feed(event(1, EventKind.QUEUED, attempt=2))
+        assert await chunks(store, 1) == []
+
+    @pytest.mark.parametrize("final", [succeeded(1, OUTPUT), failed(1), event(1, EventKind.CANCELED, attempt=0)])
+    async def test_chunks_stay_when_the_job_is_final_and_none_follow(
+        self, store: ResultStore, feed: Feeder, final: JobEvent
+    ) -> None:
+        await feed(request(1), event(1, EventKind.STARTED), emitted(1, "a"))
+        await feed(emitted(1, "b", first=1), final, emitted(1, "c", first=2))
+        assert await feed(emitted(1, "c", first=2), progressed(1, 1.0, sequence=1)) == []
+        assert await chunks(store, 1) == [(1, 0, b'["a"]'), (1, 1, b'["b"]')]
+
+    async def test_chunks_of_a_stub_are_there_once_its_request_comes(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(event(1, EventKind.STARTED), emitted(1, "a"))
+        await feed(request(1))
+        assert await store.get(TENANT, job_id(1)) == folded(request(1), event(1, EventKind.STARTED), emitted(1, "a"))
+        assert await chunks(store, 1) == [(1, 0, b'["a"]')]
+
+    async def test_nobody_reads_chunks_during_a_rebuild_which_makes_them_anew(
+        self, store: ResultStore, other: ResultStore, feed: Feeder
+    ) -> None:
+        facts = (request(1), event(1, EventKind.STARTED), emitted(1, "a"))
+        await feed(*facts)
+        await store.begin_rebuild(ending({"log": "p1"}))
+        for one in (store, other):
+            with pytest.raises(Unavailable):
+                await chunks(one, 1)
+        feed.position = START
+        await feed(*facts)
+        await store.end_rebuild()
+        for one in (store, other):
+            assert await chunks(one, 1) == [(1, 0, b'["a"]')]
 
     # ------------------------------------------------------------------------------------------------------ positions
 

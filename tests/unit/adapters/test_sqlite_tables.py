@@ -78,6 +78,7 @@ async def test_a_final_row_and_its_result_cannot_be_changed(filled: Database, st
         f"UPDATE jobs SET status = 'done' WHERE id = '{RUNNING}'",
         f"UPDATE jobs SET status = 'succeeded' WHERE id = '{RUNNING}'",
         f"UPDATE jobs SET finished_at = 1.0 WHERE id = '{RUNNING}'",
+        f"UPDATE jobs SET interim = x'7b7d' WHERE id = '{FINISHED}'",
         f"UPDATE jobs SET attempts = -1 WHERE id = '{RUNNING}'",
         f"INSERT INTO results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', NULL, NULL, NULL, NULL)",
         f"INSERT INTO results VALUES ('{TENANT}', '{RUNNING}', 'text/plain', x'00', 'name', 1, 'digest')",
@@ -107,6 +108,7 @@ QUERIES = {
     "the next delayed messages": (waiting._DELAYED, 6, "pending USING PRIMARY KEY"),
     "the next time a message is due": (waiting._NEXT_DUE, 4, "pending USING PRIMARY KEY"),
     "a batch of the log": (event_log._SELECT, 2, "log USING INTEGER PRIMARY KEY"),
+    "chunks": (store._PARTIALS, 5, "partials USING INDEX"),
     "a job": (store._GET, 2, "jobs USING PRIMARY KEY"),
     "an acknowledgement": (f"DELETE FROM pending {queue._WHERE}", 4, "pending USING PRIMARY KEY"),
     "the newest jobs": (

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
-from forebay.core.job import FINAL, Job, JobStatus, apply
+from forebay.core.job import FINAL, Interim, Job, JobStatus, apply
 from forebay.core.payload import JSON, Payload
 
 Fact = JobRequest | JobEvent
 FINAL_KINDS = (EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED)
 
-kinds = st.sampled_from(list(EventKind))
+kinds = st.sampled_from([kind for kind in EventKind if not kind.interim])
 attempts = st.integers(0, 4)
 versions = st.sampled_from(["", "1", "2"])
 
@@ -49,6 +50,16 @@ def event(kind: EventKind, attempt: int = 1, at: float = 200.0, version: str = "
     )
 
 
+def progress(sequence: int, attempt: int = 1) -> JobEvent:
+    word = replace(event(EventKind.PROGRESS, attempt), error=None)
+    return replace(word, sequence=sequence, progress=sequence / 8)
+
+
+def output(first: int, count: int, attempt: int = 1) -> JobEvent:
+    chunks = Payload(media_type=JSON, data=b"[" + b",".join([b"1"] * count) + b"]")
+    return replace(event(EventKind.OUTPUT, attempt), sequence=first, chunks=count, output=chunks)
+
+
 def fold(facts: list[Fact]) -> Job:
     job: Job | None = None
     for fact in facts:
@@ -65,21 +76,45 @@ class Telling:
     heard: list[JobEvent] = field(default_factory=list)
     """The events that count."""
 
+    said: list[JobEvent] = field(default_factory=list)
+    """What counts of what the newest attempt says of itself."""
+
     def tell(self, fact: Fact) -> None:
         if isinstance(fact, JobRequest):
             self.requests.append(fact)
+        elif fact.kind.interim:
+            if self.running and fact.attempt == self.heard[-1].attempt and self.is_next(fact):
+                self.said.append(fact)
         elif self.counts(fact):
             self.heard.append(fact)
+            self.said.clear()
+
+    @property
+    def running(self) -> bool:
+        return bool(self.heard) and self.heard[-1].kind is EventKind.STARTED
+
+    def is_next(self, fact: JobEvent) -> bool:
+        if fact.kind is EventKind.OUTPUT:
+            return fact.chunks > 0 and fact.sequence == self.interim.chunks
+        return fact.sequence > self.interim.sequence
+
+    @property
+    def interim(self) -> Interim:
+        words = [one for one in self.said if one.kind is EventKind.PROGRESS]
+        return Interim(
+            progress=words[-1].progress if words else None,
+            sequence=words[-1].sequence if words else 0,
+            chunks=sum(one.chunks for one in self.said),
+        )
 
     def counts(self, fact: JobEvent) -> bool:
         newest = max((one.attempt for one in self.heard), default=0)
-        running = bool(self.heard) and self.heard[-1].kind is EventKind.STARTED
         if self.final is not None:
             return False
         if fact.kind is EventKind.STARTED:
             return fact.attempt > newest
         if fact.kind is EventKind.QUEUED:
-            return running and fact.attempt >= newest
+            return self.running and fact.attempt >= newest
         if fact.kind is EventKind.EXPIRED:
             return not self.heard
         return True
@@ -112,6 +147,7 @@ class Telling:
             error=deciding.error if deciding else None,
             metadata=first.metadata if first else {},
             durability=first.durability if first else "",
+            interim=self.interim if self.said else None,
         )
 
 
@@ -154,6 +190,14 @@ class ApplyMachine(RuleBasedStateMachine):
         self.clock += 1
         self.learn(event(kind, attempt, self.clock, version))
 
+    @rule(sequence=st.integers(0, 4), attempt=attempts)
+    def an_attempt_says_how_far_it_is(self, sequence: int, attempt: int) -> None:
+        self.learn(progress(sequence, attempt))
+
+    @rule(first=st.integers(0, 4), count=st.integers(0, 2), attempt=attempts)
+    def an_attempt_emits(self, first: int, count: int, attempt: int) -> None:
+        self.learn(output(first, count, attempt))
+
     @rule()
     def the_last_fact_comes_again(self) -> None:
         if self.last is not None and self.job is not None:
@@ -176,6 +220,8 @@ def lives(draw: st.DrawFn) -> list[JobEvent]:
         return [event(draw(st.sampled_from([EventKind.CANCELED, EventKind.EXPIRED])), 0)]
     for attempt in range(1, draw(st.integers(0, 4)) + 1):
         events.append(event(EventKind.STARTED, attempt, 200.0 + 10 * attempt, draw(versions)))
+        events += [progress(n, attempt) for n in range(1, draw(st.integers(1, 3)))]
+        events += [output(2 * n, 2, attempt) for n in range(draw(st.integers(0, 2)))]
         end = draw(st.sampled_from([EventKind.QUEUED, EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, None]))
         if end is None:
             continue  # a worker died

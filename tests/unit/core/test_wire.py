@@ -81,6 +81,29 @@ RELEASED: dict[str, JobRequest | JobEvent] = {
         worker="host-7",
         error=JobError(code="worker_lost", message="the worker died", retryable=True),
     ),
+    "event-progress.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.PROGRESS,
+        at=AT,
+        attempt=1,
+        worker="host-7",
+        model_version="2",
+        sequence=3,
+        progress=0.4,
+    ),
+    "event-output.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.OUTPUT,
+        at=AT,
+        attempt=1,
+        worker="host-7",
+        model_version="2",
+        sequence=2,
+        chunks=3,
+        output=Payload(media_type=JSON, data='["naïve",{"base64":"AAE="},null]'.encode()),
+    ),
     "event-succeeded.v1": JobEvent(
         tenant="acme",
         job_id=JOB,
@@ -183,11 +206,11 @@ metrics = st.builds(
     predict_s=st.none() | seconds,
     batch_size=st.none() | st.integers(0, 1000),
 )
-any_events = st.builds(
+settled_events = st.builds(
     JobEvent,
     tenant=names,
     job_id=names,
-    kind=st.sampled_from(list(EventKind)),
+    kind=st.sampled_from([kind for kind in EventKind if not kind.interim]),
     at=times,
     attempt=st.integers(0, 2**31 - 1),
     worker=texts,
@@ -196,6 +219,29 @@ any_events = st.builds(
     error=st.none() | st.builds(JobError, code=texts, message=texts, retryable=st.booleans()),
     metrics=st.none() | metrics,
 )
+progress_events = st.builds(
+    JobEvent,
+    tenant=names,
+    job_id=names,
+    kind=st.just(EventKind.PROGRESS),
+    at=times,
+    attempt=st.integers(1, 2**31 - 1),
+    sequence=st.integers(1, 2**31 - 1),
+    progress=st.floats(0, 1),
+)
+output_events = st.builds(
+    lambda chunks, **facts: JobEvent(
+        chunks=len(chunks), output=Payload(media_type=JSON, data=canonical_json(chunks)), **facts
+    ),
+    chunks=st.lists(json_values, max_size=3),
+    tenant=names,
+    job_id=names,
+    kind=st.just(EventKind.OUTPUT),
+    at=times,
+    attempt=st.integers(1, 2**31 - 1),
+    sequence=st.integers(0, 2**31 - 1),
+)
+any_events = settled_events | progress_events | output_events
 
 
 def own(tenant: str, job_id: str, payload: Payload | None) -> Payload | None:
@@ -260,7 +306,8 @@ def test_an_unknown_version_is_refused(name: str, version: str | None) -> None:
 @pytest.mark.parametrize(
     ("name", "missing"),
     [("request-most.v1", header) for header in [*NEEDED, "forebay-model"]]
-    + [("event-succeeded.v1", header) for header in [*NEEDED, "forebay-attempt"]],
+    + [("event-succeeded.v1", header) for header in [*NEEDED, "forebay-attempt"]]
+    + [("event-progress.v1", header) for header in ["forebay-progress", "forebay-sequence"]],
 )
 def test_a_missing_header_is_named(name: str, missing: str) -> None:
     message = encode(RELEASED[name])
@@ -291,12 +338,23 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("event-succeeded.v1", "forebay-attempt", "99999999999999999999"),
         ("event-succeeded.v1", "forebay-metrics", "{]"),
         ("event-failed.v1", "forebay-error", '{"code":3}'),
+        ("event-progress.v1", "forebay-progress", "1.5"),
+        ("event-progress.v1", "forebay-progress", "nan"),
+        ("event-progress.v1", "forebay-sequence", "-1"),
+        ("event-output.v1", "forebay-sequence", "first"),
+        ("event-output.v1", "content-type", "text/plain"),
     ],
 )
 def test_a_wrong_header_is_refused(name: str, header: str, text: str) -> None:
     message = encode(RELEASED[name])
     with pytest.raises(InvalidRequest):
         decode(replace(message, headers={**message.headers, header: text}))
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"[1,]", b"[1\n]", b'["\xff"]', b"[" * 100_000])
+def test_chunks_that_are_no_json_on_one_line_are_refused(value: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        decode(replace(encode(RELEASED["event-output.v1"]), value=value))
 
 
 def test_what_is_as_deep_as_allowed_is_read() -> None:

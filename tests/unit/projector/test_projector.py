@@ -18,6 +18,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent
 from forebay.core.job import Job, JobStatus
 from forebay.core.message import Channel
+from forebay.core.partials import Partial
 from forebay.core.payload import JSON, Payload
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import EventLog, LogBatch
@@ -133,6 +134,9 @@ class Stumbling(ResultStore):
 
     async def get(self, tenant: str, job_id: str) -> Job | None:
         return await self.sound.get(tenant, job_id)
+
+    async def partials(self, tenant: str, job_id: str, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        return await self.sound.partials(tenant, job_id, attempt, chunk, limit)
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self.sound.reserve(wanted, holder=holder, lease_s=lease_s)

@@ -1,4 +1,4 @@
-"""Visible job state in two dictionaries."""
+"""Visible job state in dictionaries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
+from forebay.core.partials import Partial, PartialRows
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
@@ -20,6 +21,7 @@ from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscript
 class MemoryStore(ResultStore):
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, str], Job] = {}
+        self._partials: dict[tuple[str, str], list[Partial]] = {}
         self._positions: dict[str, str] = {}
         self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
         self._rebuilding: Mapping[str, str] | None = None
@@ -31,12 +33,18 @@ class MemoryStore(ResultStore):
             return None
         self._positions.update((batch.source, batch.end) for batch in batches)
         changed: dict[tuple[str, str], Job] = {}
+        rows = PartialRows()
         for fact in (fact for batch in batches for fact in batch.facts):
             key = (fact.tenant, fact.job_id)
             before = self._jobs.get(key)
             after = apply(before, fact)
             if after is not before:
                 changed[key] = self._jobs[key] = after
+                rows.note(before, after, fact)
+        for key in rows.dropped:
+            self._partials.pop(key, None)
+        for key, added in rows.added.items():
+            self._partials.setdefault(key, []).extend(added)
         for reserved in newest_of(fact for batch in batches for fact in batch.facts):
             known = self._reservations.get((reserved.tenant, reserved.key))
             if known is None or known.job_id == reserved.job_id or known.accepted_at < reserved.accepted_at:
@@ -55,6 +63,7 @@ class MemoryStore(ResultStore):
     async def begin_rebuild(self, ends: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         until = await ends()
         self._jobs.clear()
+        self._partials.clear()
         self._positions.clear()
         self._reservations = {key: one for key, one in self._reservations.items() if not one.published}
         self._rebuilding = dict(until)
@@ -86,6 +95,11 @@ class MemoryStore(ResultStore):
         if len(found) > query.limit:
             return JobPage(found[: query.limit], _place(found[query.limit - 1]))
         return JobPage(found, _place(looked_at[-1]) if len(looked_at) < len(ranged) else None)
+
+    async def partials(self, tenant: str, job_id: str, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        self._refuse_while_rebuilding()
+        rows = self._partials.get((tenant, job_id), [])
+        return [row for row in rows if (row.attempt, row.last) >= (attempt, chunk)][:limit]
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

@@ -22,6 +22,7 @@ from forebay.adapters.postgres.rows import (
     from_job_row,
     from_payload_columns,
     to_job_row,
+    to_partial_row,
     to_result_row,
 )
 from forebay.adapters.postgres.schema import SCHEMA
@@ -30,12 +31,11 @@ from forebay.adapters.postgres.wakeups import CHANNEL, payload_of
 from forebay.core import crash
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
+from forebay.core.partials import Key, PartialRows
 from forebay.ports.event_log import START, LogBatch
 
 if TYPE_CHECKING:
     from forebay.adapters.postgres.database import Connection
-
-Key = tuple[str, str]
 
 TRIES = 5
 PAUSE_S = 0.05
@@ -43,7 +43,7 @@ PAUSE_S = 0.05
 
 log = structlog.get_logger(__name__)
 
-_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
+_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
 _OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
 
 _INSERT_STARTS = """
@@ -81,6 +81,17 @@ SELECT result.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS
     SELECT {", ".join(RESULT_COLUMNS)} FROM forebay.results
     WHERE results.tenant = wanted.tenant AND results.id = wanted.id OFFSET 0
 ) AS result
+"""
+
+_DROP_PARTIALS = """
+DELETE FROM forebay.partials USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE partials.tenant = gone.tenant AND partials.id = gone.id
+"""
+
+_INSERT_PARTIALS = """
+INSERT INTO forebay.partials (tenant, id, attempt, last, first, chunks)
+SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::integer[], $6::bytea[])
+ON CONFLICT (tenant, id, attempt, last) DO UPDATE SET first = excluded.first, chunks = excluded.chunks
 """
 
 
@@ -144,11 +155,15 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     keys = sorted({(fact.tenant, fact.job_id) for fact in facts})
     before = await _load(connection, keys, may_be_new=may_be_new)
     after: dict[Key, Job | None] = dict(before)
+    partials = PartialRows()
     for fact in facts:
         key = (fact.tenant, fact.job_id)
-        after[key] = apply(after[key], fact)
+        old = after[key]
+        after[key] = new = apply(old, fact)
+        partials.note(old, new, fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     await _save(connection, changed)
+    await _save_partials(connection, partials)
     await project_reservations(connection, facts)
     return await _visible(connection, changed)
 
@@ -178,6 +193,15 @@ async def _save(connection: Connection, changed: list[tuple[Job | None, Job]]) -
     known = [(old, to_job_row(job)) for old, job in changed if old is not None]
     await _upsert(connection, _UPDATE_ATTEMPT, [row for old, row in known if old.model])
     await _upsert(connection, _UPDATE_ALL, [row for old, row in known if not old.model])
+
+
+async def _save_partials(connection: Connection, partials: PartialRows) -> None:
+    if partials.dropped:
+        keys = [(to_text(tenant), to_text(job_id)) for tenant, job_id in partials.dropped]
+        await connection.execute(_DROP_PARTIALS, *_arrays(keys, 2))
+    rows = [to_partial_row(key, partial) for key, added in partials.added.items() for partial in added]
+    if rows:
+        await connection.execute(_INSERT_PARTIALS, *_arrays(rows, 6))
 
 
 async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:

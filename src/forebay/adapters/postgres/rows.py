@@ -9,12 +9,14 @@ import msgspec
 
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.core.event import JobError, JobMetrics
-from forebay.core.job import Job, JobStatus
+from forebay.core.job import Interim, Job, JobStatus
+from forebay.core.partials import Key, Partial
 from forebay.core.payload import BlobRef, Payload
 
 _encode = msgspec.json.Encoder().encode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _error = msgspec.json.Decoder(JobError).decode
+_interim = msgspec.json.Decoder(Interim).decode
 _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 JOB_TYPES = {
@@ -32,6 +34,7 @@ JOB_TYPES = {
     "error": "bytea",
     "metadata": "bytea",
     "durability": "text",
+    "interim": "bytea",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
 
@@ -58,13 +61,14 @@ def to_job_row(job: Job) -> Row:
         None if job.error is None else _encode(job.error),
         _encode(job.metadata) if job.metadata else None,
         to_text(job.durability),
+        None if job.interim is None else _encode(job.interim),
     )
 
 
 def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability = rest
+    metrics, error, metadata, durability, interim = rest
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -81,6 +85,7 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         metadata={} if metadata is None else _metadata(metadata),
         durability=from_text(durability),
         output=output,
+        interim=None if interim is None else _interim(interim),
     )
 
 
@@ -90,6 +95,10 @@ def to_result_row(job: Job, output: Payload) -> Row:
     if blob is None:
         return *key, output.data or b"", None, None, None
     return *key, None, to_text(blob.name), blob.size_bytes, to_text(blob.sha256)
+
+
+def to_partial_row(key: Key, partial: Partial) -> Row:
+    return *map(to_text, key), partial.attempt, partial.last, partial.first, partial.chunks
 
 
 def from_payload_columns(columns: Iterable[Any]) -> Payload | None:

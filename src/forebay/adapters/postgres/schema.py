@@ -105,6 +105,23 @@ CREATE TABLE forebay.api_keys (
 )
 """
 
+# What the attempt that runs has said of itself, as JSON.
+_INTERIM = "ALTER TABLE forebay.jobs ADD COLUMN interim bytea CHECK (interim IS NULL OR finished_at IS NULL)"
+
+# Chunks number `first` to `last` of an attempt, as a JSON array. By the last: so that the row that holds a chunk and
+# all that follow are one range.
+_PARTIALS = """
+CREATE TABLE forebay.partials (
+    tenant  text COLLATE "C" NOT NULL,
+    id      text COLLATE "C" NOT NULL,
+    attempt integer NOT NULL,
+    last    integer NOT NULL,
+    first   integer NOT NULL,
+    chunks  bytea NOT NULL,
+    PRIMARY KEY (tenant, id, attempt, last)
+)
+"""
+
 _REFUSE = """
 CREATE FUNCTION forebay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -167,6 +184,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         _RESULT_BEFORE_FINAL,
     ),
     (_RESERVATIONS, _API_KEYS),
+    (_INTERIM, _PARTIALS),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -1,4 +1,4 @@
-"""Visible job state: the tables `jobs`, `results`, `positions` and `rebuilding`."""
+"""Visible job state: the tables `jobs`, `results`, `partials`, `positions` and `rebuilding`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.partials import Partial
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
@@ -37,6 +38,12 @@ _GET = f"""
 SELECT rebuilding, {_JOB}, {", ".join(PAYLOAD_COLUMNS)} FROM {_REBUILDING}
 LEFT JOIN forebay.jobs ON jobs.tenant = $1 AND jobs.id = $2 AND model <> ''
 LEFT JOIN forebay.results ON results.tenant = jobs.tenant AND results.id = jobs.id
+"""
+_PARTIALS = f"""
+SELECT rebuilding, attempt, first, last, chunks FROM {_REBUILDING} LEFT JOIN LATERAL (
+    SELECT attempt, first, last, chunks FROM forebay.partials
+    WHERE tenant = $1 AND id = $2 AND (attempt, last) >= ($3, $4) ORDER BY attempt, last LIMIT $5
+) AS found ON true ORDER BY attempt, last
 """
 # The last row to look at, by the index alone; then what fits of the rows down to it. The bound is a value, never an
 # alternative: so that both ends of the range are ends of the scan.
@@ -108,7 +115,8 @@ class PostgresStore(ResultStore):
                 try:
                     async with connection.transaction():
                         await connection.execute(
-                            "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.rebuilding"
+                            "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.partials, "
+                            "forebay.rebuilding"
                         )
                         await connection.execute(FORGET_PUBLISHED)
                         until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
@@ -170,6 +178,11 @@ class PostgresStore(ResultStore):
             jobs = jobs[: query.limit]
             return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
         return JobPage(jobs, None if rows[0][1] is None else (rows[0][1], from_text(rows[0][2])))
+
+    async def partials(self, tenant: str, job_id: str, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        rows = await self._database.fetch(_PARTIALS, to_text(tenant), to_text(job_id), attempt, chunk, limit)
+        _refuse_while(rows[0][0])
+        return [Partial(attempt=row[1], first=row[2], last=row[3], chunks=row[4]) for row in rows if row[1] is not None]
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self._reservations.reserve(wanted, holder, lease_s)

@@ -11,23 +11,25 @@ from msgspec.structs import replace
 from forebay.adapters.sqlite.reservations import project_reservations
 from forebay.adapters.sqlite.rows import (
     JOB_COLUMNS,
+    PARTIAL_COLUMNS,
     RESULT_COLUMNS,
     from_job_row,
     from_result_columns,
     to_job_row,
+    to_partial_row,
     to_result_row,
 )
 from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.job import Job, apply
+from forebay.core.partials import Key, PartialRows
 from forebay.ports.event_log import START, LogBatch
 
-Key = tuple[str, str]
-
-_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error")
+_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
 _OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
+_INSERT_PARTIALS = f"INSERT OR REPLACE INTO partials ({PARTIAL_COLUMNS}) VALUES"
 _UPDATE_JOBS = f"WITH new ({JOB_COLUMNS}) AS (VALUES"
 
 
@@ -53,11 +55,15 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
     facts = [fact for batch in batches for fact in batch.facts]
     before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts})
     after: dict[Key, Job | None] = dict(before)
+    partials = PartialRows()
     for fact in facts:
         key = (fact.tenant, fact.job_id)
-        after[key] = apply(after[key], fact)
+        old = after[key]
+        after[key] = new = apply(old, fact)
+        partials.note(old, new, fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     _save(connection, changed)
+    _save_partials(connection, partials)
     project_reservations(connection, facts)
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 
@@ -94,6 +100,13 @@ def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) ->
     known = [(old, to_job_row(job)) for old, job in changed if old is not None]
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if old.model], _SET_ATTEMPT)
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if not old.model], _SET_ALL)
+
+
+def _save_partials(connection: apsw.Connection, partials: PartialRows) -> None:
+    for key in partials.dropped:
+        connection.execute("DELETE FROM partials WHERE tenant = ? AND id = ?", key)
+    rows = [to_partial_row(key, partial) for key, added in partials.added.items() for partial in added]
+    write_rows(connection, _INSERT_PARTIALS, rows)
 
 
 def _whole(connection: apsw.Connection, old: Job, job: Job) -> Job:

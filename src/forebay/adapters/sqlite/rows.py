@@ -8,22 +8,25 @@ import msgspec
 
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import JobError, JobMetrics
-from forebay.core.job import Job, JobStatus
+from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.message import Message
+from forebay.core.partials import Key, Partial
 from forebay.core.payload import BlobRef, Payload
 
 _encode = msgspec.json.Encoder().encode
 _headers = msgspec.json.Decoder(dict[str, str]).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _error = msgspec.json.Decoder(JobError).decode
+_interim = msgspec.json.Decoder(Interim).decode
 _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 LOG_COLUMNS = "tenant, job_id, headers, value"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability"
+    "metadata, durability, interim"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
+PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
 
 LogRow = tuple[str, str, bytes, bytes]
 
@@ -56,13 +59,14 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         None if job.error is None else _encode(job.error),
         _encode(job.metadata) if job.metadata else None,
         job.durability,
+        None if job.interim is None else _encode(job.interim),
     )
 
 
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability = rest
+    metrics, error, metadata, durability, interim = rest
     return Job(
         tenant=tenant,
         id=job_id,
@@ -79,6 +83,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         metadata={} if metadata is None else _metadata(metadata),
         durability=durability,
         output=output,
+        interim=None if interim is None else _interim(interim),
     )
 
 
@@ -87,6 +92,10 @@ def to_result_row(job: Job, output: Payload) -> tuple[Any, ...]:
     if blob is None:
         return job.tenant, job.id, output.media_type, output.data or b"", None, None, None
     return job.tenant, job.id, output.media_type, None, blob.name, blob.size_bytes, blob.sha256
+
+
+def to_partial_row(key: Key, partial: Partial) -> tuple[Any, ...]:
+    return *key, partial.attempt, partial.last, partial.first, partial.chunks
 
 
 def from_result_columns(

@@ -145,6 +145,23 @@ CREATE TABLE reservations (
 ) STRICT, WITHOUT ROWID
 """
 
+# What the attempt that runs has said of itself, as JSON.
+_INTERIM = "ALTER TABLE jobs ADD COLUMN interim BLOB CHECK (interim IS NULL OR finished_at IS NULL)"
+
+# Chunks number `first` to `last` of an attempt, as a JSON array; a rowid table, since they may be large. By the last:
+# so that the row that holds a chunk and all that follow are one range.
+_PARTIALS = """
+CREATE TABLE partials (
+    tenant  TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    last    INTEGER NOT NULL,
+    first   INTEGER NOT NULL,
+    chunks  BLOB NOT NULL,
+    PRIMARY KEY (tenant, id, attempt, last)
+) STRICT
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -161,6 +178,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_REBUILDING,),
     (_CANCELED,),
     (_RESERVATIONS,),
+    (_INTERIM, _PARTIALS),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -1,4 +1,4 @@
-"""Visible job state: the tables `jobs`, `results` and `positions`."""
+"""Visible job state: the tables `jobs`, `results`, `partials` and `positions`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.partials import Partial
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
@@ -29,9 +30,13 @@ SELECT {_JOB}, media_type, data, blob_name, blob_size_bytes, blob_sha256
 FROM jobs LEFT JOIN results ON results.tenant = jobs.tenant AND results.id = jobs.id
 WHERE jobs.tenant = ? AND jobs.id = ? AND model <> ''
 """
+_PARTIALS = """
+SELECT attempt, first, last, chunks FROM partials
+WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last LIMIT ?
+"""
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
-_DERIVED = ("jobs", "results", "positions")
+_DERIVED = ("jobs", "results", "partials", "positions")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
@@ -98,6 +103,11 @@ class SqliteStore(ResultStore):
         if len(rows) > query.limit:
             return JobPage(jobs, (jobs[-1].created_at, jobs[-1].id))
         return JobPage(jobs, tuple(last[0]) if last else None)
+
+    async def partials(self, tenant: str, job_id: str, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        self._refuse_while_rebuilding()
+        rows = self._database.read(_PARTIALS, (tenant, job_id, attempt, chunk, limit))
+        return [Partial(attempt=row[0], first=row[1], last=row[2], chunks=row[3]) for row in rows]
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()
