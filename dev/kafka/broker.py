@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,11 @@ class Server(JavaProcess):
             self._format(self._quorum.cluster_id)
         return ["kafka.Kafka", str(self._properties)]
 
+    @property
+    def partitions(self) -> int:
+        """How many it holds, Kafka's own included."""
+        return sum(entry.is_dir() for entry in os.scandir(self._meta.parent))
+
     def answers(self, bootstrap: str, node_id: int, client: Mapping[str, str] | None = None) -> bool:
         """Whether metadata comes from this address, names the broker, and is of the cluster in our folder: another
         server that has the port does not count. `client`: what librdkafka needs to be let in."""
@@ -218,6 +224,16 @@ class Cluster:
             list(pool.map(Server.spawn, down))
         for broker in self.brokers:
             broker.wait_ready(timeout_s)
+
+    @property
+    def partitions(self) -> int:
+        """How many the first of its brokers holds: as many as each, where copies are as many as brokers."""
+        return self.brokers[0].partitions
+
+    @property
+    def gone(self) -> bool:
+        """One of its servers has ended."""
+        return any(server.gone for server in (self.controller, *self.brokers))
 
     def broker(self, node_id: int) -> Broker:
         return self.brokers[node_id - 1]
