@@ -10,8 +10,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from forebay.api import schemas
+from forebay.api.idempotency import KEY_PATTERN
 from forebay.api.prefer import WAIT_MAX_S
 from forebay.core.api_key import Scope
+from forebay.core.event import EventKind
 
 _REF = "#/components/schemas/"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF + "Problem"}}}
@@ -28,6 +30,7 @@ _MEANING = {
     503: "Something is away; `overloaded`: there is no room just now; `outcome_unknown`: the job `job_id` may exist.",
 }
 _HEADERS = {
+    "ETag": "Names these bytes, for `If-None-Match`.",
     "Location": "Where to look at the job.",
     "Retry-After": "Seconds until asking again is worth while.",
     "Preference-Applied": "Which of the preferences were honoured (RFC 7240).",
@@ -83,21 +86,25 @@ def operation(
     }
 
 
-def answers(description: str, model: str, *headers: str) -> dict[str, Any]:
+def answers(description: str, model: str, *named: str) -> dict[str, Any]:
     """A JSON answer that fits the component `model`."""
     response: dict[str, Any] = {
         "description": description,
         "content": {"application/json": {"schema": {"$ref": _REF + model}}},
     }
-    if headers:
-        response["headers"] = {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in headers}
+    if named:
+        response["headers"] = headers(*named)
     return response
+
+
+def headers(*names: str) -> dict[str, Any]:
+    return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
 def problems(*statuses: int) -> dict[int, dict[str, Any]]:
     return {
         status: {"description": _MEANING[status], "content": _PROBLEM}
-        | ({"headers": answers("", "", "Retry-After")["headers"]} if status == 503 else {})
+        | ({"headers": headers("Retry-After")} if status == 503 else {})
         for status in statuses
     }
 
@@ -118,8 +125,9 @@ def raw_body(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"required": True, "content": content or {"*/*": {"schema": {}}}}
 
 
-def path_parameter(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+def path_parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    schema = {"type": "string", **schema}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
 def query_parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -138,9 +146,11 @@ IDEMPOTENCY_KEY = {
     "in": "header",
     "description": "Names one job for a day, however many copies of the request arrive: each is answered with it. In "
     "quotes, or bare where it holds nothing that separates values.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "schema": {"type": "string", "pattern": KEY_PATTERN},
     "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
 }
+UUID = {"format": "uuid", "pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"}
+NOT_MODIFIED = {"description": "The output is the one that you have.", "headers": headers("ETag")}
 LAST_EVENT = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -156,7 +166,24 @@ IF_NONE_MATCH = {
 EVENTS = {
     "description": "Server-sent events: `event` is a state, `data` the job object, without its output. A comment comes "
     "every 15 s.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    # OpenAPI 3.1 has no word for what one event is; `itemSchema` is that of 3.2, and FastAPI writes it into 3.1, too.
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["id", "event", "data"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "event": {"enum": list(EventKind)},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": _REF + "JobDocument"},
+                    },
+                },
+            }
+        }
+    },
 }
 METADATA_FILTER = {
     "name": "metadata.NAME",

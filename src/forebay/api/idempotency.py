@@ -31,9 +31,14 @@ WAIT_S = 5.0
 
 LOOK_EVERY_S = 0.05
 
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-_BARE = re.compile(r"[!#-+\--:<-~]+")
+_IN_QUOTES = r'(?:[ !#-\[\]-~]|\\["\\])'
+_BARE = r"[!#-+\--:<-~]"
 """Without quotes, spaces, commas and semicolons, which would make it something else of a structured field."""
+
+_QUOTED_KEY = re.compile(f'"({_IN_QUOTES}*)"')
+_BARE_KEY = re.compile(f"{_BARE}+")
+KEY_PATTERN = f'^(?:"{_IN_QUOTES}{{1,{KEY_MAX_CHARS}}}"|{_BARE}{{1,{KEY_MAX_CHARS}}})$'
+"""What the header may be, for the OpenAPI document."""
 
 
 class Key(Struct, frozen=True):
@@ -63,9 +68,9 @@ def read_key(texts: list[str]) -> Key | None:
     if len(texts) > 1:
         raise InvalidHeader("Idempotency-Key", "given more than once")
     text = texts[0].strip(" \t")
-    quoted = _QUOTED.fullmatch(text)
+    quoted = _QUOTED_KEY.fullmatch(text)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
-    if not key or len(key) > KEY_MAX_CHARS or not (quoted or _BARE.fullmatch(text)):
+    if not key or len(key) > KEY_MAX_CHARS or not (quoted or _BARE_KEY.fullmatch(text)):
         raise InvalidHeader(
             "Idempotency-Key",
             f'1 to {KEY_MAX_CHARS} printable ASCII characters in quotes ("8e03978e"); without quotes none of what '

@@ -17,12 +17,15 @@ from forebay.api.describe import (
     IF_NONE_MATCH,
     LAST_EVENT,
     METADATA_FILTER,
+    NOT_MODIFIED,
     PREFER,
     PUBLIC,
     SECURITY,
+    UUID,
     WAIT,
     answers,
     components,
+    headers,
     json_body,
     operation,
     path_parameter,
@@ -32,6 +35,7 @@ from forebay.api.describe import (
 )
 from forebay.api.docs_page import docs_page
 from forebay.api.job_routes import JobRoutes
+from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.schemas import MAX_LIFE_S, JobSubmission
@@ -72,6 +76,7 @@ class OpenApi:
                 tags=[{"name": name} for name in (_SIMPLE, _JOBS, _MODELS, _SERVICE)],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
+            add_links(document)
             self._document = document
         return self._document
 
@@ -136,7 +141,11 @@ class OpenApi:
         model = path_parameter("model", "Name of a model.")
         body = json_body("JobSubmission", {name: {"model": name, "input": value} for name, value in self._inputs()})
         read = {**problems(404, 422, 503), 200: answers("The job.", "JobDocument")}
-        output = {"description": "The output alone, with its media type.", "content": {"*/*": {"schema": {}}}}
+        output = {
+            "description": "The output alone, with its media type.",
+            "headers": headers("ETag"),
+            "content": {"*/*": {"schema": {}}},
+        }
         pending = answers("Not final yet.", "JobDocument", "Retry-After")
         seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
         return [
@@ -159,7 +168,10 @@ class OpenApi:
                 _JOBS,
                 "Submit a job under a UUID of your own",
                 _submitted("JobDocument"),
-                parameters=(path_parameter("job_id", "A UUID that no other job of yours has."), PREFER),
+                parameters=(
+                    path_parameter("job_id", "A UUID that no other job of yours has.", **UUID),
+                    PREFER,
+                ),
                 body=body,
             ),
             operation(
@@ -223,7 +235,7 @@ class OpenApi:
                 jobs.get_output,
                 _JOBS,
                 "Fetch the output",
-                {**problems(404, 422, 503), 200: output, 202: pending, 304: {"description": "It is the one you have."}},
+                {**problems(404, 422, 503), 200: output, 202: pending, 304: NOT_MODIFIED},
                 parameters=(job_id, WAIT, IF_NONE_MATCH),
             ),
             operation(

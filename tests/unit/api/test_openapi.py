@@ -94,6 +94,45 @@ async def test_every_component_is_used(document: Any) -> None:
         assert f'"#/components/schemas/{name}"' in text, name
 
 
+async def test_what_a_submission_answers_is_linked_to_all_that_takes_its_id(document: Any) -> None:
+    taking = {
+        operation["operationId"]: re.findall(r"{(\w+)}", path)
+        for method, path, operation in operations(document)
+        if method != "put" and re.search(r"{(job_id|request_id)}$|{job_id}/\w+$", path)
+    }
+    assert {"get_job", "get_output", "watch_job", "cancel_job", "get_status", "get_result"} <= set(taking)
+    for path in ("/v1/jobs", "/v1/models/{model}/jobs", "/inference"):
+        for status in ("200", "202"):
+            links = document["paths"][path]["post"]["responses"][status]["links"]
+            assert {name: list(link["parameters"]) for name, link in links.items()} == taking
+            assert all(link["operationId"] == name for name, link in links.items())
+            assert {text for link in links.values() for text in link["parameters"].values()} == {"$response.body#/id"}
+
+
+async def test_the_document_takes_the_same_idempotency_keys_as_the_service(api: Api, document: Any) -> None:
+    (key,) = [one for one in document["paths"]["/v1/jobs"]["post"]["parameters"] if one["name"] == "Idempotency-Key"]
+    taken = jsonschema_rs.validator_for(key["schema"])
+    texts = [
+        "a",
+        '"b"',
+        '"a b"',
+        "a b",
+        '"',
+        '""',
+        '"a\\\\"',
+        '"a\\"',
+        "a,b",
+        "a;b",
+        "x" * 255,
+        "x" * 256,
+        f'"{"x" * 256}"',
+    ]
+    for number, text in enumerate(texts):
+        job = {"model": "echo", "input": number}
+        answer = await api.http.post("/v1/jobs", json=job, headers={"idempotency-key": text})
+        assert (answer.status_code == 202) == taken.is_valid(text), text
+
+
 async def test_operation_ids_are_unique_and_chosen(document: Any) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(ids)) == len(ids)
