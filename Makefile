@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up kafka postgres test check bench bench-peers chaos chaos-short chaos-planted docs lock
+.PHONY: help setup demo up kafka postgres test fuzz check bench bench-peers chaos chaos-short chaos-planted docs lock
 
 PYTHON ?=
 ARGS ?=
@@ -12,6 +12,7 @@ POSTGRES_PORT ?=
 export PYTHON KAFKA_PORT POSTGRES_PORT
 
 BIN := .venv/bin
+FUZZED := tests/scenario/test_the_openapi_document_is_true.py
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
@@ -36,6 +37,9 @@ postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-
 
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests -n 3 --dist loadfile $(ARGS)
+
+fuzz: $(INSTALLED)  ## hold the API against its OpenAPI document for long (FUZZ_EXAMPLES=300, FUZZ_SEED=1)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} $(BIN)/python -m pytest $(FUZZED) -n 0 -rP $(ARGS)
 
 check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/ruff check .
