@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, Memo
 from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.core.errors import Unavailable
-from forebay.core.event import EventKind, JobEvent
+from forebay.core.event import BatchLine, EventKind, JobRequest
+from forebay.core.fact import Event
 from forebay.core.job import JobStatus
+from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.wire import encode_request
@@ -37,6 +39,8 @@ KEYS = {
     "jobs": "tenant, id",
     "results": "tenant, id",
     "partials": "tenant, id, attempt, last",
+    "batches": "tenant, id",
+    "rejected_lines": "tenant, batch, line",
     "positions": "source",
 }
 
@@ -47,6 +51,22 @@ def in_blob(number: int) -> Payload:
     sha256 = f"{number:064x}"
     blob = BlobRef(name=f"{TENANT}/{job_id(number)}/{sha256}", size_bytes=10**7, sha256=sha256)
     return Payload(media_type="image/png", blob=blob)
+
+
+def request_of(number: int) -> JobRequest:
+    """Every other one is the line of a batch."""
+    line = BatchLine(batch_id=f"batch {number // 20}", number=number + 1) if number % 2 else None
+    return replace(request(number, metadata={"n": number, "a": [1.5, "é", None]}), line=line)
+
+
+def batch_of(start: int, end: int) -> Iterator[BatchEvent]:
+    """What is said of the batches of these jobs."""
+    for number in range(start // 20, -(-end // 20)):
+        facts: Any = {"tenant": TENANT, "batch_id": f"batch {number}", "at": float(number + 1)}
+        mistake = RejectedLine(line=20 * number + 1, code="malformed_json", message="no JSON")
+        yield BatchEvent(kind=BatchEventKind.OPENED, model="sample", **facts)
+        yield BatchEvent(kind=BatchEventKind.LINES, lines=20 * number + 20, accepted=10, rejected=(mistake,), **facts)
+        yield BatchEvent(kind=BatchEventKind.SEALED, lines=20 * number + 20, **facts)
 
 
 class World(ABC):
@@ -66,7 +86,7 @@ class World(ABC):
         """Jobs in every state, some of whose events come before their request; also a record that nobody can read."""
         numbers = range(start, end)
         await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 7 == 0))
-        messages = [encode_request(request(n, metadata={"n": n, "a": [1.5, "é", None]})) for n in numbers]
+        messages = [encode_request(request_of(n)) for n in numbers]
         unreadable = replace(messages[0], headers={**messages[0].headers, "ce_time": "never"})
         await self.queue.publish(CHANNEL, [unreadable, *messages])
         await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 5))
@@ -86,8 +106,9 @@ class World(ABC):
             [event(n, EventKind.CANCELED) for n in numbers if n % 35 == 3],
         ):
             await self.say(*finished)
+        await self.say(*batch_of(start, end))
 
-    async def say(self, *events: JobEvent) -> None:
+    async def say(self, *events: Event) -> None:
         await self.events.publish(events)
 
     async def project_all(self) -> None:
@@ -136,9 +157,11 @@ class MemoryWorld(World):
     async def tables(self) -> Tables:
         assert isinstance(self.store, MemoryStore)
         jobs, partials = self.store._jobs, self.store._partials
+        batches, rejected = self.store._batches, self.store._rejected
         return {
             "jobs": [(jobs[key],) for key in sorted(jobs)],
             "partials": [(key, *partials[key]) for key in sorted(partials)],
+            "batches": [(batches[key], rejected.get(key)) for key in sorted(batches)],
             "positions": sorted(self.store._positions.items()),
         }
 
@@ -192,7 +215,7 @@ class Wrapped(EventLog):
     def __init__(self, sound: EventLog) -> None:
         self.sound = sound
 
-    async def publish(self, events: Sequence[JobEvent]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
         await self.sound.publish(events)
 
     def sources(self) -> tuple[str, ...]:
@@ -215,8 +238,8 @@ async def test_the_same_rows_come_back(world: World) -> None:
     await world.fill(0, 700)
     await world.project_all()
     before = await world.tables()
-    assert len(before["jobs"]) == 700
     assert len(before["partials"]) > 100
+    assert (len(before["jobs"]), len(before["batches"])) == (700, 35)
     await world.rebuild()
     assert await world.tables() == before
     assert await world.store.rebuilding() is None

@@ -30,6 +30,7 @@ from forebay.adapters.kafka.records import Record
 from forebay.adapters.kafka.topics import Topics
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.message import Channel, ReceivedMessage
 from forebay.core.model import ModelStatus
 from forebay.ports.fleet import ModelReport
@@ -178,7 +179,7 @@ async def work_and_bring_back(realm: Realm, api: Player) -> None:
 
 
 async def everything_is_read(realm: Realm) -> None:
-    facts: list[JobRequest | JobEvent] = []
+    facts: list[Fact] = []
     async with player(realm, Role.PROJECTOR) as projector:
         positions: dict[str, str] = {}
         async with asyncio.timeout(WITHIN_S):

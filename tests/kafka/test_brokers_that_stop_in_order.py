@@ -30,7 +30,7 @@ from forebay.adapters.kafka.offsets import Offsets
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.records import Record
 from forebay.core.errors import Unavailable
-from forebay.core.event import EventKind
+from forebay.core.event import EventKind, JobEvent
 from forebay.core.model import ModelStatus
 from forebay.ports.event_log import START
 from forebay.ports.fleet import ModelReport
@@ -192,7 +192,7 @@ async def read_until(log: KafkaEventLog, number: int) -> None:
         while True:
             after = {source: after.get(source, START) for source in log.sources()}
             for batch in await log.read(after, 100, 0.5):
-                if any(fact.job_id == job_id(number) for fact in batch.facts):
+                if any(isinstance(fact, JobEvent) and fact.job_id == job_id(number) for fact in batch.facts):
                     return
                 after[batch.source] = batch.end
 

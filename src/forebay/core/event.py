@@ -71,12 +71,22 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     chunks: int = 0
 
 
+class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which line of which batch (core/job_batch.py) a job is. Lines count from 1; `custom_id` is the caller's name for
+    it, "" for none."""
+
+    batch_id: str
+    number: int
+    custom_id: str = ""
+
+
 class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it was accepted: what travels on the `requests` channel and what every later fact refers to.
 
     `version` is "" for the model's default version. `start_within_s` and `run_timeout_s` are None for the model's own.
     `durability` is the class of the queue that took it, "" if whoever sent it did not say. `key` and `fingerprint` are
-    those of its reservation (core/reservation.py), "" for a job that was submitted without a key.
+    those of its reservation (core/reservation.py), "" for a job that was submitted without a key. `line` is
+    None for a job that came alone.
     """
 
     tenant: str
@@ -93,3 +103,4 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     durability: str = ""
     key: str = ""
     fingerprint: str = ""
+    line: BatchLine | None = None

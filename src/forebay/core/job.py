@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
 from forebay.core.payload import Payload
 
 
@@ -87,6 +87,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Mapping[str, Any] = {}
     durability: str = ""
     interim: Interim | None = None
+    line: BatchLine | None = None
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -148,6 +149,7 @@ def _accept(job: Job, request: JobRequest) -> Job:
         created_at=request.accepted_at,
         metadata=request.metadata,
         durability=request.durability,
+        line=request.line,
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.event import JobRequest
+from forebay.core.fact import Fact
+from forebay.core.job_batch import BatchEvent
 from forebay.core.payload import Payload
 from forebay.core.wire import canonical_json
 
@@ -30,26 +32,26 @@ class Reservation(Struct, frozen=True, kw_only=True):
     published: bool = False
 
 
-def reservation_of(request: JobRequest) -> Reservation:
-    """That of a job in the log, which was submitted with a key."""
+def reservation_of(fact: JobRequest | BatchEvent) -> Reservation:
+    """That of a job in the log which was submitted with a key, or of a part of a batch, whose id it then names."""
     return Reservation(
-        tenant=request.tenant,
-        key=request.key,
-        job_id=request.job_id,
-        fingerprint=request.fingerprint,
-        accepted_at=request.accepted_at,
+        tenant=fact.tenant,
+        key=fact.key,
+        job_id=fact.job_id if isinstance(fact, JobRequest) else fact.batch_id,
+        fingerprint=fact.fingerprint,
+        accepted_at=fact.accepted_at if isinstance(fact, JobRequest) else fact.at,
         published=True,
     )
 
 
-def newest_of(facts: Iterable[JobRequest | JobEvent]) -> list[Reservation]:
+def newest_of(facts: Iterable[Fact]) -> list[Reservation]:
     """The reservations in a part of the log: of each key the youngest, in the order of their keys."""
     found: dict[tuple[str, str], Reservation] = {}
     for fact in facts:
-        if isinstance(fact, JobRequest) and fact.key:
-            one = found.get((fact.tenant, fact.key))
-            if one is None or one.accepted_at <= fact.accepted_at:
-                found[fact.tenant, fact.key] = reservation_of(fact)
+        if isinstance(fact, (JobRequest, BatchEvent)) and fact.key:
+            one, new = found.get((fact.tenant, fact.key)), reservation_of(fact)
+            if one is None or one.accepted_at <= new.accepted_at:
+                found[fact.tenant, fact.key] = new
     return [found[key] for key in sorted(found)]
 
 

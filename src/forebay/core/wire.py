@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.fact import Event, Fact
+from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
 from forebay.core.nesting import MAX_DEPTH, is_deeper
 from forebay.core.payload import JSON, BlobRef, Payload
@@ -22,6 +24,7 @@ from forebay.core.times import from_rfc3339, to_rfc3339
 WIRE_VERSION = "1"
 REQUEST_TYPE = "io.forebay.job.requested.v1"
 EVENT_TYPE_PREFIX = "io.forebay.job."
+BATCH_TYPE_PREFIX = "io.forebay.batch."
 EVENT_TYPE_SUFFIX = ".v1"
 
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +34,7 @@ _blob = msgspec.json.Decoder(BlobRef).decode
 _error = msgspec.json.Decoder(JobError).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_rejected = msgspec.json.Decoder(tuple[RejectedLine, ...]).decode
 
 
 def canonical_json(value: Any) -> bytes:
@@ -60,6 +64,11 @@ def encode_request(request: JobRequest) -> Message:
     if request.key:
         headers["forebay-key"] = request.key
         headers["forebay-fingerprint"] = request.fingerprint
+    if request.line is not None:
+        headers["forebay-batch"] = request.line.batch_id
+        headers["forebay-line"] = str(request.line.number)
+        if request.line.custom_id:
+            headers["forebay-custom-id"] = request.line.custom_id
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
@@ -84,11 +93,15 @@ def decode_request(message: Message) -> JobRequest:
             durability=headers.get("forebay-durability", ""),
             key=headers.get("forebay-key", ""),
             fingerprint=headers.get("forebay-fingerprint", ""),
+            line=_line(headers) if "forebay-batch" in headers else None,
         )
 
 
-def encode_event(event: JobEvent) -> Message:
-    """The message that carries `event`. Its value is the output's bytes, or empty."""
+def encode_event(event: Event) -> Message:
+    """The message that carries `event`. Its value is the output's bytes, or empty; of a batch the lines that were
+    rejected."""
+    if isinstance(event, BatchEvent):
+        return _encode_batch_event(event)
     kind = f"{EVENT_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
     headers = _common(event.tenant, event.at, kind, _source(event))
     headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
@@ -111,6 +124,39 @@ def encode_event(event: JobEvent) -> Message:
     return _with_payload(event.tenant, event.job_id, headers, event.output)
 
 
+def _encode_batch_event(event: BatchEvent) -> Message:
+    """Addressed by the batch's id."""
+    kind = f"{BATCH_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
+    headers = _common(event.tenant, event.at, kind, "/forebay/api")
+    headers["ce_id"] = f"{event.batch_id}.{event.kind.value}.{event.lines}"
+    headers["forebay-lines"] = str(event.lines)
+    headers["forebay-accepted"] = str(event.accepted)
+    if event.model:
+        headers["forebay-model"] = event.model
+    if event.key:
+        headers["forebay-key"] = event.key
+        headers["forebay-fingerprint"] = event.fingerprint
+    headers["content-type"] = JSON
+    return Message(tenant=event.tenant, job_id=event.batch_id, headers=headers, value=_encode(event.rejected))
+
+
+def _decode_batch_event(message: Message) -> BatchEvent:
+    headers = message.headers
+    with _Typed(headers):
+        return BatchEvent(
+            tenant=message.tenant,
+            batch_id=message.job_id,
+            kind=BatchEventKind(headers["ce_type"].removeprefix(BATCH_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX)),
+            at=from_rfc3339(headers["ce_time"]),
+            key=headers.get("forebay-key", ""),
+            fingerprint=headers.get("forebay-fingerprint", ""),
+            model=headers.get("forebay-model", ""),
+            lines=_count(headers["forebay-lines"]),
+            accepted=_count(headers["forebay-accepted"]),
+            rejected=_rejected(message.value),
+        )
+
+
 def _source(event: JobEvent) -> str:
     """Who says it: without a worker it is the API that cancels, and the scheduler that says anything else."""
     if event.worker:
@@ -119,7 +165,7 @@ def _source(event: JobEvent) -> str:
 
 
 def decode_event(message: Message) -> JobEvent:
-    """The inverse. Raises InvalidRequest naming the header that is missing or wrong."""
+    """The inverse, of a job. Raises InvalidRequest naming the header that is missing or wrong."""
     headers = message.headers
     with _Typed(headers):
         error, metrics = headers.get("forebay-error"), headers.get("forebay-metrics")
@@ -141,10 +187,17 @@ def decode_event(message: Message) -> JobEvent:
         )
 
 
-def decode(message: Message) -> JobRequest | JobEvent:
-    """Whichever of the two the message carries."""
+def decode(message: Message) -> Fact:
+    """Whatever the message carries."""
     if message.headers.get("ce_type") == REQUEST_TYPE:
         return decode_request(message)
+    return decode_any_event(message)
+
+
+def decode_any_event(message: Message) -> Event:
+    """Of a job or of a batch."""
+    if message.headers.get("ce_type", "").startswith(BATCH_TYPE_PREFIX):
+        return _decode_batch_event(message)
     return decode_event(message)
 
 
@@ -184,6 +237,14 @@ def _seconds(text: str | None) -> float | None:
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def _line(headers: Mapping[str, str]) -> BatchLine:
+    return BatchLine(
+        batch_id=headers["forebay-batch"],
+        number=_count(headers["forebay-line"]),
+        custom_id=headers.get("forebay-custom-id", ""),
+    )
 
 
 def _count(text: str) -> int:

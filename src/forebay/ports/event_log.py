@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Event, Fact
 
 START = ""
 """The position before the first fact of a source."""
@@ -22,17 +22,17 @@ class LogBatch(Struct, frozen=True, kw_only=True):
     source: str
     start: str
     end: str
-    facts: tuple[JobRequest | JobEvent, ...]
+    facts: tuple[Fact, ...]
     malformed: int = 0
 
 
 class EventLog(ABC):
-    """Facts about one job keep their order within events; facts of different jobs have none."""
+    """Facts about one job, or one batch, keep their order within events; facts of different jobs have none."""
 
     @abstractmethod
-    async def publish(self, events: Sequence[JobEvent]) -> None:
-        """Append. With any final event among them it is durable, in the sense of the queue's durability class, when
-        this returns; else it survives the death of any process.
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Append. With any final event, or any of a batch, among them it is durable when this returns, in the sense of
+        the queue's durability class; else it survives the death of any process.
 
         Raises Unavailable when it is not known that all were written: repeat it with the same events, which is harmless
         (`core.job.apply`). Raises PayloadTooLarge for an event that the log will never take; others may be written.

@@ -11,6 +11,7 @@ from msgspec import Struct
 from forebay.core.job import Job
 from forebay.core.partials import Partial
 from forebay.ports.event_log import LogBatch
+from forebay.ports.job_batches import JobBatches
 from forebay.ports.reservations import Reservations
 
 Place = tuple[float, str]
@@ -50,7 +51,7 @@ class Subscription(ABC):
         """
 
 
-class ResultStore(Reservations):
+class ResultStore(Reservations, JobBatches):
     """A final job never changes: neither its row nor its output's bytes, nor what was emitted before."""
 
     @abstractmethod

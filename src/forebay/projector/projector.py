@@ -12,6 +12,7 @@ import structlog
 from forebay.core import crash
 from forebay.core.errors import Unavailable
 from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.job import Job, JobStatus
 from forebay.ports.event_log import START, EventLog, LogBatch
 from forebay.ports.store import ResultStore
@@ -194,5 +195,5 @@ class Projector:
         self._metrics.projected_ignored.inc(max(0, final_events - finals))
 
 
-def _at(fact: JobRequest | JobEvent) -> float:
-    return fact.at if isinstance(fact, JobEvent) else fact.accepted_at
+def _at(fact: Fact) -> float:
+    return fact.accepted_at if isinstance(fact, JobRequest) else fact.at

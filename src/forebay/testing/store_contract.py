@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, BlobRef, Payload
@@ -19,6 +20,7 @@ from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore
+from forebay.testing.job_batches_contract import JobBatchesContract
 from forebay.testing.samples import TENANT, emitted, event, failed, job_id, progressed, request, succeeded
 
 LONG_S = 30.0
@@ -67,7 +69,7 @@ class Feeder:
         self.position = START
         self._number = 0
 
-    async def __call__(self, *facts: JobRequest | JobEvent) -> list[Job]:
+    async def __call__(self, *facts: Fact) -> list[Job]:
         self._number += 1
         batch = LogBatch(source=self.source, start=self.position, end=f"p{self._number}", facts=facts)
         changed = await self.store.project([batch])
@@ -104,7 +106,7 @@ def folded(*facts: JobRequest | JobEvent) -> Job:
 
 
 @pytest.mark.anyio
-class StoreContract:
+class StoreContract(JobBatchesContract):
     @pytest.fixture
     def place(self) -> StorePlace:
         raise NotImplementedError("say where the store lives")

@@ -24,6 +24,7 @@ from forebay.adapters.memory import (
 from forebay.api.app import build_app
 from forebay.catalog import Catalog
 from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.ids import IdMint
 from forebay.core.message import Message
 from forebay.core.model import ModelLimits, ModelSpec
@@ -158,7 +159,7 @@ class Api:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    async def project(self, *facts: JobRequest | JobEvent) -> None:
+    async def project(self, *facts: Fact) -> None:
         end = f"{self._position}+"
         await self.store.project([LogBatch(source="0", start=self._position, end=end, facts=facts)])
         self._position = end

@@ -13,7 +13,9 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.fact import Fact
+from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.wire import canonical_json, decode, decode_event, decode_request, encode_event, encode_request
@@ -21,10 +23,11 @@ from forebay.core.wire import canonical_json, decode, decode_event, decode_reque
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 JOB = "019ab697-e756-7d82-8a63-86d2c96e819b-033c9fb296809265"
+BATCH = "019ab697-e756-7d82-8a63-86d2c96e819b-0123456789abcdef"
 BLOB = BlobRef(name=f"acme/{JOB}/{'ab' * 32}", size_bytes=4_000_000, sha256="ab" * 32)
 AT = 1_764_000_000.250001
 
-RELEASED: dict[str, JobRequest | JobEvent] = {
+RELEASED: dict[str, Fact] = {
     "request-least.v1": JobRequest(
         tenant="default",
         job_id=JOB,
@@ -61,6 +64,14 @@ RELEASED: dict[str, JobRequest | JobEvent] = {
         input=Payload(media_type="text/plain", data=b"good"),
         key="cd" * 32,
         fingerprint="ef" * 32,
+    ),
+    "request-line.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        line=BatchLine(batch_id=BATCH, number=17, custom_id="row é"),
     ),
     "request-blob.v1": JobRequest(
         tenant="acme",
@@ -134,6 +145,31 @@ RELEASED: dict[str, JobRequest | JobEvent] = {
     ),
     "event-canceled.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.CANCELED, at=AT),
     "event-expired.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.EXPIRED, at=AT),
+    "batch-opened.v1": BatchEvent(
+        tenant="acme",
+        batch_id=BATCH,
+        kind=BatchEventKind.OPENED,
+        at=AT,
+        model="sentiment",
+        key="cd" * 32,
+        fingerprint="ef" * 32,
+    ),
+    "batch-lines.v1": BatchEvent(
+        tenant="acme",
+        batch_id=BATCH,
+        kind=BatchEventKind.LINES,
+        at=AT,
+        key="cd" * 32,
+        fingerprint="ef" * 32,
+        lines=400,
+        accepted=398,
+        rejected=(
+            RejectedLine(line=7, code="malformed_json", message="the line is not JSON"),
+            RejectedLine(line=9, code="invalid_request", message="é", pointer="/input", custom_id="row 9"),
+        ),
+    ),
+    "batch-sealed.v1": BatchEvent(tenant="acme", batch_id=BATCH, kind=BatchEventKind.SEALED, at=AT, lines=400),
+    "batch-canceled.v1": BatchEvent(tenant="acme", batch_id=BATCH, kind=BatchEventKind.CANCELED, at=AT),
 }
 """What stands in the golden files. Nothing here ever changes; a new version gets new entries and new files."""
 
@@ -151,7 +187,7 @@ def from_file(data: bytes) -> Message:
     return Message(tenant=lines.pop("tenant"), job_id=lines.pop("job_id"), headers=lines, value=value)
 
 
-def encode(fact: JobRequest | JobEvent) -> Message:
+def encode(fact: Fact) -> Message:
     return encode_request(fact) if isinstance(fact, JobRequest) else encode_event(fact)
 
 
@@ -332,6 +368,9 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("request-most.v1", "forebay-run-timeout-s", "inf"),
         ("request-most.v1", "forebay-run-timeout-s", "-1"),
         ("request-blob.v1", "forebay-blob", '{"name":"x"}'),
+        ("request-line.v1", "forebay-line", "first"),
+        ("batch-lines.v1", "forebay-lines", "-1"),
+        ("batch-lines.v1", "ce_type", "io.forebay.batch.exploded.v1"),
         ("event-succeeded.v1", "ce_type", "io.forebay.job.exploded.v1"),
         ("event-succeeded.v1", "forebay-attempt", "two"),
         ("event-succeeded.v1", "forebay-attempt", "-1"),

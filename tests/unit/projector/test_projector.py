@@ -17,11 +17,13 @@ from forebay.adapters.sqlite.event_log import BATCH_BYTES
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent
 from forebay.core.job import Job, JobStatus
+from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.message import Channel
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, Payload
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import EventLog, LogBatch
+from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.queue import Durability, Queue
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
@@ -149,6 +151,18 @@ class Stumbling(ResultStore):
 
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         return await self.sound.reserved(tenant, key)
+
+    async def batch(self, tenant: str, batch_id: str) -> JobBatch | None:
+        return await self.sound.batch(tenant, batch_id)
+
+    async def list_batches(self, tenant: str, *, after: BatchPlace | None, limit: int) -> BatchPage:
+        return await self.sound.list_batches(tenant, after=after, limit=limit)
+
+    async def lines(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job | RejectedLine]:
+        return await self.sound.lines(tenant, batch_id, after=after, limit=limit)
+
+    async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
+        return await self.sound.unfinished(tenant, batch_id, after=after, limit=limit)
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         return await self.sound.list_jobs(query)

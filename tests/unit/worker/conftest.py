@@ -24,7 +24,8 @@ from forebay.adapters.memory import (
     MemoryQueue,
 )
 from forebay.core.errors import Unavailable
-from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.event import EventKind, JobEvent
+from forebay.core.fact import Event
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel, Message
 from forebay.core.model import ModelSpec
@@ -280,7 +281,7 @@ class AwayLog(MemoryEventLog):
         self.away = 0
         self.kinds: set[EventKind] = set(EventKind)
 
-    async def publish(self, events: Sequence[JobEvent]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
         if self.away and any(event.kind in self.kinds for event in events):
             self.away -= 1
             raise Unavailable("the log is away", retry_after_s=0.01)
@@ -363,7 +364,7 @@ class Bench:
     def facts(self, job: str) -> list[JobEvent]:
         """What the log holds of this job, beside its request."""
         found = (decode(one) for one in self.shared.messages if one.job_id == job and "forebay-attempt" in one.headers)
-        return [fact for fact in found if not isinstance(fact, JobRequest)]
+        return [fact for fact in found if isinstance(fact, JobEvent)]
 
     def kinds(self, job: str) -> list[tuple[str, int]]:
         """Each event's word and attempt, in order."""

@@ -11,6 +11,7 @@ from forebay.adapters.memory.queue import MemoryConsumer, MemoryQueue
 from forebay.core.batching import BatchPolicy
 from forebay.core.errors import PayloadTooLarge
 from forebay.core.event import EventKind, JobError, JobEvent
+from forebay.core.fact import Event
 from forebay.core.message import Channel, ReceivedMessage
 from forebay.core.retry import RetryPolicy
 from forebay.ports.queue import Consumer
@@ -130,8 +131,11 @@ async def test_an_output_that_the_log_will_never_take_fails_its_job_alone(
 ) -> None:
     publish = bench.events.publish
 
-    async def refuse_large(events: Sequence[JobEvent]) -> None:
-        if any(event.output is not None and event.output.size_bytes > 1000 for event in events):
+    async def refuse_large(events: Sequence[Event]) -> None:
+        if any(
+            isinstance(event, JobEvent) and event.output is not None and event.output.size_bytes > 1000
+            for event in events
+        ):
             raise PayloadTooLarge("too large", limit_bytes=1000)
         await publish(events)
 

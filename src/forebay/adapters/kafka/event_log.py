@@ -21,7 +21,7 @@ from forebay.adapters.kafka.records import key_of, to_record
 from forebay.adapters.kafka.shelves import Shelves
 from forebay.adapters.kafka.waiting import blocking
 from forebay.core.errors import Unavailable
-from forebay.core.event import JobEvent
+from forebay.core.fact import Event
 from forebay.core.wire import encode_event
 from forebay.ports.event_log import EventLog, LogBatch
 
@@ -71,12 +71,12 @@ class KafkaEventLog(EventLog):
         if self._follower is not None:
             await blocking(self._follower.stop, "kafka-follower-end")
 
-    async def publish(self, events: Sequence[JobEvent]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
         """Each event by itself: of several some may be written when it raises."""
         topic = self._names.events_topic
         records = [
-            to_record(topic, encode_event(event), partition=events_partition(event.tenant, event.job_id))
-            for event in events
+            to_record(topic, message, partition=events_partition(message.tenant, message.job_id))
+            for message in map(encode_event, events)
         ]
         await self._publisher.publish(records, wait_s=self._publish_wait_s)
 

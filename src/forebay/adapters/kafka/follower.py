@@ -25,8 +25,8 @@ from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
 from forebay.adapters.kafka.records import from_record, headers_of
 from forebay.adapters.kafka.shelves import Entry, Shelves
 from forebay.core.errors import InvalidRequest, Unavailable
-from forebay.core.event import JobEvent, JobRequest
-from forebay.core.wire import decode_event, decode_request
+from forebay.core.fact import Fact
+from forebay.core.wire import decode_any_event, decode_request
 from forebay.ports.event_log import START
 
 log = structlog.get_logger(__name__)
@@ -242,10 +242,10 @@ class Follower:
             log.warning("event_log.malformed", source=source, offset=offset, code=exc.code, reason=exc.message)
             return Entry(offset, None, size_bytes)
 
-    def _fact(self, record: Message) -> JobRequest | JobEvent:
+    def _fact(self, record: Message) -> Fact:
         """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
         message = from_record(record, headers_of(record), self._names)
-        return decode_event(message) if record.topic() == self._names.events_topic else decode_request(message)
+        return decode_any_event(message) if record.topic() == self._names.events_topic else decode_request(message)
 
     def _report(self, fetcher: Consumer, source: str, message: Message, error: KafkaError) -> None:
         code = error.code()

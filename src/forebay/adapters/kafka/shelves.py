@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.ports.event_log import LogBatch
 
 FULL_RECORDS = 4000
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     """`fact` is None for a record that nobody can read."""
 
     offset: int
-    fact: JobRequest | JobEvent | None
+    fact: Fact | None
     size_bytes: int
 
 

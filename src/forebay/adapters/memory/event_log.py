@@ -9,7 +9,7 @@ import structlog
 
 from forebay.adapters.memory.log import MemoryLog
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Event, Fact
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
 
@@ -24,7 +24,7 @@ class MemoryEventLog(EventLog):
     def __init__(self, shared: MemoryLog) -> None:
         self._log = shared
 
-    async def publish(self, events: Sequence[JobEvent]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
         self._log.append([encode_event(event) for event in events])
 
     def sources(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class MemoryEventLog(EventLog):
         except TimeoutError:
             return []
         messages = self._log.messages[start : start + limit]
-        facts: list[JobRequest | JobEvent] = []
+        facts: list[Fact] = []
         for message in messages:
             try:
                 facts.append(decode(message))

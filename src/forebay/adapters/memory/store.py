@@ -11,9 +11,11 @@ from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
+from forebay.core.job_batch import BatchEvent, JobBatch, Key, RejectedLine, changes_of
 from forebay.core.partials import Partial, PartialRows
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscription
 
@@ -26,26 +28,38 @@ class MemoryStore(ResultStore):
         self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
         self._rebuilding: Mapping[str, str] | None = None
         self._reservations: dict[tuple[str, str], Reservation] = {}
+        self._batches: dict[Key, JobBatch] = {}
+        self._rejected: dict[Key, dict[int, RejectedLine]] = {}
         self._leases: dict[tuple[str, str], tuple[str, float]] = {}  # holder, and until when by our clock
 
     async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
         if any(self._positions.get(batch.source, START) != batch.start for batch in batches):
             return None
         self._positions.update((batch.source, batch.end) for batch in batches)
+        facts = [fact for batch in batches for fact in batch.facts]
         changed: dict[tuple[str, str], Job] = {}
         rows = PartialRows()
-        for fact in (fact for batch in batches for fact in batch.facts):
+        were: dict[tuple[str, str], Job | None] = {}
+        for fact in facts:
+            if isinstance(fact, BatchEvent):
+                continue
             key = (fact.tenant, fact.job_id)
             before = self._jobs.get(key)
             after = apply(before, fact)
             if after is not before:
+                were.setdefault(key, before)
                 changed[key] = self._jobs[key] = after
                 rows.note(before, after, fact)
         for key in rows.dropped:
             self._partials.pop(key, None)
         for key, added in rows.added.items():
             self._partials.setdefault(key, []).extend(added)
-        for reserved in newest_of(fact for batch in batches for fact in batch.facts):
+        said = [fact for fact in facts if isinstance(fact, BatchEvent)]
+        for place, changes in changes_of(said, [(were[key], job) for key, job in changed.items()]).items():
+            known_batch = self._batches.get(place) or JobBatch(tenant=place[0], id=place[1])
+            self._batches[place], rejected = changes.apply(known_batch)
+            self._rejected.setdefault(place, {}).update((one.line, one) for one in rejected)
+        for reserved in newest_of(facts):
             known = self._reservations.get((reserved.tenant, reserved.key))
             if known is None or known.job_id == reserved.job_id or known.accepted_at < reserved.accepted_at:
                 self._reservations[reserved.tenant, reserved.key] = reserved
@@ -64,6 +78,8 @@ class MemoryStore(ResultStore):
         until = await ends()
         self._jobs.clear()
         self._partials.clear()
+        self._batches.clear()
+        self._rejected.clear()
         self._positions.clear()
         self._reservations = {key: one for key, one in self._reservations.items() if not one.published}
         self._rebuilding = dict(until)
@@ -100,6 +116,40 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         rows = self._partials.get((tenant, job_id), [])
         return [row for row in rows if (row.attempt, row.last) >= (attempt, chunk)][:limit]
+
+    async def batch(self, tenant: str, batch_id: str) -> JobBatch | None:
+        self._refuse_while_rebuilding()
+        batch = self._batches.get((tenant, batch_id))
+        return batch if batch is not None and batch.created_at else None
+
+    async def list_batches(self, tenant: str, *, after: BatchPlace | None, limit: int) -> BatchPage:
+        self._refuse_while_rebuilding()
+        places = sorted(
+            ((one.created_at, one.id) for one in self._batches.values() if one.tenant == tenant and one.created_at),
+            reverse=True,
+        )
+        found = [place for place in places if after is None or place < after]
+        batches = [self._batches[tenant, batch_id] for _, batch_id in found[:limit]]
+        return BatchPage(batches, found[limit - 1] if len(found) > limit else None)
+
+    async def lines(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job | RejectedLine]:
+        self._refuse_while_rebuilding()
+        found: dict[int, Job | RejectedLine] = dict(self._rejected.get((tenant, batch_id), {}))
+        found.update(self._jobs_of(tenant, batch_id))
+        return [found[number] for number in sorted(found) if number > after][:limit]
+
+    async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        jobs = self._jobs_of(tenant, batch_id)
+        found = [jobs[number] for number in sorted(jobs) if number > after and not jobs[number].status.final]
+        return [replace(job, output=None) for job in found[:limit]]
+
+    def _jobs_of(self, tenant: str, batch_id: str) -> dict[int, Job]:
+        return {
+            job.line.number: job
+            for job in self._jobs.values()
+            if job.tenant == tenant and job.line is not None and job.line.batch_id == batch_id
+        }
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from forebay.adapters.postgres.database import WRITE_S, Database
 from forebay.adapters.postgres.failures import is_busy
+from forebay.adapters.postgres.job_batches import project_batches
 from forebay.adapters.postgres.reservations import project_reservations
 from forebay.adapters.postgres.rows import (
     JOB_COLUMNS,
@@ -31,6 +32,7 @@ from forebay.adapters.postgres.wakeups import CHANNEL, payload_of
 from forebay.core import crash
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
+from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
 from forebay.ports.event_log import START, LogBatch
 
@@ -44,7 +46,7 @@ PAUSE_S = 0.05
 log = structlog.get_logger(__name__)
 
 _OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id")
 
 _INSERT_STARTS = """
 INSERT INTO forebay.positions SELECT source, '' FROM unnest($1::text[]) AS new (source) ORDER BY source
@@ -152,11 +154,12 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     facts = [fact for batch in batches for fact in batch.facts]
     if not facts:
         return []
-    keys = sorted({(fact.tenant, fact.job_id) for fact in facts})
+    of_jobs = [fact for fact in facts if not isinstance(fact, BatchEvent)]
+    keys = sorted({(fact.tenant, fact.job_id) for fact in of_jobs})
     before = await _load(connection, keys, may_be_new=may_be_new)
     after: dict[Key, Job | None] = dict(before)
     partials = PartialRows()
-    for fact in facts:
+    for fact in of_jobs:
         key = (fact.tenant, fact.job_id)
         old = after[key]
         after[key] = new = apply(old, fact)
@@ -164,6 +167,7 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     await _save(connection, changed)
     await _save_partials(connection, partials)
+    await project_batches(connection, facts, changed)
     await project_reservations(connection, facts)
     return await _visible(connection, changed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forebay.adapters.postgres.database import Database
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.core.errors import Unavailable
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.reservations import Claim
 
@@ -88,7 +88,7 @@ class PostgresReservations:
         return None if row[1] is None else _reservation(tuple(row)[1:])
 
 
-async def project_reservations(connection: Connection, facts: Iterable[JobRequest | JobEvent]) -> None:
+async def project_reservations(connection: Connection, facts: Iterable[Fact]) -> None:
     """Those of the jobs in a part of the log, in one order."""
     if rows := [_row(one) for one in newest_of(facts)]:
         await connection.execute(_PROJECT, *([row[place] for row in rows] for place in range(5)))

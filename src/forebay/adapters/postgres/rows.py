@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from forebay.adapters.postgres.texts import from_text, to_text
-from forebay.core.event import JobError, JobMetrics
+from forebay.core.event import BatchLine, JobError, JobMetrics
 from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.partials import Key, Partial
 from forebay.core.payload import BlobRef, Payload
@@ -35,6 +35,9 @@ JOB_TYPES = {
     "metadata": "bytea",
     "durability": "text",
     "interim": "bytea",
+    "batch": "text",
+    "line": "integer",
+    "custom_id": "text",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
 
@@ -62,13 +65,18 @@ def to_job_row(job: Job) -> Row:
         _encode(job.metadata) if job.metadata else None,
         to_text(job.durability),
         None if job.interim is None else _encode(job.interim),
+        *_line_columns(job.line),
     )
+
+
+def _line_columns(line: BatchLine | None) -> tuple[str, int, str]:
+    return ("", 0, "") if line is None else (to_text(line.batch_id), line.number, to_text(line.custom_id))
 
 
 def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id = rest
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -84,6 +92,9 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         error=None if error is None else _error(error),
         metadata={} if metadata is None else _metadata(metadata),
         durability=from_text(durability),
+        line=BatchLine(batch_id=from_text(batch_id), number=number, custom_id=from_text(custom_id))
+        if batch_id
+        else None,
         output=output,
         interim=None if interim is None else _interim(interim),
     )

@@ -122,6 +122,56 @@ CREATE TABLE forebay.partials (
 )
 """
 
+# Batches, and which line of which batch a job is; `batch` is '' for a job that came alone. `created_at` of a batch is 0
+# for a stub: its jobs came before the fact that opened it.
+_LINES_OF_JOBS = (
+    """ALTER TABLE forebay.jobs
+        ADD COLUMN batch text COLLATE "C" NOT NULL DEFAULT '',
+        ADD COLUMN line integer NOT NULL DEFAULT 0,
+        ADD COLUMN custom_id text COLLATE "C" NOT NULL DEFAULT ''
+    """,
+    "CREATE INDEX jobs_of_batch ON forebay.jobs (tenant, batch, line) WHERE batch <> ''",
+)
+_LINE_IS_FINAL = """
+CREATE TRIGGER line_is_final BEFORE UPDATE OF batch, line, custom_id ON forebay.jobs FOR EACH ROW WHEN (
+    OLD.model <> '' AND (NEW.batch <> OLD.batch OR NEW.line <> OLD.line OR NEW.custom_id <> OLD.custom_id)
+) EXECUTE FUNCTION forebay.refuse('the line of a job never changes')
+"""
+_BATCHES = """
+CREATE TABLE forebay.batches (
+    tenant      text COLLATE "C" NOT NULL,
+    id          text COLLATE "C" NOT NULL,
+    model       text COLLATE "C" NOT NULL,
+    created_at  double precision NOT NULL,
+    sealed_at   double precision,
+    canceled_at double precision,
+    last_at     double precision NOT NULL,
+    lines       integer NOT NULL,
+    accepted    integer NOT NULL,
+    rejected    integer NOT NULL,
+    queued      integer NOT NULL,
+    running     integer NOT NULL,
+    succeeded   integer NOT NULL,
+    failed      integer NOT NULL,
+    canceled    integer NOT NULL,
+    expired     integer NOT NULL,
+    PRIMARY KEY (tenant, id)
+) WITH (fillfactor = 50)
+"""
+_BATCHES_NEWEST = "CREATE INDEX batches_newest ON forebay.batches (tenant, created_at, id) WHERE created_at > 0"
+_REJECTED_LINES = """
+CREATE TABLE forebay.rejected_lines (
+    tenant    text COLLATE "C" NOT NULL,
+    batch     text COLLATE "C" NOT NULL,
+    line      integer NOT NULL,
+    custom_id text COLLATE "C" NOT NULL,
+    code      text COLLATE "C" NOT NULL,
+    message   text COLLATE "C" NOT NULL,
+    pointer   text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, batch, line)
+)
+"""
+
 _REFUSE = """
 CREATE FUNCTION forebay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -185,6 +235,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (_RESERVATIONS, _API_KEYS),
     (_INTERIM, _PARTIALS),
+    (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

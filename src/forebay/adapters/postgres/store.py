@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from forebay.adapters.postgres import job_batches
 from forebay.adapters.postgres.api_keys import PostgresApiKeys
 from forebay.adapters.postgres.database import SCAN_S, Database
 from forebay.adapters.postgres.failures import is_busy
@@ -21,9 +22,11 @@ from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
@@ -116,7 +119,7 @@ class PostgresStore(ResultStore):
                     async with connection.transaction():
                         await connection.execute(
                             "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.partials, "
-                            "forebay.rebuilding"
+                            "forebay.batches, forebay.rejected_lines, forebay.rebuilding"
                         )
                         await connection.execute(FORGET_PUBLISHED)
                         until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
@@ -183,6 +186,18 @@ class PostgresStore(ResultStore):
         rows = await self._database.fetch(_PARTIALS, to_text(tenant), to_text(job_id), attempt, chunk, limit)
         _refuse_while(rows[0][0])
         return [Partial(attempt=row[1], first=row[2], last=row[3], chunks=row[4]) for row in rows if row[1] is not None]
+
+    async def batch(self, tenant: str, batch_id: str) -> JobBatch | None:
+        return await job_batches.read_batch(self._database, tenant, batch_id)
+
+    async def list_batches(self, tenant: str, *, after: BatchPlace | None, limit: int) -> BatchPage:
+        return await job_batches.list_batches(self._database, tenant, after, limit)
+
+    async def lines(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job | RejectedLine]:
+        return await job_batches.read_lines(self._database, tenant, batch_id, after, limit)
+
+    async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
+        return await job_batches.read_unfinished(self._database, tenant, batch_id, after, limit)
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self._reservations.reserve(wanted, holder, lease_s)

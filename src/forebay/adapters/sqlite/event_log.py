@@ -13,7 +13,8 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Event, Fact
+from forebay.core.job_batch import BatchEvent
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
 
@@ -34,9 +35,9 @@ class SqliteEventLog(EventLog):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def publish(self, events: Sequence[JobEvent]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
         rows = [to_log(encode_event(event)) for event in events]
-        durable = any(event.kind.final for event in events)
+        durable = any(isinstance(event, BatchEvent) or event.kind.final for event in events)
         if rows:
             await self._database.write(_append, rows, durable=durable, committed=self._appended)
 
@@ -56,7 +57,7 @@ class SqliteEventLog(EventLog):
             await self._database.log_grew.wait(remaining_s)
 
     def _read(self, after: str, limit: int) -> LogBatch:
-        facts: list[JobRequest | JobEvent] = []
+        facts: list[Fact] = []
         seq, size_bytes, malformed = _seq(after), 0, 0
         start = seq
         with closing(self._database.rows(_SELECT, (start, limit))) as rows:

@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 from msgspec.structs import replace
 
+from forebay.adapters.sqlite.job_batches import project_batches
 from forebay.adapters.sqlite.reservations import project_reservations
 from forebay.adapters.sqlite.rows import (
     JOB_COLUMNS,
@@ -21,11 +22,12 @@ from forebay.adapters.sqlite.rows import (
 )
 from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.job import Job, apply
+from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
 from forebay.ports.event_log import START, LogBatch
 
 _OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability")
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id")
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
@@ -53,10 +55,11 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
         return None
     _advance(connection, batches)
     facts = [fact for batch in batches for fact in batch.facts]
-    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts})
+    of_jobs = [fact for fact in facts if not isinstance(fact, BatchEvent)]
+    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in of_jobs})
     after: dict[Key, Job | None] = dict(before)
     partials = PartialRows()
-    for fact in facts:
+    for fact in of_jobs:
         key = (fact.tenant, fact.job_id)
         old = after[key]
         after[key] = new = apply(old, fact)
@@ -64,6 +67,7 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
     _save(connection, changed)
     _save_partials(connection, partials)
+    project_batches(connection, facts, changed)
     project_reservations(connection, facts)
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 

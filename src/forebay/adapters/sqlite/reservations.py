@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 from msgspec import Struct
 
-from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.reservations import Claim
 
@@ -70,7 +70,7 @@ def release(connection: apsw.Connection, calls: Sequence[tuple[Reservation, str]
     return [None] * len(calls)
 
 
-def project_reservations(connection: apsw.Connection, facts: Iterable[JobRequest | JobEvent]) -> None:
+def project_reservations(connection: apsw.Connection, facts: Iterable[Fact]) -> None:
     """Those of the jobs in a part of the log."""
     for one in newest_of(facts):
         connection.execute(_PROJECT, _row(one))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import JobError, JobMetrics
+from forebay.core.event import BatchLine, JobError, JobMetrics
 from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.message import Message
 from forebay.core.partials import Key, Partial
@@ -23,7 +23,7 @@ _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 LOG_COLUMNS = "tenant, job_id, headers, value"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim"
+    "metadata, durability, interim, batch, line, custom_id"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
@@ -60,13 +60,18 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         _encode(job.metadata) if job.metadata else None,
         job.durability,
         None if job.interim is None else _encode(job.interim),
+        *to_line_columns(job.line),
     )
+
+
+def to_line_columns(line: BatchLine | None) -> tuple[str, int, str]:
+    return ("", 0, "") if line is None else (line.batch_id, line.number, line.custom_id)
 
 
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id = rest
     return Job(
         tenant=tenant,
         id=job_id,
@@ -82,6 +87,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         error=None if error is None else _error(error),
         metadata={} if metadata is None else _metadata(metadata),
         durability=durability,
+        line=BatchLine(batch_id=batch_id, number=number, custom_id=custom_id) if batch_id else None,
         output=output,
         interim=None if interim is None else _interim(interim),
     )

@@ -162,6 +162,54 @@ CREATE TABLE partials (
 ) STRICT
 """
 
+# Batches, and which line of which batch a job is; `batch` is '' for a job that came alone. `created_at` of a batch is 0
+# for a stub: its jobs came before the fact that opened it.
+_LINES_OF_JOBS = (
+    "ALTER TABLE jobs ADD COLUMN batch TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN line INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jobs ADD COLUMN custom_id TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX jobs_of_batch ON jobs (tenant, batch, line) WHERE batch <> ''",
+)
+_LINE_IS_FINAL = """
+CREATE TRIGGER line_is_final BEFORE UPDATE OF batch, line, custom_id ON jobs WHEN OLD.model <> '' AND (
+    NEW.batch <> OLD.batch OR NEW.line <> OLD.line OR NEW.custom_id <> OLD.custom_id
+) BEGIN SELECT RAISE(ABORT, 'the line of a job never changes'); END
+"""
+_BATCHES = """
+CREATE TABLE batches (
+    tenant      TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    created_at  REAL NOT NULL,
+    sealed_at   REAL,
+    canceled_at REAL,
+    last_at     REAL NOT NULL,
+    lines       INTEGER NOT NULL,
+    accepted    INTEGER NOT NULL,
+    rejected    INTEGER NOT NULL,
+    queued      INTEGER NOT NULL,  -- and so on: visible jobs by status
+    running     INTEGER NOT NULL,
+    succeeded   INTEGER NOT NULL,
+    failed      INTEGER NOT NULL,
+    canceled    INTEGER NOT NULL,
+    expired     INTEGER NOT NULL,
+    PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID
+"""
+_BATCHES_NEWEST = "CREATE INDEX batches_newest ON batches (tenant, created_at, id) WHERE created_at > 0"
+_REJECTED_LINES = """
+CREATE TABLE rejected_lines (
+    tenant    TEXT NOT NULL,
+    batch     TEXT NOT NULL,
+    line      INTEGER NOT NULL,
+    custom_id TEXT NOT NULL,
+    code      TEXT NOT NULL,
+    message   TEXT NOT NULL,
+    pointer   TEXT NOT NULL,
+    PRIMARY KEY (tenant, batch, line)
+) STRICT, WITHOUT ROWID
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -179,6 +227,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_CANCELED,),
     (_RESERVATIONS,),
     (_INTERIM, _PARTIALS),
+    (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from forebay.adapters.sqlite import reservations
+from forebay.adapters.sqlite import job_batches, reservations
 from forebay.adapters.sqlite.bell import Bell
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.projection import project
@@ -18,9 +18,11 @@ from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
+from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
+from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
 
@@ -36,7 +38,7 @@ WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
-_DERIVED = ("jobs", "results", "partials", "positions")
+_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
@@ -108,6 +110,22 @@ class SqliteStore(ResultStore):
         self._refuse_while_rebuilding()
         rows = self._database.read(_PARTIALS, (tenant, job_id, attempt, chunk, limit))
         return [Partial(attempt=row[0], first=row[1], last=row[2], chunks=row[3]) for row in rows]
+
+    async def batch(self, tenant: str, batch_id: str) -> JobBatch | None:
+        self._refuse_while_rebuilding()
+        return job_batches.read_batch(self._database, tenant, batch_id)
+
+    async def list_batches(self, tenant: str, *, after: BatchPlace | None, limit: int) -> BatchPage:
+        self._refuse_while_rebuilding()
+        return await job_batches.list_batches(self._database, tenant, after, limit)
+
+    async def lines(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job | RejectedLine]:
+        self._refuse_while_rebuilding()
+        return await job_batches.read_lines(self._database, tenant, batch_id, after, limit)
+
+    async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        return await job_batches.read_unfinished(self._database, tenant, batch_id, after, limit)
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()
