@@ -44,6 +44,11 @@ KEYS = {
     "positions": "source",
 }
 
+COUNTS = """
+SELECT model, lane, sum(waiting), sum(running) FROM queue_counts GROUP BY model, lane
+HAVING sum(waiting) <> 0 OR sum(running) <> 0 ORDER BY model, lane
+"""
+
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 
 
@@ -80,7 +85,7 @@ class World(ABC):
 
     @abstractmethod
     async def tables(self) -> Tables:
-        """Every column of every row of every derived table, in the order of the keys."""
+        """Every column of every row of every derived table, in the order of the keys; of counts the sums."""
 
     async def fill(self, start: int, end: int) -> None:
         """Jobs in every state, some of whose events come before their request; also a record that nobody can read."""
@@ -170,7 +175,8 @@ class SqliteWorld(World):
     database: Database
 
     async def tables(self) -> Tables:
-        return {name: self.database.read(f"SELECT * FROM {name} ORDER BY {key}") for name, key in KEYS.items()}
+        kept = {name: self.database.read(f"SELECT * FROM {name} ORDER BY {key}") for name, key in KEYS.items()}
+        return {**kept, "queue_counts": self.database.read(COUNTS)}
 
 
 class PostgresWorld(World):
@@ -179,10 +185,12 @@ class PostgresWorld(World):
     async def tables(self) -> Tables:
         reading = await asyncpg.connect(self.dsn)
         try:
-            return {
+            kept = {
                 name: [tuple(row) for row in await reading.fetch(f"SELECT * FROM forebay.{name} ORDER BY {key}")]
-                for name, key in KEYS.items()
+                for name, key in {**KEYS, "waiting": "id"}.items()
             }
+            counts = await reading.fetch(COUNTS.replace("FROM ", "FROM forebay."))
+            return {**kept, "queue_counts": [tuple(row) for row in counts]}
         finally:
             await reading.close()
 
@@ -237,11 +245,13 @@ class Wrapped(EventLog):
 async def test_the_same_rows_come_back(world: World) -> None:
     await world.fill(0, 700)
     await world.project_all()
-    before = await world.tables()
+    before, queues = await world.tables(), await world.store.queues()
     assert len(before["partials"]) > 100
     assert (len(before["jobs"]), len(before["batches"])) == (700, 35)
     await world.rebuild()
     assert await world.tables() == before
+    assert await world.store.queues() == queues
+    assert [(one.waiting, one.running) for one in queues] == [(120, 160)]
     assert await world.store.rebuilding() is None
 
 

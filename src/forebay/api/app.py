@@ -28,6 +28,7 @@ from forebay.api.job_routes import JobRoutes
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.openapi import OpenApi
 from forebay.api.problems import problem_of, problem_of_status
+from forebay.api.queue_routes import QueueRoutes
 from forebay.api.reading import JobReader
 from forebay.api.submission import ModelCatalog, Submitter
 from forebay.api.tenancy import set_tenant
@@ -129,6 +130,8 @@ def build_app(
         about=about,
     )
 
+    queues = QueueRoutes(catalog=catalog, store=store, fleet=fleet, clock=clock)
+
     app = FastAPI(
         title="Forebay",
         version=forebay.__version__,
@@ -142,7 +145,7 @@ def build_app(
     openapi = OpenApi(app, catalog, task_of)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
-    app.router.routes.extend(Route(gate=gate, **arguments) for arguments in openapi.operations(jobs, models))
+    app.router.routes.extend(Route(gate=gate, **arguments) for arguments in openapi.operations(jobs, queues, models))
     for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
         app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))
     app.add_exception_handler(ForebayError, _on_forebay_error)

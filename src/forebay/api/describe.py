@@ -210,6 +210,7 @@ def components() -> dict[str, Any]:
         schemas.SimpleDocument,
         schemas.JobsDocument,
         schemas.ModelsDocument,
+        schemas.QueuesDocument,
         schemas.ModelDetailDocument,
         schemas.ReadyDocument,
         schemas.HealthDocument,

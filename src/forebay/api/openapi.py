@@ -38,6 +38,7 @@ from forebay.api.job_routes import JobRoutes
 from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
+from forebay.api.queue_routes import QueueRoutes
 from forebay.api.schemas import MAX_LIFE_S, JobSubmission
 from forebay.api.submission import ModelCatalog
 from forebay.core.api_key import Scope
@@ -49,7 +50,7 @@ from forebay.ports.task import Task
 
 EXAMPLE_MAX_BYTES = 8192
 """A longer example would hide the rest of the page."""
-_SIMPLE, _JOBS, _MODELS, _SERVICE = "simple door", "jobs", "models", "service"
+_SIMPLE, _JOBS, _QUEUES, _MODELS, _SERVICE = "simple door", "jobs", "queues", "models", "service"
 _DESCRIPTION = """\
 Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
 
@@ -73,7 +74,7 @@ class OpenApi:
                 version=self._app.version,
                 description=_DESCRIPTION,
                 routes=self._app.routes,
-                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _MODELS, _SERVICE)],
+                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _QUEUES, _MODELS, _SERVICE)],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
             add_links(document)
@@ -90,10 +91,10 @@ class OpenApi:
     async def lead(self, request: Request) -> Answer:
         return Answer(307, b"/docs", ((b"content-type", b"text/plain"), (b"location", b"/docs")))
 
-    def operations(self, jobs: JobRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
+    def operations(self, jobs: JobRoutes, queues: QueueRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
         """The arguments of `app.Route` for every operation."""
         # In the order in which the router tries them: the busiest first.
-        return [*self._jobs(jobs), *self._simple_door(jobs), *_models(models), *_service(models)]
+        return [*self._jobs(jobs), *self._simple_door(jobs), *_queues(queues), *_models(models), *_service(models)]
 
     def _simple_door(self, jobs: JobRoutes) -> list[dict[str, Any]]:
         request_id = path_parameter("request_id", "As the submission answered it.")
@@ -304,6 +305,20 @@ def _submitted(model: str) -> dict[int, Any]:
         202: answers("Accepted: it survives what `durability` names.", model, *headers, "Retry-After"),
         **problems(400, 404, 409, 413, 415, 422, 503),
     }
+
+
+def _queues(queues: QueueRoutes) -> list[dict[str, Any]]:
+    return [
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/queues",
+            queues.list_queues,
+            _QUEUES,
+            "What waits and runs in each lane of each model",
+            {200: answers("The queues.", "QueuesDocument"), **problems(503)},
+        ),
+    ]
 
 
 def _models(models: ModelRoutes) -> list[dict[str, Any]]:

@@ -157,6 +157,22 @@ class ModelsDocument(Document):
     models: list[ModelDocument]
 
 
+class QueueDocument(Document):
+    """A lane of a model, over all tenants."""
+
+    model: str
+    lane: str
+    waiting: int = Field(description="Jobs that are queued, those that wait for their next attempt included.")
+    running: int
+    oldest_s: float | None = Field(None, description="For how long the oldest that waits has done so.")
+    workers: int = Field(description="Workers that have the model ready.")
+    rate_per_s: float | None = Field(None, description="Jobs of this lane ended per second, over the last minute.")
+
+
+class QueuesDocument(Document):
+    queues: list[QueueDocument]
+
+
 class ModelState(Document):
     name: str
     version: str | None = None

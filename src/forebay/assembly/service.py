@@ -163,7 +163,9 @@ class _Service:
             )
             self._servers.append((http_server(app, settings), api_socket))
         channels = [Channel(spec.name, lane) for spec in specs for lane in Lane]
-        admin = build_admin_app(metrics, refresh=lambda: refresh_depths(backends.queue, metrics, channels))
+        admin = build_admin_app(
+            metrics, refresh=lambda: refresh_depths(backends.queue, backends.store, metrics, channels)
+        )
         self._admin = (http_server(admin, settings), admin_socket)
 
     async def run(self, on_ready: Callable[[Addresses], None]) -> None:

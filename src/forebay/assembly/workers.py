@@ -19,6 +19,7 @@ from forebay.worker.intake import Intake
 from forebay.worker.outcomes import WorkerPlan
 from forebay.worker.runners import RunnerPlan, Runners
 from forebay.worker.solitude import Solitude
+from forebay.worker.vitals import Vitals
 from forebay.worker.worker import Worker
 
 RUNNER_CLOSE_GRACE_S = 2.0
@@ -45,6 +46,7 @@ class KeptWorker:
         self._backends = backends
         self._metrics = metrics
         self._solitude = solitude
+        self._vitals = Vitals()
         self._stopping = asyncio.Event()
         self._worker: Worker | None = None
 
@@ -62,6 +64,7 @@ class KeptWorker:
                 await self._worker.run()
             except Exception:  # the edge of a role: whatever it is, the other models go on
                 log.exception("worker.crashed", model=self._spec.name, restart_s=delay_s)
+                self._vitals.restarts += 1
                 await self._report_crash()
                 with contextlib.suppress(TimeoutError):  # not stopped: it starts again
                     async with asyncio.timeout(delay_s):
@@ -87,7 +90,7 @@ class KeptWorker:
             intake=Intake({lane: backends.queue.consumer(Channel(spec.name, lane)) for lane in Lane}),
             events=backends.events,
             blobs=backends.blobs,
-            runners=Runners(spec, plan, fleet=backends.fleet, metrics=self._metrics),
+            runners=Runners(spec, plan, fleet=backends.fleet, metrics=self._metrics, vitals=self._vitals),
             metrics=self._metrics,
             canceled=backends.cancellations.heard,
             solitude=self._solitude,
@@ -101,5 +104,7 @@ class KeptWorker:
                 version=self._spec.version,
                 status=ModelStatus.UNAVAILABLE,
                 reason="its worker crashed and is started again; the service's log has the details",
+                restarts=self._vitals.restarts,
+                restarting=True,
             )
         )

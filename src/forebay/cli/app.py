@@ -15,6 +15,7 @@ from forebay.cli.keys import keys
 from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
 from forebay.cli.program import program
+from forebay.cli.queues import queues
 from forebay.cli.serving import run, up
 from forebay.cli.store import store
 from forebay.cli.submit import SubmitCommand, submit
@@ -35,6 +36,7 @@ app.command(cls=SubmitCommand)(submit)
 app.add_typer(jobs)
 app.add_typer(keys)
 app.add_typer(models)
+app.command()(queues)
 app.add_typer(topics)
 app.add_typer(store)
 app.command(cls=SettingsCommand)(doctor)

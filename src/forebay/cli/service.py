@@ -164,6 +164,10 @@ class Service:
     def model(self, name: str) -> dict[str, Any]:
         return self._object("GET", f"/v1/models/{quote(name, safe='')}")
 
+    def queues(self) -> list[dict[str, Any]]:
+        """What waits and runs in each lane of each model."""
+        return list(self._object("GET", "/v1/queues")["queues"])
+
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
         return self._object("GET", "/health")

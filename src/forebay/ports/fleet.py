@@ -1,4 +1,4 @@
-"""What workers say of the models they serve, for `/v1/models` and `/readyz`."""
+"""What workers say of the models they serve: whether they are ready, and how fast they get on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from forebay.core.model import ModelStatus
+from forebay.core.pace import Pace
 
 
 class ModelReport(Struct, frozen=True, kw_only=True):
-    """One worker's word on one model. `reason` says why it is unavailable, in words an operator can act on."""
+    """One worker's word on one model. `reason` says why it is unavailable, in words an operator can act on.
+
+    `restarts` counts how often a runner of it, or the worker itself, has died; `restarting`: that is why it is not
+    ready. `away`: a backend that it needs cannot be reached. `pace` is None until something was measured.
+    """
 
     worker: str
     model: str
@@ -19,6 +24,10 @@ class ModelReport(Struct, frozen=True, kw_only=True):
     status: ModelStatus
     reason: str = ""
     replicas_ready: int = 0
+    restarts: int = 0
+    restarting: bool = False
+    away: bool = False
+    pace: Pace | None = None
 
 
 class Fleet(ABC):
@@ -30,4 +39,4 @@ class Fleet(ABC):
 
     @abstractmethod
     async def reports(self) -> Sequence[ModelReport]:
-        """The newest report of each worker, model and version."""
+        """The newest report of each worker, model and version; of those only that were heard of lately."""

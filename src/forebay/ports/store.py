@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from forebay.core.job import Job
 from forebay.core.partials import Partial
+from forebay.core.queues import LaneCount
 from forebay.ports.event_log import LogBatch
 from forebay.ports.job_batches import JobBatches
 from forebay.ports.reservations import Reservations
@@ -103,6 +104,15 @@ class ResultStore(Reservations, JobBatches):
         """What was emitted from chunk number `chunk` of `attempt` on, later attempts included: the row that holds it
         and those that follow, at most `limit`. All the chunks of which a job tells that was read before are there,
         unless its attempt is over and another follows. Raises Unavailable."""
+
+    @abstractmethod
+    async def queues(self) -> list[LaneCount]:
+        """Of every model and lane with a job that waits or runs, over all tenants. Takes about a millisecond, however
+        many wait."""
+
+    @abstractmethod
+    async def ahead(self, job: Job, look: int) -> int:
+        """How many of its lane wait that were accepted before it, of whichever tenant; counts up to `look`."""
 
     @abstractmethod
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:

@@ -45,6 +45,9 @@ class Metrics:
         self.queue_depth = gauge(
             "forebay_queue_depth", "Jobs accepted and not finished with by a worker.", "model", "lane"
         )
+        self.oldest_age = gauge(
+            "forebay_queue_oldest_age_seconds", "For how long the oldest job that waits has done so.", "model", "lane"
+        )
         self.time_to_start = histogram(
             "forebay_job_time_to_start_seconds", "From acceptance to the start of an attempt.", SECONDS, "model"
         )

@@ -16,6 +16,7 @@ from forebay.core.fact import Fact
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.queues import LaneCount
 from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
@@ -788,3 +789,61 @@ class StoreContract(JobBatchesContract):
         await store.end_rebuild()
         assert await store.reserved(TENANT, "key") is None
         assert await store.reserved(TENANT, "not published") == waiting
+
+    # -------------------------------------------------------------------------------------------------------- queues
+
+    async def test_what_waits_and_runs_is_counted_by_model_and_lane(self, store: ResultStore, feed: Feeder) -> None:
+        low = replace(request(3, model="other"), lane="low")
+        await feed(request(1), request(2), low, request(4), request(5))
+        await feed(event(1, EventKind.STARTED), succeeded(1, OUTPUT))
+        await feed(event(4, EventKind.STARTED))
+        sample = LaneCount(model="sample", lane="normal", waiting=2, running=1, oldest_at=request(2).accepted_at)
+        other = LaneCount(model="other", lane="low", waiting=1, running=0, oldest_at=low.accepted_at)
+        assert await store.queues() == [other, sample]
+
+    async def test_nothing_is_counted_twice_and_what_is_over_not_at_all(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(request(1), request(2), event(1, EventKind.STARTED), event(1, EventKind.STARTED))
+        await feed(request(1), request(2), event(1, EventKind.QUEUED, at_s=1.5))
+        [counted] = await store.queues()
+        assert (counted.waiting, counted.running, counted.oldest_at) == (2, 0, request(1).accepted_at)
+        await feed(event(1, EventKind.CANCELED), event(2, EventKind.EXPIRED, attempt=0), failed(1))
+        assert await store.queues() == []
+
+    async def test_a_stub_is_counted_once_its_request_has_come(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(event(1, EventKind.STARTED), succeeded(2, OUTPUT), event(3, EventKind.STARTED))
+        await feed(event(3, EventKind.QUEUED, at_s=1.5))
+        assert await store.queues() == []
+        await feed(request(1), request(2), request(3))
+        [counted] = await store.queues()
+        assert (counted.waiting, counted.running, counted.oldest_at) == (1, 1, request(3).accepted_at)
+
+    async def test_counts_of_several_sources_make_one(self, store: ResultStore) -> None:
+        requests, events = Feeder(store, "requests"), Feeder(store, "events")
+        await requests(*(request(n) for n in range(9)))
+        await events(*(event(n, EventKind.STARTED) for n in range(5)))
+        await events(*(succeeded(n, OUTPUT) for n in range(3)))
+        [counted] = await store.queues()
+        assert (counted.waiting, counted.running) == (4, 2)
+
+    async def test_ahead_of_a_job_is_what_waits_in_its_lane_for_longer(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(*(request(n) for n in range(9)))
+        await feed(replace(request(10), lane="high"), request(11, model="other"), request(12, tenant="another"))
+        await feed(request(13), event(2, EventKind.STARTED), succeeded(3, OUTPUT))
+
+        async def ahead(number: int, look: int = 100) -> int:
+            job = await store.get(TENANT, job_id(number))
+            assert job is not None
+            return await store.ahead(job, look)
+
+        assert [await ahead(number) for number in (0, 1, 4, 8, 10, 11, 13)] == [0, 1, 2, 6, 0, 0, 8]
+        assert await ahead(8, look=5) == 5
+
+    async def test_during_a_rebuild_nobody_counts(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(request(1))
+        await store.begin_rebuild(ending({"log": "1"}))
+        for call in (store.queues(), store.ahead(folded(request(1)), 9)):
+            with pytest.raises(Unavailable) as refused:
+                await call
+            assert refused.value.code == "rebuilding"
+        await store.end_rebuild()
+        assert await store.queues() == []

@@ -20,6 +20,7 @@ from forebay.telemetry.metrics import Metrics
 from forebay.worker import frames
 from forebay.worker.hand import JobInHand
 from forebay.worker.intake import Intake
+from forebay.worker.vitals import Vitals
 
 BACKEND_RETRY_S = 1.0
 
@@ -52,6 +53,7 @@ class Outcomes:
         events: EventLog,
         blobs: BlobStore,
         metrics: Metrics,
+        vitals: Vitals,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
@@ -61,6 +63,7 @@ class Outcomes:
         self._events = events
         self._blobs = blobs
         self._metrics = metrics
+        self._vitals = vitals
         self._clock = clock
         self._random = random
         self._failing: dict[object, float] = {}  # calls that a backend has failed, and when each began
@@ -211,6 +214,7 @@ class Outcomes:
                 except Unavailable as error:
                     log.warning("worker.backend_away", model=self._spec.name, error=error.message)
                     self._failing[this] = began
+                    self._vitals.backend_failed()
                     await asyncio.sleep(BACKEND_RETRY_S)
         finally:
             self._failing.pop(this, None)

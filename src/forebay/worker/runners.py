@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import Fleet, ModelReport
 from forebay.telemetry.metrics import Metrics
 from forebay.worker.runner import PIPELINE_DEPTH, Runner
+from forebay.worker.vitals import Vitals
 from forebay.worker.waiting import wait_for
 
 FIRST_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 60.0
+TELL_EVERY_S = 2.0
+"""How often a worker says how fast it gets on, where that has changed."""
+
 log = structlog.get_logger()
 
 
@@ -46,11 +50,15 @@ class Runners:
     reason, and is tried again after a growing delay; so is one that dies before it was handed anything.
     """
 
-    def __init__(self, spec: ModelSpec, plan: RunnerPlan, *, fleet: Fleet, metrics: Metrics) -> None:
+    def __init__(
+        self, spec: ModelSpec, plan: RunnerPlan, *, fleet: Fleet, metrics: Metrics, vitals: Vitals | None = None
+    ) -> None:
         self._spec = spec
         self._plan = plan
         self._fleet = fleet
         self._metrics = metrics
+        self.vitals = vitals or Vitals()
+        self._said: ModelReport | None = None
         self._seats: dict[Runner, list[Seat]] = {}
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
@@ -105,8 +113,17 @@ class Runners:
         self._changed = changed
         await self._report(ModelStatus.LOADING)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell_pace())
             for _ in range(self._spec.replicas):
                 tasks.create_task(self._keep())
+
+    async def _tell_pace(self) -> None:
+        while not self._stopping.is_set():
+            await wait_for(self._stopping, TELL_EVERY_S)
+            if self._said is not None:
+                report = structs.replace(self._said, pace=self.vitals.pace(), away=self.vitals.away)
+                if report != self._said:
+                    await self._tell(report)
 
     async def _keep(self) -> None:
         delay_s = FIRST_RESTART_DELAY_S
@@ -172,14 +189,15 @@ class Runners:
             await runner.close(self._plan.close_grace_s)
             return
         log.warning("runner.died", model=self._spec.name, pid=runner.pid, reason=runner.death.message)
+        self.vitals.restarts += 1
         if self._seats:
             await self._report(ModelStatus.READY)
             return
         self.ready.clear()
-        await self._report(ModelStatus.LOADING, f"restarting: {runner.death.message}")
+        await self._report(ModelStatus.LOADING, f"restarting: {runner.death.message}", restarting=True)
 
-    async def _report(self, status: ModelStatus, reason: str = "") -> None:
-        await self._fleet.report(
+    async def _report(self, status: ModelStatus, reason: str = "", *, restarting: bool = False) -> None:
+        await self._tell(
             ModelReport(
                 worker=self._plan.worker_id,
                 model=self._spec.name,
@@ -187,5 +205,13 @@ class Runners:
                 status=status,
                 reason=reason,
                 replicas_ready=len(self._seats),
+                restarts=self.vitals.restarts,
+                restarting=restarting,
+                away=self.vitals.away,
+                pace=self.vitals.pace(),
             )
         )
+
+    async def _tell(self, report: ModelReport) -> None:
+        self._said = report
+        await self._fleet.report(report)

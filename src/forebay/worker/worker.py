@@ -38,6 +38,7 @@ from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
 from forebay.worker.runners import Runners, Seat
 from forebay.worker.solitude import Solitude
+from forebay.worker.vitals import Timed
 from forebay.worker.waiting import wait_for
 
 RECEIVE_WAIT_S = 5.0
@@ -76,8 +77,17 @@ class Worker:
         self._spec = spec
         self._plan = plan
         self._outcomes = Outcomes(
-            spec, plan, intake=intake, events=events, blobs=blobs, metrics=metrics, clock=clock, random=random
+            spec,
+            plan,
+            intake=intake,
+            events=events,
+            blobs=blobs,
+            metrics=metrics,
+            vitals=runners.vitals,
+            clock=clock,
+            random=random,
         )
+        self._vitals = runners.vitals
         self._intake = intake
         self._blobs = blobs
         self._runners = runners
@@ -160,6 +170,7 @@ class Worker:
                     await self._take_in(lane, message)
             except Unavailable as error:
                 log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+                self._vitals.backend_failed()
                 await wait_for(self._stopping, error.retry_after_s)
 
     async def _take_in(self, lane: Lane, received: ReceivedMessage) -> None:
@@ -237,6 +248,10 @@ class Worker:
     # -- predict ---------------------------------------------------------------------------------------------------
 
     async def _run_batch(self, seat: Seat, batch: list[JobInHand]) -> None:
+        with self._vitals.batch() as timed:
+            await self._run_timed(seat, batch, timed)
+
+    async def _run_timed(self, seat: Seat, batch: list[JobInHand], timed: Timed) -> None:
         try:
             batch, items = await self._load_inputs(batch)
             done, begun_at = await self._predict(seat, batch, items) if batch else (None, 0.0)
@@ -246,6 +261,7 @@ class Worker:
         except Unavailable as error:  # nothing has run: the input could not be read, or the attempt not counted
             seat.leave()
             log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+            self._vitals.backend_failed()
             await self._outcomes.give_back(batch, delay_s=BACKEND_RETRY_S)
         except BatchFailed as failure:
             seat.leave()
@@ -259,6 +275,7 @@ class Worker:
             seat.leave()
             if done is not None:
                 await self._settle(batch, done, begun_at)
+                timed.done(job.lane for job in batch)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs that may still start and whose input is there, and what a runner gets of each; the others end

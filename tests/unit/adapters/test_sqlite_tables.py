@@ -110,6 +110,12 @@ QUERIES = {
     "a batch of the log": (event_log._SELECT, 2, "log USING INTEGER PRIMARY KEY"),
     "chunks": (store._PARTIALS, 5, "partials USING INDEX"),
     "a job": (store._GET, 2, "jobs USING PRIMARY KEY"),
+    "what is ahead of a job": (store._BEFORE, 4, "jobs USING COVERING INDEX jobs_waiting"),
+    "the oldest job of a lane": (
+        store._OLDEST.replace("counts.model", "?").replace("counts.lane", "?"),
+        2,
+        "jobs USING COVERING INDEX jobs_waiting",
+    ),
     "an acknowledgement": (f"DELETE FROM pending {queue._WHERE}", 4, "pending USING PRIMARY KEY"),
     "the newest jobs": (
         "SELECT id FROM jobs WHERE tenant = ? AND model <> '' ORDER BY created_at DESC, id DESC LIMIT 10",

@@ -28,6 +28,7 @@ ROUTES = {
     ("post", "/v1/jobs/{job_id}/cancel"),
     ("put", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/events"),
+    ("get", "/v1/queues"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),

@@ -21,6 +21,7 @@ from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.message import Channel
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, Payload
+from forebay.core.queues import LaneCount
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -166,6 +167,12 @@ class Stumbling(ResultStore):
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         return await self.sound.list_jobs(query)
+
+    async def queues(self) -> list[LaneCount]:
+        return await self.sound.queues()
+
+    async def ahead(self, job: Job, look: int) -> int:
+        return await self.sound.ahead(job, look)
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self.sound.subscribe(tenant, job_id)

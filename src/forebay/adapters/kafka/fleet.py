@@ -1,6 +1,6 @@
 """What workers say of their models, as records of the control topic: of each key the newest stands.
 
-value  {"status", "reason", "replicas_ready"} in JSON; none once the worker has left in order
+value  a ModelReport in JSON, without what the key says; none once the worker has left in order
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from confluent_kafka import Message
 from msgspec import Struct
+from msgspec.structs import replace
 
 from forebay.adapters.kafka.control import ControlEar
 from forebay.adapters.kafka.link import KafkaLink
@@ -22,6 +23,7 @@ from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record
 from forebay.core.errors import ForebayError
 from forebay.core.model import ModelStatus
+from forebay.core.pace import Pace
 from forebay.ports.fleet import Fleet, ModelReport
 
 log = structlog.get_logger(__name__)
@@ -40,10 +42,14 @@ KIND = "fleet"
 _encode = msgspec.json.Encoder().encode
 
 
-class _Said(Struct, frozen=True):
+class _Said(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: ModelStatus
     reason: str = ""
     replicas_ready: int = 0
+    restarts: int = 0
+    restarting: bool = False
+    away: bool = False
+    pace: Pace | None = None
 
 
 _decode = msgspec.json.Decoder(_Said).decode
@@ -80,9 +86,12 @@ class KafkaFleet(Fleet):
         self._speaking = asyncio.create_task(self._speak(), name="fleet")
 
     async def report(self, report: ModelReport) -> None:
-        """Returns at once; it is sent as soon as it can be."""
+        """Returns at once; it is sent as soon as it can be, and what tells nothing but another pace with the next
+        repetition."""
+        before = self._own.get(_key(report))
         self._own[_key(report)] = report
-        self._news.set()
+        if before is None or before.pace is None or replace(report, pace=before.pace) != before:
+            self._news.set()
 
     async def reports(self) -> Sequence[ModelReport]:
         since = self._monotonic() - FORGET_S
@@ -101,7 +110,7 @@ class KafkaFleet(Fleet):
     async def _speak(self) -> None:
         while True:
             self._news.clear()
-            said = {key: _Said(one.status, one.reason, one.replicas_ready) for key, one in self._own.items()}
+            said = {key: _said(one) for key, one in self._own.items()}
             await self._send([Record(self._topic, _record_key(key), _encode(one)) for key, one in said.items()])
             with contextlib.suppress(TimeoutError):  # no news: the same is said again
                 async with asyncio.timeout(REPEAT_S):
@@ -130,12 +139,14 @@ class KafkaFleet(Fleet):
             worker=parts[0],
             model=parts[1],
             version=parts[2],
-            status=said.status,
-            reason=said.reason,
-            replicas_ready=said.replicas_ready,
+            **{name: getattr(said, name) for name in _Said.__struct_fields__},
         )
         with self._lock:
             self._heard[key] = (self._monotonic(), report)
+
+
+def _said(report: ModelReport) -> _Said:
+    return _Said(**{name: getattr(report, name) for name in _Said.__struct_fields__})
 
 
 def _key(report: ModelReport) -> str:

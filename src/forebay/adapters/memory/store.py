@@ -13,6 +13,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent, JobBatch, Key, RejectedLine, changes_of
 from forebay.core.partials import Partial, PartialRows
+from forebay.core.queues import LaneCount, moved, waits
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -150,6 +151,23 @@ class MemoryStore(ResultStore):
             for job in self._jobs.values()
             if job.tenant == tenant and job.line is not None and job.line.batch_id == batch_id
         }
+
+    async def queues(self) -> list[LaneCount]:
+        self._refuse_while_rebuilding()
+        counts = moved((None, job) for job in self._jobs.values())
+        oldest: dict[tuple[str, str], float] = {}
+        for job in filter(waits, self._jobs.values()):
+            place = (job.model, job.lane)
+            oldest[place] = min(job.created_at, oldest.get(place, job.created_at))
+        return [
+            LaneCount(model=place[0], lane=place[1], waiting=waiting, running=running, oldest_at=oldest.get(place))
+            for place, (waiting, running) in sorted(counts.items())
+        ]
+
+    async def ahead(self, job: Job, look: int) -> int:
+        self._refuse_while_rebuilding()
+        before = [one for one in self._jobs.values() if waits(one) and _place(one) < _place(job)]
+        return min(look, sum((one.model, one.lane) == (job.model, job.lane) for one in before))
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

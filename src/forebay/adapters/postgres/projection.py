@@ -34,6 +34,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
+from forebay.core.queues import moved, waits
 from forebay.ports.event_log import START, LogBatch
 
 if TYPE_CHECKING:
@@ -94,6 +95,19 @@ _INSERT_PARTIALS = """
 INSERT INTO forebay.partials (tenant, id, attempt, last, first, chunks)
 SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::integer[], $6::bytea[])
 ON CONFLICT (tenant, id, attempt, last) DO UPDATE SET first = excluded.first, chunks = excluded.chunks
+"""
+
+_COUNT = """
+INSERT INTO forebay.queue_counts SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
+ON CONFLICT (model, lane, source) DO UPDATE
+SET waiting = queue_counts.waiting + excluded.waiting, running = queue_counts.running + excluded.running
+"""
+_WAIT_NO_MORE = """
+DELETE FROM forebay.waiting
+USING unnest($1::text[], $2::text[], $3::double precision[], $4::text[], $5::text[])
+    AS gone (model, lane, created_at, id, tenant)
+WHERE waiting.model = gone.model AND waiting.lane = gone.lane AND waiting.created_at = gone.created_at
+AND waiting.id = gone.id AND waiting.tenant = gone.tenant
 """
 
 
@@ -168,6 +182,7 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     await _save(connection, changed)
     await _save_partials(connection, partials)
     await project_batches(connection, facts, changed)
+    await _count(connection, min(batch.source for batch in batches), changed)
     await project_reservations(connection, facts)
     return await _visible(connection, changed)
 
@@ -206,6 +221,22 @@ async def _save_partials(connection: Connection, partials: PartialRows) -> None:
     rows = [to_partial_row(key, partial) for key, added in partials.added.items() for partial in added]
     if rows:
         await connection.execute(_INSERT_PARTIALS, *_arrays(rows, 6))
+
+
+async def _count(connection: Connection, source: str, changed: list[tuple[Job | None, Job]]) -> None:
+    """Under the name of a source whose position this transaction has locked: nobody else adds to those rows."""
+    sums = [(to_text(model), to_text(lane), *by) for (model, lane), by in moved(changed).items()]
+    if sums:
+        await connection.execute(_COUNT, to_text(source), *_arrays(sums, 4))
+    now = [_waiting_row(job) for old, job in changed if waits(job) and not waits(old)]
+    await _copy(connection, "waiting", ("model", "lane", "created_at", "id", "tenant"), now)
+    no_more = [_waiting_row(old) for old, job in changed if old is not None and waits(old) and not waits(job)]
+    if no_more:
+        await connection.execute(_WAIT_NO_MORE, *_arrays(no_more, 5))
+
+
+def _waiting_row(job: Job) -> Row:
+    return to_text(job.model), to_text(job.lane), job.created_at, to_text(job.id), to_text(job.tenant)
 
 
 async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:

@@ -172,6 +172,41 @@ CREATE TABLE forebay.rejected_lines (
 )
 """
 
+# How many jobs wait and run. Each transaction adds to the row of a source whose position it has locked before, so that
+# projectors of different sources never wait for each other here; the sum over all sources is what counts.
+_QUEUE_COUNTS = """
+CREATE TABLE forebay.queue_counts (
+    source  text COLLATE "C" NOT NULL,
+    model   text COLLATE "C" NOT NULL,
+    lane    text COLLATE "C" NOT NULL,
+    waiting bigint NOT NULL,
+    running bigint NOT NULL,
+    PRIMARY KEY (model, lane, source)
+) WITH (fillfactor = 50)
+"""
+_COUNT = """
+INSERT INTO forebay.queue_counts
+SELECT '', model, lane, count(*) FILTER (WHERE status = 'queued'), count(*) FILTER (WHERE status = 'running')
+FROM forebay.jobs WHERE model <> '' AND status IN ('queued', 'running') GROUP BY model, lane
+"""
+
+# Those that wait, the oldest first. A table and no partial index of `jobs`: an index whose condition names the status
+# would end the HOT updates there (measured: 6 to 11 us more for each of a job's three facts).
+_WAITING = """
+CREATE TABLE forebay.waiting (
+    model      text COLLATE "C" NOT NULL,
+    lane       text COLLATE "C" NOT NULL,
+    created_at double precision NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    tenant     text COLLATE "C" NOT NULL,
+    PRIMARY KEY (model, lane, created_at, id, tenant)
+)
+"""
+_WAIT = """
+INSERT INTO forebay.waiting SELECT model, lane, created_at, id, tenant FROM forebay.jobs
+WHERE model <> '' AND status = 'queued'
+"""
+
 _REFUSE = """
 CREATE FUNCTION forebay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -236,6 +271,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_RESERVATIONS, _API_KEYS),
     (_INTERIM, _PARTIALS),
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
+    (_QUEUE_COUNTS, _COUNT, _WAITING, _WAIT),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -1,4 +1,5 @@
-"""Visible job state: the tables `jobs`, `results`, `partials`, `positions` and `rebuilding`."""
+"""Visible job state: the tables `jobs`, `results`, `partials`, `batches`, `queue_counts`, `waiting`, `positions` and
+`rebuilding`."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
+from forebay.core.queues import LaneCount
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -61,6 +63,24 @@ LEFT JOIN LATERAL (
     AND (created_at, id) >= (coalesce(last.created_at, '-infinity'), coalesce(last.id, ''))
     ORDER BY created_at DESC, id DESC LIMIT $2
 ) AS found ON true ORDER BY found.created_at DESC, found.id DESC
+"""
+
+_QUEUES = f"""
+SELECT rebuilding, counted.*, oldest.created_at FROM {_REBUILDING}
+LEFT JOIN (
+    SELECT model, lane, sum(waiting)::bigint AS waiting, sum(running)::bigint AS running
+    FROM forebay.queue_counts GROUP BY model, lane HAVING sum(waiting) <> 0 OR sum(running) <> 0
+) AS counted ON true
+LEFT JOIN LATERAL (
+    SELECT created_at FROM forebay.waiting WHERE waiting.model = counted.model AND waiting.lane = counted.lane
+    ORDER BY created_at LIMIT 1
+) AS oldest ON true
+ORDER BY counted.model, counted.lane
+"""
+_AHEAD = f"""
+SELECT rebuilding, (SELECT count(*) FROM (
+    SELECT FROM forebay.waiting WHERE model = $1 AND lane = $2 AND (created_at, id) < ($3, $4) LIMIT $5
+) AS before) FROM {_REBUILDING}
 """
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -119,7 +139,8 @@ class PostgresStore(ResultStore):
                     async with connection.transaction():
                         await connection.execute(
                             "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.partials, "
-                            "forebay.batches, forebay.rejected_lines, forebay.rebuilding"
+                            "forebay.batches, forebay.rejected_lines, "
+                            "forebay.queue_counts, forebay.waiting, forebay.rebuilding"
                         )
                         await connection.execute(FORGET_PUBLISHED)
                         until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
@@ -198,6 +219,21 @@ class PostgresStore(ResultStore):
 
     async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
         return await job_batches.read_unfinished(self._database, tenant, batch_id, after, limit)
+
+    async def queues(self) -> list[LaneCount]:
+        rows = await self._database.fetch(_QUEUES)
+        _refuse_while(rows[0][0])
+        return [
+            LaneCount(model=from_text(model), lane=from_text(lane), waiting=waiting, running=running, oldest_at=oldest)
+            for _, model, lane, waiting, running, oldest in rows
+            if model is not None
+        ]
+
+    async def ahead(self, job: Job, look: int) -> int:
+        place = (to_text(job.model), to_text(job.lane), job.created_at, to_text(job.id))
+        rows = await self._database.fetch(_AHEAD, *place, look, timeout_s=SCAN_S)
+        _refuse_while(rows[0][0])
+        return int(rows[0][1])
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self._reservations.reserve(wanted, holder, lease_s)

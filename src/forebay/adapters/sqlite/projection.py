@@ -24,6 +24,7 @@ from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
+from forebay.core.queues import moved
 from forebay.ports.event_log import START, LogBatch
 
 _OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
@@ -32,6 +33,10 @@ _OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch",
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
 _INSERT_PARTIALS = f"INSERT OR REPLACE INTO partials ({PARTIAL_COLUMNS}) VALUES"
+_COUNT = "INSERT INTO queue_counts VALUES"
+_ADD = (
+    "ON CONFLICT (model, lane) DO UPDATE SET waiting = waiting + excluded.waiting, running = running + excluded.running"
+)
 _UPDATE_JOBS = f"WITH new ({JOB_COLUMNS}) AS (VALUES"
 
 
@@ -68,6 +73,7 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
     _save(connection, changed)
     _save_partials(connection, partials)
     project_batches(connection, facts, changed)
+    write_rows(connection, _COUNT, [(*place, *by) for place, by in moved(changed).items()], _ADD)
     project_reservations(connection, facts)
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 

@@ -210,6 +210,24 @@ CREATE TABLE rejected_lines (
 ) STRICT, WITHOUT ROWID
 """
 
+# How many jobs wait and run, and an index through those that wait, the oldest first.
+_QUEUE_COUNTS = """
+CREATE TABLE queue_counts (
+    model   TEXT NOT NULL,
+    lane    TEXT NOT NULL,
+    waiting INTEGER NOT NULL,
+    running INTEGER NOT NULL,
+    PRIMARY KEY (model, lane)
+) STRICT, WITHOUT ROWID
+"""
+_COUNT = """
+INSERT INTO queue_counts SELECT model, lane, sum(status = 'queued'), sum(status = 'running') FROM jobs
+WHERE model <> '' AND status IN ('queued', 'running') GROUP BY model, lane
+"""
+_JOBS_WAITING = """
+CREATE INDEX jobs_waiting ON jobs (model, lane, created_at, id) WHERE status = 'queued' AND model <> ''
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -228,6 +246,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_RESERVATIONS,),
     (_INTERIM, _PARTIALS),
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
+    (_QUEUE_COUNTS, _COUNT, _JOBS_WAITING),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -20,6 +20,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
+from forebay.core.queues import LaneCount
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -38,7 +39,20 @@ WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
-_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions")
+_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts")
+
+_OLDEST = """
+SELECT created_at FROM jobs WHERE status = 'queued' AND model = counts.model AND model <> '' AND lane = counts.lane
+ORDER BY created_at LIMIT 1
+"""
+_QUEUES = f"""
+SELECT model, lane, waiting, running, ({_OLDEST}) FROM queue_counts AS counts WHERE waiting <> 0 OR running <> 0
+ORDER BY model, lane
+"""
+_BEFORE = """
+SELECT 1 FROM jobs WHERE status = 'queued' AND model = ? AND model <> '' AND lane = ? AND (created_at, id) < (?, ?)
+"""
+_AHEAD = f"SELECT count(*) FROM ({_BEFORE} LIMIT ?)"
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
@@ -126,6 +140,18 @@ class SqliteStore(ResultStore):
     async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
         self._refuse_while_rebuilding()
         return await job_batches.read_unfinished(self._database, tenant, batch_id, after, limit)
+
+    async def queues(self) -> list[LaneCount]:
+        self._refuse_while_rebuilding()
+        return [
+            LaneCount(model=model, lane=lane, waiting=waiting, running=running, oldest_at=oldest)
+            for model, lane, waiting, running, oldest in self._database.read(_QUEUES)
+        ]
+
+    async def ahead(self, job: Job, look: int) -> int:
+        self._refuse_while_rebuilding()
+        counted = await self._database.scan(_AHEAD, (job.model, job.lane, job.created_at, job.id, look))
+        return int(counted[0][0])
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()
