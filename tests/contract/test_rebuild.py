@@ -21,7 +21,7 @@ from forebay.core.event import BatchLine, EventKind, JobRequest
 from forebay.core.fact import Event
 from forebay.core.job import JobStatus
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
-from forebay.core.message import Channel
+from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.wire import encode_request
 from forebay.ports.event_log import EventLog, LogBatch
@@ -231,6 +231,9 @@ class Wrapped(EventLog):
 
     async def read(self, after: Mapping[str, str], limit: int, wait_s: float) -> list[LogBatch]:
         return await self.sound.read(after, limit, wait_s)
+
+    async def at(self, places: Sequence[str]) -> list[Message | None]:
+        return await self.sound.at(places)
 
     async def ends(self) -> Mapping[str, str]:
         return await self.sound.ends()

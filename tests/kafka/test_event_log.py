@@ -18,12 +18,14 @@ from tests.kafka.client import WITHIN_S, admin, create_topics
 from tests.kafka.raw import produce_raw
 
 from dev.kafka.broker import Broker
+from forebay.adapters.kafka.attempts import attempt_headers
 from forebay.adapters.kafka.event_log import KafkaEventLog, events_partition
 from forebay.adapters.kafka.follower import FollowerPlan
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, to_record
+from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import OutcomeUnknown, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.fact import Fact
@@ -31,7 +33,7 @@ from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel
 from forebay.core.wire import encode_event, encode_request
 from forebay.ports.event_log import START, LogBatch
-from forebay.testing.samples import TENANT, event, job_id, request
+from forebay.testing.samples import TENANT, as_sent, event, job_id, request
 
 CHANNEL = Channel("sample", "normal")
 WHOLE = FollowerPlan(whole=True)
@@ -91,7 +93,7 @@ class Reader:
         for batch in batches:
             assert batch.start == after[batch.source]
             self.positions[batch.source] = batch.end
-            self.facts += [fact for fact in batch.facts if not isinstance(fact, BatchEvent)]
+            self.facts += [as_sent(fact) for fact in batch.facts if not isinstance(fact, BatchEvent)]
             self.malformed += batch.malformed
         return batches
 
@@ -338,3 +340,22 @@ async def patiently(reader: Reader, condition: Callable[[], bool]) -> None:
                 await reader.step()
             except Unavailable:
                 await asyncio.sleep(0.05)
+
+
+async def test_what_comes_back_from_a_delay_is_a_copy_of_what_stands_elsewhere(river: River) -> None:
+    topic = river.names.requests_topic(CHANNEL)
+    copy = to_record(topic, encode_request(request(1)), partition=1, more=attempt_headers(Mark(1, 0)))
+    await river.publisher.publish([copy], wait_s=WITHIN_S)
+    await river.put(topic, request(1), partition=0)
+    log = await river.log()
+    batches: list[LogBatch] = []
+    async with asyncio.timeout(WITHIN_S):
+        while sum(len(batch.facts) for batch in batches) < 2:
+            batches += await log.read(dict.fromkeys(log.sources(), START), 9, READ_S)
+    places = {fact.place for batch in batches for fact in batch.facts if isinstance(fact, JobRequest)}
+    assert places == {"", f"{topic}:0@0"}
+
+
+async def test_of_a_topic_that_is_gone_nothing_is_read_again(river: River) -> None:
+    log = await river.log(None)
+    assert await log.at([f"{river.names.requests_topic(Channel('unknown', 'low'))}:0@0"]) == [None]

@@ -86,7 +86,8 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `version` is "" for the model's default version. `start_within_s` and `run_timeout_s` are None for the model's own.
     `durability` is the class of the queue that took it, "" if whoever sent it did not say. `key` and `fingerprint` are
     those of its reservation (core/reservation.py), "" for a job that was submitted without a key. `line` is
-    None for a job that came alone.
+    None for a job that came alone. `retry_of` is the job that this one does again, "" for any other. `place` is where
+    it stands in the log (`EventLog.at`): known to whoever read it from there, and never sent.
     """
 
     tenant: str
@@ -104,3 +105,5 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""
     fingerprint: str = ""
     line: BatchLine | None = None
+    retry_of: str = ""
+    place: str = ""

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from forebay.core.attempts import Attempt, after_event
 from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
 from forebay.core.payload import Payload
 
@@ -68,7 +69,9 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The visible state of a job. With `model` "" it is a stub: events came before the request they speak of.
 
     `attempts` is the number in the deciding event, or in the newest attempt begun while none has decided. `interim` is
-    there while one runs that has said something.
+    there while one runs that has said something. `history` tells of the newest attempts, the oldest first: while the
+    job is under way, and for ever once it has failed. `retry_of` is the job that this one does again; `place` is where
+    its request stands in the log, "" if nobody knows.
     """
 
     tenant: str
@@ -88,6 +91,9 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     durability: str = ""
     interim: Interim | None = None
     line: BatchLine | None = None
+    retry_of: str = ""
+    place: str = ""
+    history: tuple[Attempt, ...] = ()
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -113,6 +119,7 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             output=fact.output,
             error=fact.error,
             interim=None,
+            history=after_event(job.history, fact),
         )
     if fact.kind.interim:
         return _hear(job, fact)
@@ -124,8 +131,16 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             version=fact.model_version or job.version,
             started_at=fact.at if job.started_at is None else job.started_at,
             interim=None,
+            history=after_event(job.history, fact),
         )
-    return replace(job, status=to, attempts=fact.attempt, error=fact.error, interim=None)
+    return replace(
+        job,
+        status=to,
+        attempts=fact.attempt,
+        error=fact.error,
+        interim=None,
+        history=after_event(job.history, fact),
+    )
 
 
 def _hear(job: Job, event: JobEvent) -> Job:
@@ -140,7 +155,9 @@ def _hear(job: Job, event: JobEvent) -> Job:
 
 def _accept(job: Job, request: JobRequest) -> Job:
     if job.model:
-        return job
+        # The same request may stand in the log twice, after a delay or an unknown outcome: whichever is read first,
+        # the place is the same in the end.
+        return replace(job, place=request.place) if "" < request.place < job.place else job
     return replace(
         job,
         model=request.model,
@@ -150,6 +167,8 @@ def _accept(job: Job, request: JobRequest) -> Job:
         metadata=request.metadata,
         durability=request.durability,
         line=request.line,
+        retry_of=request.retry_of,
+        place=request.place,
     )
 
 

@@ -69,11 +69,14 @@ def encode_request(request: JobRequest) -> Message:
         headers["forebay-line"] = str(request.line.number)
         if request.line.custom_id:
             headers["forebay-custom-id"] = request.line.custom_id
+    if request.retry_of:
+        headers["forebay-retry-of"] = request.retry_of
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
-def decode_request(message: Message) -> JobRequest:
-    """The inverse. Raises InvalidRequest naming the header that is missing or wrong."""
+def decode_request(message: Message, place: str = "") -> JobRequest:
+    """The inverse. `place`: where the message stands in the log. Raises InvalidRequest naming the header that is
+    missing or wrong."""
     headers = message.headers
     with _Typed(headers):
         if headers["ce_type"] != REQUEST_TYPE:
@@ -94,6 +97,8 @@ def decode_request(message: Message) -> JobRequest:
             key=headers.get("forebay-key", ""),
             fingerprint=headers.get("forebay-fingerprint", ""),
             line=_line(headers) if "forebay-batch" in headers else None,
+            retry_of=headers.get("forebay-retry-of", ""),
+            place=place,
         )
 
 
@@ -187,10 +192,10 @@ def decode_event(message: Message) -> JobEvent:
         )
 
 
-def decode(message: Message) -> Fact:
-    """Whatever the message carries."""
+def decode(message: Message, place: str = "") -> Fact:
+    """Whatever the message carries, which stands at `place` in the log."""
     if message.headers.get("ce_type") == REQUEST_TYPE:
-        return decode_request(message)
+        return decode_request(message, place)
     return decode_any_event(message)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from forebay.core.fact import Event, Fact
+from forebay.core.message import Message
 
 START = ""
 """The position before the first fact of a source."""
@@ -50,6 +51,11 @@ class EventLog(ABC):
 
         Where requests and events share a source, a request is read before any event about it. Raises Unavailable.
         """
+
+    @abstractmethod
+    async def at(self, places: Sequence[str]) -> list[Message | None]:
+        """The messages that stand at these places (`JobRequest.place`), of each None where there is none any more or
+        nobody can read it. A place is the same whoever reads the log, and for ever. Raises Unavailable."""
 
     @abstractmethod
     async def ends(self) -> Mapping[str, str]:

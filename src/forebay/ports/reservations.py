@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -41,3 +42,7 @@ class Reservations(ABC):
     @abstractmethod
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         """What stands for this key, however old. Raises Unavailable."""
+
+    @abstractmethod
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        """Those of these keys whose job is durable. Raises Unavailable."""

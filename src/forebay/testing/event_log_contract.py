@@ -15,7 +15,7 @@ from forebay.core.payload import Payload
 from forebay.core.wire import encode_request
 from forebay.ports.event_log import START, EventLog, LogBatch
 from forebay.ports.queue import Queue
-from forebay.testing.samples import event, failed, job_id, request, succeeded
+from forebay.testing.samples import as_sent, event, failed, job_id, request, succeeded
 
 CHANNEL = Channel("sample", "normal")
 LONG_S = 30.0
@@ -44,6 +44,7 @@ class LogReader:
         self.log = log
         self.positions: Positions = {}
         self.malformed = 0
+        self.places: dict[str, str] = {}  # of the requests among the facts, by job
 
     async def facts(self, count: int, limit: int = 100) -> list[Fact]:
         """The next `count` facts; those that cannot be read count as well."""
@@ -52,7 +53,8 @@ class LogReader:
         async with asyncio.timeout(LONG_S):
             while len(facts) + self.malformed < wanted:
                 for batch in await self.batches(limit, LONG_S):
-                    facts += batch.facts
+                    facts += map(as_sent, batch.facts)
+                    self.places |= {fact.job_id: fact.place for fact in batch.facts if isinstance(fact, JobRequest)}
                     self.malformed += batch.malformed
         return facts
 
@@ -199,6 +201,22 @@ class EventLogContract:
         reader = LogReader(log)
         assert await reader.facts(2) == [request(2)]
         assert reader.malformed == 1
+
+    async def test_what_was_accepted_is_read_again_where_it_stands(self, queue: Queue, log: EventLog) -> None:
+        sent = [encode_request(request(n)) for n in range(3)]
+        await queue.publish(CHANNEL, sent)
+        await log.publish([event(n, EventKind.STARTED) for n in range(3)])
+        reader = LogReader(log)
+        await reader.facts(6)
+        assert await log.at([reader.places[job_id(n)] for n in (2, 0)]) == [sent[2], sent[0]]
+        assert await log.at([]) == []
+
+    async def test_where_nothing_stands_nothing_is_read(self, queue: Queue, log: EventLog) -> None:
+        await queue.publish(CHANNEL, [encode_request(request(1))])
+        reader = LogReader(log)
+        await reader.facts(1)
+        place = reader.places[job_id(1)]
+        assert [one and one.job_id for one in await log.at([f"{place}999", place])] == [None, job_id(1)]
 
     async def test_large_values_are_all_read(self, queue: Queue, log: EventLog) -> None:
         large = [request(n, data=b"x" * 250_000) for n in range(30)]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.fact import Fact
 from forebay.core.message import Message
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import canonical_json, encode_request
 
 TENANT = "default"
+FactT = TypeVar("FactT", bound=Fact)
 ACCEPTED_AT = 1_764_000_000.25
 
 
@@ -43,6 +45,11 @@ def request(
 
 def message(number: int, *, data: bytes = b'{"text":"hello"}') -> Message:
     return encode_request(request(number, data=data))
+
+
+def as_sent(fact: FactT) -> FactT:
+    """What was read of the log, without where it stands there."""
+    return replace(fact, place="") if isinstance(fact, JobRequest) else fact
 
 
 def event(number: int, kind: EventKind, *, attempt: int = 1, tenant: str = TENANT, at_s: float = 1.0) -> JobEvent:

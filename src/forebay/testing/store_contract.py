@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
-from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.fact import Fact
 from forebay.core.job import Job, JobStatus, apply
 from forebay.core.partials import Partial
@@ -139,9 +139,11 @@ class StoreContract(JobBatchesContract):
 
     async def test_each_step_of_a_job_is_returned_and_seen(self, store: ResultStore, feed: Feeder) -> None:
         facts: list[JobRequest | JobEvent] = [
-            request(1, metadata={"order": 7, "nested": {"a": [1, 2.5, None, "é"]}}),
+            replace(
+                request(1, metadata={"order": 7, "nested": {"a": [1, 2.5, None, "é"]}}), retry_of=job_id(0), place="a:7"
+            ),
             event(1, EventKind.STARTED),
-            event(1, EventKind.QUEUED, at_s=1.5),
+            replace(event(1, EventKind.QUEUED, at_s=1.5), error=JobError(code="not_yet", message="é", retryable=True)),
             event(1, EventKind.STARTED, attempt=2, at_s=1.75),
             succeeded(1, OUTPUT, attempt=2),
         ]
@@ -246,6 +248,27 @@ class StoreContract(JobBatchesContract):
         before = [await store.get(TENANT, job_id(n)) for n in (1, 2)]
         assert await feed(*facts) == []
         assert [await store.get(TENANT, job_id(n)) for n in (1, 2)] == before
+
+    async def test_how_each_attempt_of_a_failed_job_ended_is_kept(self, store: ResultStore, feed: Feeder) -> None:
+        await feed(request(1), event(1, EventKind.STARTED))
+        await feed(event(1, EventKind.STARTED, attempt=2))
+        await feed(failed(1, attempt=2))
+        job = await store.get(TENANT, job_id(1))
+        assert job is not None
+        assert [(one.attempt, one.worker, one.error and one.error.code) for one in job.history] == [
+            (1, "w-1", None),
+            (2, "w-1", "model_failed"),
+        ]
+
+    async def test_of_a_request_that_stands_in_the_log_twice_one_place_is_kept(
+        self, store: ResultStore, feed: Feeder
+    ) -> None:
+        await feed(replace(request(1), place="b:1"), failed(1))
+        for place in ("c:1", "", "a:1", "b:1"):
+            await feed(replace(request(1), place=place))
+        job = await store.get(TENANT, job_id(1))
+        assert job is not None
+        assert job.place == "a:1"
 
     async def test_a_stub_is_invisible_until_its_request_comes(self, store: ResultStore, feed: Feeder) -> None:
         for early in (event(1, EventKind.STARTED), succeeded(1, OUTPUT)):
@@ -698,6 +721,15 @@ class StoreContract(JobBatchesContract):
         )
         assert [claim.held for claim in claims].count(True) == 1
         assert len({claim.reservation for claim in claims}) == 1
+
+    async def test_which_of_many_are_published_is_told_at_once(self, store: ResultStore) -> None:
+        await store.reserve(replace(reservation(1), key="begun"), holder="a", lease_s=LONG_S)
+        await store.reserve(replace(reservation(2), key="done"), holder="a", lease_s=LONG_S)
+        await store.published(replace(reservation(2), key="done"))
+        asked = ["begun", "done", "unknown", *(f"key {number}" for number in range(200))]
+        assert await store.published_of(TENANT, asked) == {"done"}
+        assert await store.published_of("other", ["done"]) == frozenset()
+        assert await store.published_of(TENANT, []) == frozenset()
 
     async def test_a_published_one_is_held_by_nobody(self, store: ResultStore) -> None:
         await store.reserve(reservation(1), holder="a", lease_s=0.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
 
+from forebay.core.attempts import MESSAGE_CHARS, MOST
 from forebay.core.event import EventKind, JobError, JobEvent, JobMetrics, JobRequest
 from forebay.core.job import FINAL, Interim, Job, JobStatus, apply
 from forebay.core.payload import JSON, Payload
@@ -206,7 +208,7 @@ class ApplyMachine(RuleBasedStateMachine):
     @invariant()
     def both_tellings_agree(self) -> None:
         if self.job is not None:
-            assert self.job == self.telling.job()
+            assert replace(self.job, history=()) == self.telling.job()
 
 
 TestApply = ApplyMachine.TestCase
@@ -255,6 +257,70 @@ def test_nothing_follows_the_first_final_event(events: list[JobEvent], kind: Eve
         for fact in late:
             job = apply(job, fact)
         assert job is decided
+
+
+def told(job: Job) -> list[tuple[int, str, float | None, float | None, str | None]]:
+    return [
+        (one.attempt, one.worker, one.started_at, one.finished_at, one.error.code if one.error else None)
+        for one in job.history
+    ]
+
+
+def by(worker: str, fact: JobEvent, code: str = "") -> JobEvent:
+    return replace(fact, worker=worker, error=JobError(code=code, message="m" * 9999) if code else None)
+
+
+def test_a_failed_job_tells_who_ran_each_attempt_when_and_how_it_ended() -> None:
+    job = fold(
+        [
+            request(),
+            by("a", event(EventKind.STARTED, 1, 10.0)),
+            by("a", event(EventKind.QUEUED, 1, 11.0), "not_yet"),
+            by("b", event(EventKind.STARTED, 2, 20.0)),  # and b dies
+            by("c", event(EventKind.STARTED, 4, 40.0)),  # of the third nobody has said that it began
+            by("d", event(EventKind.FAILED, 4, 44.0), "worker_lost"),
+        ]
+    )
+    assert told(job) == [
+        (1, "a", 10.0, 11.0, "not_yet"),
+        (2, "b", 20.0, None, None),
+        (4, "c", 40.0, 44.0, "worker_lost"),
+    ]
+    assert {len(one.error.message) for one in job.history if one.error} == {MESSAGE_CHARS}
+    assert job.error is not None
+    assert len(job.error.message) == 9999
+
+
+def test_an_attempt_of_which_only_the_end_is_known_is_told_too() -> None:
+    job = fold([request(), by("a", event(EventKind.FAILED, 3, 30.0), "worker_lost")])
+    assert told(job) == [(3, "a", None, 30.0, "worker_lost")]
+
+
+def test_an_end_without_an_attempt_adds_none() -> None:
+    job = fold([request(), by("a", event(EventKind.FAILED, 0, 30.0), "malformed_record")])
+    assert told(job) == []
+
+
+def test_what_ended_an_attempt_is_not_told_anew_by_what_ended_the_job() -> None:
+    job = fold(
+        [
+            request(),
+            by("a", event(EventKind.STARTED, 1, 10.0)),
+            by("a", event(EventKind.QUEUED, 1, 11.0), "not_yet"),
+            by("b", event(EventKind.FAILED, 1, 20.0), "input_lost"),
+        ]
+    )
+    assert told(job) == [(1, "a", 10.0, 11.0, "not_yet")]
+
+
+@pytest.mark.parametrize("kind", [EventKind.SUCCEEDED, EventKind.CANCELED])
+def test_of_a_job_that_ended_otherwise_no_attempts_are_kept(kind: EventKind) -> None:
+    assert fold([request(), event(EventKind.STARTED, 1), event(kind, 1)]).history == ()
+
+
+def test_of_many_attempts_the_newest_are_kept() -> None:
+    job = fold([request(), *(event(EventKind.STARTED, number) for number in range(1, 2 * MOST))])
+    assert [one.attempt for one in job.history] == list(range(MOST, 2 * MOST))
 
 
 def test_a_start_beats_an_expiry_that_comes_after_it() -> None:

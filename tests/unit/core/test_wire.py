@@ -73,6 +73,16 @@ RELEASED: dict[str, Fact] = {
         input=Payload(media_type="text/plain", data=b"good"),
         line=BatchLine(batch_id=BATCH, number=17, custom_id="row é"),
     ),
+    "request-retry.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        key="cd" * 32,
+        fingerprint="ef" * 32,
+        retry_of="019ab697-0000-7d82-8a63-86d2c96e819b-0123456789abcdef",
+    ),
     "request-blob.v1": JobRequest(
         tenant="acme",
         job_id=JOB,

@@ -165,6 +165,9 @@ class Stumbling(ResultStore):
     async def unfinished(self, tenant: str, batch_id: str, *, after: int, limit: int) -> list[Job]:
         return await self.sound.unfinished(tenant, batch_id, after=after, limit=limit)
 
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        return await self.sound.published_of(tenant, keys)
+
     async def list_jobs(self, query: JobQuery) -> JobPage:
         return await self.sound.list_jobs(query)
 

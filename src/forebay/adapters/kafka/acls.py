@@ -73,10 +73,17 @@ def acls(role: Role, names: Names, models: Collection[str]) -> list[Acl]:
 
 def _api(names: Names, models: Collection[str]) -> list[Acl]:
     return [
-        Acl("topic", names.requests_prefix, ("Write",), "submits jobs", prefixed=True),
+        Acl(
+            "topic",
+            names.requests_prefix,
+            ("Read", "Write"),
+            "submits jobs, reads again what is retried",
+            prefixed=True,
+        ),
         Acl("topic", names.events_topic, ("Write",), "cancels jobs"),
         Acl("topic", names.control_topic, ("Read", "Write"), "sees the workers, tells them what was canceled"),
         Acl("group", names.control_group, ("Describe",), "is asked for, and never joined"),
+        Acl("group", names.lookup_group, ("Describe",), "is asked for, and never joined"),
         *_groups(names, models, ("Describe",), "tells how many jobs wait"),
     ]
 

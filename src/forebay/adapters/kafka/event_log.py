@@ -14,6 +14,7 @@ import confluent_kafka
 
 from forebay.adapters.kafka.follower import Follower, FollowerPlan
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.lookup import Lookup
 from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.offsets import Offsets, partition_of
 from forebay.adapters.kafka.publisher import Publisher
@@ -22,6 +23,7 @@ from forebay.adapters.kafka.shelves import Shelves
 from forebay.adapters.kafka.waiting import blocking
 from forebay.core.errors import Unavailable
 from forebay.core.fact import Event
+from forebay.core.message import Message
 from forebay.core.wire import encode_event
 from forebay.ports.event_log import EventLog, LogBatch
 
@@ -50,6 +52,7 @@ class KafkaEventLog(EventLog):
         self._publisher = publisher
         self._publish_wait_s = publish_wait_s
         self._offsets = Offsets(link)
+        self._lookup = Lookup(link)
         self._shelves = Shelves()
         self._follower = Follower(link, plan, self._shelves, self._offsets) if plan is not None else None
         self._told: tuple[str, ...] = ()
@@ -107,6 +110,9 @@ class KafkaEventLog(EventLog):
                         await woken.wait()
         finally:
             self._waiting.discard(woken)
+
+    async def at(self, places: Sequence[str]) -> list[Message | None]:
+        return await asyncio.to_thread(self._lookup.at, places) if places else []
 
     async def ends(self) -> Mapping[str, str]:
         ends = await asyncio.to_thread(self._offsets.ends)

@@ -18,8 +18,10 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from msgspec import Struct
 
+from forebay.adapters.kafka.attempts import ATTEMPT
 from forebay.adapters.kafka.lifeline import Lifeline
 from forebay.adapters.kafka.link import KafkaLink
+from forebay.adapters.kafka.lookup import place_of
 from forebay.adapters.kafka.membership import Membership
 from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
 from forebay.adapters.kafka.records import from_record, headers_of
@@ -245,7 +247,11 @@ class Follower:
     def _fact(self, record: Message) -> Fact:
         """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
         message = from_record(record, headers_of(record), self._names)
-        return decode_any_event(message) if record.topic() == self._names.events_topic else decode_request(message)
+        if record.topic() == self._names.events_topic:
+            return decode_any_event(message)
+        # What comes back from a delay is a copy: a request stands where it was accepted.
+        is_copy = ATTEMPT in message.headers
+        return decode_request(message, "" if is_copy else place_of(record))
 
     def _report(self, fetcher: Consumer, source: str, message: Message, error: KafkaError) -> None:
         code = error.code()

@@ -72,6 +72,11 @@ class Names(Struct, frozen=True):
         """No group: whoever reads all of the control topic must give a consumer some name."""
         return f"{self.prefix}.control"
 
+    @property
+    def lookup_group(self) -> str:
+        """No group either: of whoever reads single records again."""
+        return f"{self.prefix}.lookup"
+
     def requests_topic(self, channel: Channel) -> str:
         return f"{self.requests_prefix}{channel.model}.{channel.lane}"
 

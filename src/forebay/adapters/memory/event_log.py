@@ -10,6 +10,7 @@ import structlog
 from forebay.adapters.memory.log import MemoryLog
 from forebay.core.errors import InvalidRequest
 from forebay.core.fact import Event, Fact
+from forebay.core.message import Message
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
 
@@ -39,14 +40,18 @@ class MemoryEventLog(EventLog):
             return []
         messages = self._log.messages[start : start + limit]
         facts: list[Fact] = []
-        for message in messages:
+        for number, message in enumerate(messages, start=start):
             try:
-                facts.append(decode(message))
+                facts.append(decode(message, str(number)))
             except InvalidRequest as exc:
                 log.warning("event_log.malformed", job=message.job_id, reason=exc.message)
         end = str(start + len(messages))
         malformed = len(messages) - len(facts)
         return [LogBatch(source=SOURCE, start=after[SOURCE], end=end, facts=tuple(facts), malformed=malformed)]
+
+    async def at(self, places: Sequence[str]) -> list[Message | None]:
+        messages = self._log.messages
+        return [messages[int(place)] if int(place) < len(messages) else None for place in places]
 
     async def ends(self) -> Mapping[str, str]:
         return {SOURCE: str(len(self._log.messages))}

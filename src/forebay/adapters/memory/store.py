@@ -200,6 +200,11 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         return self._reservations.get((tenant, key))
 
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        self._refuse_while_rebuilding()
+        known = {key: self._reservations.get((tenant, key)) for key in keys}
+        return frozenset(key for key, one in known.items() if one is not None and one.published)
+
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
             raise Unavailable("job states are being rebuilt from the log", code="rebuilding")

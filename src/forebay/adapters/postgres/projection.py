@@ -46,8 +46,19 @@ PAUSE_S = 0.05
 
 log = structlog.get_logger(__name__)
 
-_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id")
+_OF_ATTEMPT = (
+    "status",
+    "version",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "metrics",
+    "error",
+    "interim",
+    "place",
+    "history",
+)
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id", "retry_of")
 
 _INSERT_STARTS = """
 INSERT INTO forebay.positions SELECT source, '' FROM unnest($1::text[]) AS new (source) ORDER BY source

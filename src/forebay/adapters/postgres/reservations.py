@@ -40,6 +40,10 @@ _READ = f"""
 SELECT rebuilding, {_COLUMNS} FROM (SELECT EXISTS (SELECT FROM forebay.rebuilding) AS rebuilding) AS now
 LEFT JOIN forebay.reservations ON tenant = $1 AND key = $2
 """
+_PUBLISHED_OF = """
+SELECT rebuilding, key FROM (SELECT EXISTS (SELECT FROM forebay.rebuilding) AS rebuilding) AS now
+LEFT JOIN forebay.reservations ON tenant = $1 AND key = ANY ($2::text[]) AND published
+"""
 _PUBLISHED = "UPDATE forebay.reservations SET published = true WHERE tenant = $1 AND key = $2 AND job_id = $3"
 _RELEASE = """
 UPDATE forebay.reservations SET leased_until = '-infinity' WHERE tenant = $1 AND key = $2 AND holder = $3
@@ -83,9 +87,18 @@ class PostgresReservations:
     async def read(self, tenant: str, key: str) -> Reservation | None:
         """Raises Unavailable (`rebuilding`), too."""
         [row] = await self._database.fetch(_READ, to_text(tenant), to_text(key))
-        if row[0]:
-            raise Unavailable("job states are being rebuilt from the log", code="rebuilding")
+        _refuse_while(row[0])
         return None if row[1] is None else _reservation(tuple(row)[1:])
+
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        rows = await self._database.fetch(_PUBLISHED_OF, to_text(tenant), [to_text(key) for key in keys])
+        _refuse_while(rows[0][0])
+        return frozenset(from_text(key) for _, key in rows if key is not None)
+
+
+def _refuse_while(rebuilding: bool) -> None:
+    if rebuilding:
+        raise Unavailable("job states are being rebuilt from the log", code="rebuilding")
 
 
 async def project_reservations(connection: Connection, facts: Iterable[Fact]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from forebay.adapters.postgres.texts import from_text, to_text
+from forebay.core.attempts import Attempt
 from forebay.core.event import BatchLine, JobError, JobMetrics
 from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.partials import Key, Partial
@@ -17,6 +18,7 @@ _encode = msgspec.json.Encoder().encode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _error = msgspec.json.Decoder(JobError).decode
 _interim = msgspec.json.Decoder(Interim).decode
+_history = msgspec.json.Decoder(tuple[Attempt, ...]).decode
 _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 JOB_TYPES = {
@@ -38,6 +40,9 @@ JOB_TYPES = {
     "batch": "text",
     "line": "integer",
     "custom_id": "text",
+    "retry_of": "text",
+    "place": "text",
+    "history": "bytea",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
 
@@ -66,6 +71,9 @@ def to_job_row(job: Job) -> Row:
         to_text(job.durability),
         None if job.interim is None else _encode(job.interim),
         *_line_columns(job.line),
+        to_text(job.retry_of),
+        to_text(job.place),
+        _encode(job.history) if job.history else None,
     )
 
 
@@ -76,7 +84,7 @@ def _line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history = rest
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -95,6 +103,9 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         line=BatchLine(batch_id=from_text(batch_id), number=number, custom_id=from_text(custom_id))
         if batch_id
         else None,
+        retry_of=from_text(retry_of),
+        place=from_text(place),
+        history=() if history is None else _history(history),
         output=output,
         interim=None if interim is None else _interim(interim),
     )

@@ -255,6 +255,14 @@ CREATE TRIGGER result_before_final AFTER INSERT ON forebay.results REFERENCING N
 FOR EACH STATEMENT EXECUTE FUNCTION forebay.refuse_late_results()
 """
 
+# `place`: where the job's request stands in the log, '' where that was not kept. `history` is JSON.
+_RETRIES = """
+ALTER TABLE forebay.jobs
+    ADD COLUMN retry_of text COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN place text COLLATE "C" NOT NULL DEFAULT '',
+    ADD COLUMN history bytea
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _POSITIONS,
@@ -272,6 +280,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_INTERIM, _PARTIALS),
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _WAITING, _WAIT),
+    (_RETRIES,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

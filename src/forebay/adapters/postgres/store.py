@@ -247,6 +247,9 @@ class PostgresStore(ResultStore):
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         return await self._reservations.read(tenant, key)
 
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        return await self._reservations.published_of(tenant, keys)
+
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._wakeups.subscribe(tenant, job_id)
 

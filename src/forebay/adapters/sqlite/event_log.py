@@ -15,6 +15,7 @@ from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
 from forebay.core.fact import Event, Fact
 from forebay.core.job_batch import BatchEvent
+from forebay.core.message import Message
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
 
@@ -25,6 +26,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """A batch ends after this many bytes of values: bounds the projector's memory when inputs are large."""
 
 _SELECT = f"SELECT seq, {LOG_COLUMNS} FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
+_AT = f"SELECT {LOG_COLUMNS} FROM log WHERE seq = ?"
 _END = "SELECT coalesce(max(seq), 0) FROM log"
 _COUNT = "SELECT count(*) FROM log WHERE seq > ?"
 
@@ -63,7 +65,7 @@ class SqliteEventLog(EventLog):
         with closing(self._database.rows(_SELECT, (start, limit))) as rows:
             for seq, tenant, job_id, headers, value in rows:
                 try:
-                    facts.append(decode(from_log(tenant, job_id, headers, value)))
+                    facts.append(decode(from_log(tenant, job_id, headers, value), str(seq)))
                 except InvalidRequest as exc:
                     malformed += 1
                     log.warning("event_log.malformed", seq=seq, job=job_id, reason=exc.message)
@@ -72,6 +74,18 @@ class SqliteEventLog(EventLog):
                     break
         end = after if seq == start else str(seq)
         return LogBatch(source=SOURCE, start=after, end=end, facts=tuple(facts), malformed=malformed)
+
+    async def at(self, places: Sequence[str]) -> list[Message | None]:
+        """A place is the number of a row."""
+        return [self._at(place) for place in places]
+
+    def _at(self, place: str) -> Message | None:
+        for row in self._database.read(_AT, (int(place),)):
+            try:
+                return from_log(*row)
+            except InvalidRequest as exc:
+                log.warning("event_log.malformed", seq=int(place), reason=exc.message)
+        return None
 
     async def ends(self) -> Mapping[str, str]:
         return {SOURCE: str(self._database.read(_END)[0][0])}

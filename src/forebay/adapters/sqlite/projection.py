@@ -27,8 +27,19 @@ from forebay.core.partials import Key, PartialRows
 from forebay.core.queues import moved
 from forebay.ports.event_log import START, LogBatch
 
-_OF_ATTEMPT = ("status", "version", "attempts", "started_at", "finished_at", "metrics", "error", "interim")
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id")
+_OF_ATTEMPT = (
+    "status",
+    "version",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "metrics",
+    "error",
+    "interim",
+    "place",
+    "history",
+)
+_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id", "retry_of")
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"

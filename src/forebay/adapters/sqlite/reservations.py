@@ -25,6 +25,11 @@ WHERE excluded.job_id = reservations.job_id OR excluded.accepted_at > reservatio
 """
 
 
+def read_published(count: int) -> str:
+    """Of so many keys those that are."""
+    return f"SELECT key FROM reservations WHERE tenant = ? AND published AND key IN ({', '.join('?' * count)})"
+
+
 class Wish(Struct, frozen=True):
     """What `reserve` is called with, and when."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.core.attempts import Attempt
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import BatchLine, JobError, JobMetrics
 from forebay.core.job import Interim, Job, JobStatus
@@ -18,12 +19,13 @@ _headers = msgspec.json.Decoder(dict[str, str]).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _error = msgspec.json.Decoder(JobError).decode
 _interim = msgspec.json.Decoder(Interim).decode
+_history = msgspec.json.Decoder(tuple[Attempt, ...]).decode
 _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 LOG_COLUMNS = "tenant, job_id, headers, value"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim, batch, line, custom_id"
+    "metadata, durability, interim, batch, line, custom_id, retry_of, place, history"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
@@ -61,6 +63,9 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         job.durability,
         None if job.interim is None else _encode(job.interim),
         *to_line_columns(job.line),
+        job.retry_of,
+        job.place,
+        _encode(job.history) if job.history else None,
     )
 
 
@@ -71,7 +76,7 @@ def to_line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history = rest
     return Job(
         tenant=tenant,
         id=job_id,
@@ -88,6 +93,9 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         metadata={} if metadata is None else _metadata(metadata),
         durability=durability,
         line=BatchLine(batch_id=batch_id, number=number, custom_id=custom_id) if batch_id else None,
+        retry_of=retry_of,
+        place=place,
+        history=() if history is None else _history(history),
         output=output,
         interim=None if interim is None else _interim(interim),
     )

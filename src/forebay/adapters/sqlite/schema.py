@@ -228,6 +228,13 @@ _JOBS_WAITING = """
 CREATE INDEX jobs_waiting ON jobs (model, lane, created_at, id) WHERE status = 'queued' AND model <> ''
 """
 
+# `place`: where the job's request stands in the log, '' where that was not kept. `history` is JSON.
+_RETRIES = (
+    "ALTER TABLE jobs ADD COLUMN retry_of TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN place TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE jobs ADD COLUMN history BLOB",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -247,6 +254,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_INTERIM, _PARTIALS),
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _JOBS_WAITING),
+    _RETRIES,
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -16,6 +16,7 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.projection import project
 from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
+from forebay.adapters.sqlite.statements import parts
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
@@ -170,6 +171,14 @@ class SqliteStore(ResultStore):
         self._refuse_while_rebuilding()
         rows = self._database.read(reservations.READ, (tenant, key))
         return reservations.from_row(rows[0]) if rows else None
+
+    async def published_of(self, tenant: str, keys: Sequence[str]) -> frozenset[str]:
+        self._refuse_while_rebuilding()
+        return frozenset(
+            row[0]
+            for part in parts(keys)
+            for row in self._database.read(reservations.read_published(len(part)), (tenant, *part))
+        )
 
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
