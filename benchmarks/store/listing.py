@@ -32,6 +32,7 @@ from forebay.adapters.memory import (
     MemoryFleet,
     MemoryLog,
     MemoryQueue,
+    MemoryQuotas,
 )
 from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteStore
@@ -156,6 +157,7 @@ def _app(store: ResultStore) -> FastAPI:
         events=MemoryEventLog(log),
         cancellations=MemoryCancellations(),
         keys=MemoryApiKeys(),
+        quotas=MemoryQuotas(),
         metrics=Metrics(),
         draining=asyncio.Event(),
         max_body_bytes=1_000,

@@ -75,7 +75,8 @@ class Kept(Generic[S]):
             self._running.close()
             self._server = None
         if self._server is None:
-            self._server = self._running.enter_context(self._make(self._folders.mktemp(self._name)))
+            self._server = self._make(self._folders.mktemp(self._name))
+            self._running.enter_context(self._server)
         elif self._server.gone:
             self._server.start()
         return self._server

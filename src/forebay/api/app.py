@@ -25,6 +25,7 @@ from forebay.api.gate import Gate
 from forebay.api.idempotency import Keeper
 from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
+from forebay.api.metering import Meter
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.openapi import OpenApi
 from forebay.api.problems import problem_of, problem_of_status
@@ -35,12 +36,14 @@ from forebay.api.tenancy import set_tenant
 from forebay.core.api_key import Scope
 from forebay.core.errors import ForebayError
 from forebay.core.ids import IdMint
+from forebay.core.quota import NO_QUOTA, Quota
 from forebay.ports.api_keys import ApiKeys
 from forebay.ports.blobs import BlobStore
 from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Queue
+from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
 from forebay.ports.task import Task
 from forebay.tasks import task
@@ -70,10 +73,12 @@ def build_app(
     events: EventLog,
     cancellations: Cancellations,
     keys: ApiKeys,
+    quotas: Quotas,
     metrics: Metrics,
     draining: asyncio.Event,
     max_body_bytes: int,
     inline_limit_bytes: int,
+    default_quota: Quota = NO_QUOTA,
     body_budget_bytes: int = BODY_BUDGET_BYTES,
     kinds: Mapping[str, str] = {},
     projector_lag_s: Callable[[], float] = float,
@@ -85,7 +90,8 @@ def build_app(
     """The public API.
 
     Once `draining` is set, callers who wait are answered within a second, so that a stop does not last as long as their
-    patience, and /readyz says no. `kinds` names the technologies behind `queue`, `store` and `blobs`, for /health.
+    patience, and /readyz says no. `default_quota` holds for tenants that have none of their own. `kinds` names the
+    technologies behind `queue`, `store` and `blobs`, for /health.
     `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
     """
     durability = queue.features.durability.value
@@ -96,6 +102,7 @@ def build_app(
         task_of=task_of,
         mint=mint,
         keeper=Keeper(store, random_bytes(16).hex(), monotonic),
+        meter=Meter(quotas=quotas, store=store, defaults=default_quota, clock=clock, monotonic=monotonic),
         clock=clock,
         monotonic=monotonic,
         inline_limit_bytes=inline_limit_bytes,

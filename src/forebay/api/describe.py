@@ -27,6 +27,7 @@ _MEANING = {
     413: "The body is larger than `limit_bytes`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
+    429: "`quota_exceeded`: the tenant's quota has no room for it now.",
     503: "Something is away; `overloaded`: there is no room just now; `outcome_unknown`: the job `job_id` may exist.",
 }
 _HEADERS = {
@@ -104,7 +105,7 @@ def headers(*names: str) -> dict[str, Any]:
 def problems(*statuses: int) -> dict[int, dict[str, Any]]:
     return {
         status: {"description": _MEANING[status], "content": _PROBLEM}
-        | ({"headers": headers("Retry-After")} if status == 503 else {})
+        | ({"headers": headers("Retry-After")} if status in (429, 503) else {})
         for status in statuses
     }
 

@@ -303,7 +303,7 @@ def _submitted(model: str) -> dict[int, Any]:
     return {
         200: answers("The job, final: only with `Prefer: wait=N`.", model, *headers),
         202: answers("Accepted: it survives what `durability` names.", model, *headers, "Retry-After"),
-        **problems(400, 404, 409, 413, 415, 422, 503),
+        **problems(400, 404, 409, 413, 415, 422, 429, 503),
     }
 
 

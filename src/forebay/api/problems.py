@@ -28,6 +28,7 @@ from forebay.core.errors import (
     NotFound,
     OutcomeUnknown,
     PayloadTooLarge,
+    TooMany,
     Unauthorized,
     Unavailable,
     UnsupportedMedia,
@@ -58,6 +59,7 @@ _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     Gone: 410,
     Conflict: 409,
     Unauthorized: 401,
+    TooMany: 429,
     Forbidden: 403,
     Unavailable: 503,
 }
@@ -142,6 +144,9 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         members["known"] = error.known or None
     elif isinstance(error, Unauthorized):
         headers = (_CHALLENGE,)
+    elif isinstance(error, TooMany):
+        members["retry_after_s"] = error.retry_after_s
+        headers = (retry_after(error.retry_after_s),)
     elif isinstance(error, Conflict) and error.retryable:
         headers = (retry_after(1.0),)
     elif isinstance(error, Unavailable):

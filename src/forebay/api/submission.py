@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from forebay.api.door import Door
 from forebay.api.idempotency import Keeper, Key
+from forebay.api.metering import Meter
 from forebay.api.problems import without_folders
 from forebay.core import crash
-from forebay.core.errors import InvalidRequest, NotFound, Unavailable
+from forebay.core.errors import InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from forebay.core.event import JobRequest
 from forebay.core.ids import IdMint
 from forebay.core.message import Channel
@@ -86,6 +87,7 @@ class Submitter:
         task_of: Callable[[str], Task],
         mint: IdMint,
         keeper: Keeper,
+        meter: Meter,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         inline_limit_bytes: int,
@@ -97,6 +99,7 @@ class Submitter:
         self._task_of = task_of
         self._mint = mint
         self._keeper = keeper
+        self._meter = meter
         self._clock = clock
         self._monotonic = monotonic
         self._inline_limit_bytes = inline_limit_bytes
@@ -148,7 +151,8 @@ class Submitter:
     async def accept(self, offer: Offer, key: Key | None = None) -> Accepted:
         """When this returns, the job is durable in the queue's sense. Of submissions with one key there is one job.
 
-        Raises Unavailable when nothing was accepted, OutcomeUnknown when nobody can say, KeyReused, KeyInUse.
+        Raises Unavailable and TooMany when nothing was accepted, OutcomeUnknown when nobody can say, KeyReused,
+        KeyInUse.
         """
         order, payload = offer
         now = self._clock()
@@ -156,7 +160,7 @@ class Submitter:
         accepted_at = int(now * 1000) / 1000
         if key is None:
             request = self._request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
-            await self._guarded(self._publish(request))
+            await self._admit(request)
             return Accepted(request)
         wanted = Reservation(
             tenant=order.tenant,
@@ -171,10 +175,21 @@ class Submitter:
             return replace(request, key=under.key, fingerprint=under.fingerprint)
 
         async def publish(under: Reservation) -> None:
-            await self._guarded(self._publish(requested(under)))
+            await self._admit(requested(under))
 
         standing, replayed = await self._keeper.accept(wanted, publish)
         return Accepted(requested(standing), replayed)
+
+    async def _admit(self, request: JobRequest) -> None:
+        """Publish it, if its tenant's quota has room for it."""
+        await self._meter.take(request.tenant)
+        try:
+            await self._guarded(self._publish(request))
+        except OutcomeUnknown:
+            raise  # it may have been accepted
+        except BaseException:
+            self._meter.give_back(request.tenant)
+            raise
 
     async def _guarded(self, publishing: Awaitable[None]) -> None:
         """Remembers whether jobs can be written."""

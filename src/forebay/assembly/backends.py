@@ -18,6 +18,7 @@ from forebay.adapters.memory import (
     MemoryFleet,
     MemoryLog,
     MemoryQueue,
+    MemoryQuotas,
     MemoryStore,
 )
 from forebay.adapters.sqlite import (
@@ -26,6 +27,7 @@ from forebay.adapters.sqlite import (
     SqliteCancellations,
     SqliteEventLog,
     SqliteQueue,
+    SqliteQuotas,
     SqliteStore,
 )
 from forebay.assembly.waiting import until_there
@@ -36,6 +38,7 @@ from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
 from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Durability, Queue
+from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
 from forebay.settings import Settings
 
@@ -48,12 +51,13 @@ WITH_STORE = frozenset({"api", "projector"})
 
 
 class Backends(Struct, frozen=True, kw_only=True):
-    """One adapter for each port. `store` and `keys` are None where no role of the process uses them."""
+    """One adapter for each port. `store`, `keys` and `quotas` are None where no role of the process uses them."""
 
     queue: Queue
     events: EventLog
     store: ResultStore | None
     keys: ApiKeys | None
+    quotas: Quotas | None
     blobs: BlobStore
     fleet: Fleet
     cancellations: Cancellations
@@ -88,12 +92,15 @@ async def open_backends(
             memory = MemoryLog()
             queue, events = MemoryQueue(memory), MemoryEventLog(memory)
             cancellations = MemoryCancellations()
-        store, keys = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else (None, None)
+        store, keys, quotas = (
+            await _open_store(settings, database, stack) if WITH_STORE & set(roles) else (None, None, None)
+        )
         yield Backends(
             queue=queue,
             events=events,
             store=store,
             keys=keys,
+            quotas=quotas,
             blobs=await _open_blobs(settings),
             fleet=fleet,
             cancellations=cancellations,
@@ -114,18 +121,34 @@ async def open_keys(settings: Settings) -> AsyncIterator[ApiKeys]:
             yield keys
 
 
+@contextlib.asynccontextmanager
+async def open_quotas(settings: Settings) -> AsyncIterator[Quotas]:
+    """Only the quotas: beside a service that runs. Raises Misconfigured, Unavailable."""
+    if settings.store == "memory://":
+        raise Misconfigured("with store memory:// quotas are in the memory of the service; set its default ones")
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.store.startswith("postgresql://"):
+            yield (await _open_postgres(settings, stack)).quotas
+        else:
+            quotas = SqliteQuotas(settings.data_dir)
+            stack.push_async_callback(quotas.close)
+            yield quotas
+
+
 async def _open_store(
     settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack
-) -> tuple[ResultStore, ApiKeys]:
+) -> tuple[ResultStore, ApiKeys, Quotas]:
     if settings.store == "memory://":
-        return MemoryStore(), MemoryApiKeys()
+        return MemoryStore(), MemoryApiKeys(), MemoryQuotas()
     if settings.store == "sqlite://":
         assert database is not None
         keys = SqliteApiKeys(settings.data_dir)
         stack.push_async_callback(keys.close)
-        return SqliteStore(database), keys
+        quotas = SqliteQuotas(settings.data_dir)
+        stack.push_async_callback(quotas.close)
+        return SqliteStore(database), keys, quotas
     store = await _open_postgres(settings, stack)
-    return store, store.keys
+    return store, store.keys, store.quotas
 
 
 async def _open_postgres(settings: Settings, stack: contextlib.AsyncExitStack) -> PostgresStore:

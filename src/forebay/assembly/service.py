@@ -144,6 +144,7 @@ class _Service:
 
             assert backends.store is not None
             assert backends.keys is not None
+            assert backends.quotas is not None
             app = build_app(
                 catalog=catalog.served(),
                 mint=mint,
@@ -154,6 +155,8 @@ class _Service:
                 events=backends.events,
                 cancellations=backends.cancellations,
                 keys=backends.keys,
+                quotas=backends.quotas,
+                default_quota=settings.default_quota,
                 metrics=metrics,
                 projector_lag_s=self._lag_s,
                 draining=self._stopping,

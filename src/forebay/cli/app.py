@@ -16,6 +16,7 @@ from forebay.cli.models import models
 from forebay.cli.options import SettingsCommand
 from forebay.cli.program import program
 from forebay.cli.queues import queues
+from forebay.cli.quotas import quotas
 from forebay.cli.serving import run, up
 from forebay.cli.store import store
 from forebay.cli.submit import SubmitCommand, submit
@@ -35,6 +36,7 @@ app.command(cls=SettingsCommand)(run)
 app.command(cls=SubmitCommand)(submit)
 app.add_typer(jobs)
 app.add_typer(keys)
+app.add_typer(quotas)
 app.add_typer(models)
 app.command()(queues)
 app.add_typer(topics)

@@ -2,7 +2,7 @@
 
     ForebayError
     ├── the caller          InvalidRequest ── UnsupportedMedia, PayloadTooLarge
-    │                       NotFound, Gone, Conflict, Unauthorized, Forbidden
+    │                       NotFound, Gone, Conflict, Unauthorized, Forbidden, TooMany
     ├── the model's author  ModelFailed
     ├── time                Unavailable ── OutcomeUnknown
     │                       Revoked
@@ -94,6 +94,17 @@ class Forbidden(ForebayError):
     """We know who calls, and they may not."""
 
     code = "forbidden"
+
+
+class TooMany(ForebayError):
+    """The caller has asked for more than it may have for now; `retry_after_s` is when there may be room."""
+
+    code = "too_many"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class ModelFailed(ForebayError):

@@ -11,6 +11,7 @@ from msgspec import Struct
 from forebay.core.job import Job
 from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
+from forebay.core.quota import Use
 from forebay.ports.event_log import LogBatch
 from forebay.ports.job_batches import JobBatches
 from forebay.ports.reservations import Reservations
@@ -113,6 +114,11 @@ class ResultStore(Reservations, JobBatches):
     @abstractmethod
     async def ahead(self, job: Job, look: int) -> int:
         """How many of its lane wait that were accepted before it, of whichever tenant; counts up to `look`."""
+
+    @abstractmethod
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+        """Jobs of a tenant: those accepted after `minute_from`, those after `day_from`, those that are not final. Of
+        each at most `most` are counted: the time that it takes is bounded by that."""
 
     @abstractmethod
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:

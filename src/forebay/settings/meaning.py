@@ -31,6 +31,7 @@ class Meaning(Struct, frozen=True):
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Bytes = Annotated[int, Field(ge=0)]
+Limit = Annotated[int, Field(ge=0, le=10**12)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Secret = Annotated[SecretStr, Field(min_length=SECRET_MIN_BYTES)]

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from forebay.core.ids import SECRET_MIN_BYTES
-from forebay.settings.meaning import KIB, MIB, Bytes, Meaning, Name, Port, Seconds, Secret
+from forebay.core.quota import Quota
+from forebay.settings.meaning import KIB, MIB, Bytes, Limit, Meaning, Name, Port, Seconds, Secret
 
 HOSTS = r"[^\s/@,:]+(:[0-9]+)?(,[^\s/@,:]+(:[0-9]+)?)*"
 
@@ -167,6 +168,31 @@ class ServiceSettings(BaseModel):
             "a whole number of bytes, 0 or more",
         ),
     ] = 32 * MIB
+    quota_jobs_per_minute: Annotated[
+        Limit,
+        Meaning(
+            "How many jobs a tenant may have accepted in any minute; more are answered with 429. `forebay quotas` sets "
+            "other limits for one tenant.",
+            "0, no limit: who shares a service with nobody needs none.",
+            "a whole number, 0 for no limit",
+        ),
+    ] = 0
+    quota_jobs_per_day: Annotated[
+        Limit,
+        Meaning(
+            "How many jobs a tenant may have accepted from midnight to midnight UTC.",
+            "0, no limit, as above.",
+            "a whole number, 0 for no limit",
+        ),
+    ] = 0
+    quota_jobs_outstanding: Annotated[
+        Limit,
+        Meaning(
+            "How many jobs of a tenant may be accepted and not final yet.",
+            "0, no limit, as above.",
+            "a whole number, 0 for no limit",
+        ),
+    ] = 0
     secrets: Annotated[
         tuple[Secret, ...],
         Meaning(
@@ -227,6 +253,15 @@ class ServiceSettings(BaseModel):
             hidden=True,
         ),
     ] = ""
+
+    @property
+    def default_quota(self) -> Quota:
+        """Of a tenant for whom nothing else was said."""
+        return Quota(
+            jobs_per_minute=self.quota_jobs_per_minute or None,
+            jobs_per_day=self.quota_jobs_per_day or None,
+            jobs_outstanding=self.quota_jobs_outstanding or None,
+        )
 
     @property
     def on_kafka(self) -> bool:

@@ -17,6 +17,7 @@ from forebay.core.job import Job, JobStatus, apply
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.queues import LaneCount
+from forebay.core.quota import Use
 from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
@@ -705,6 +706,25 @@ class StoreContract(JobBatchesContract):
             await feed(request(1))
             async with asyncio.timeout(LONG_S / 2):
                 assert await staying.changed(LONG_S)
+
+    # ---------------------------------------------------------------------------------------------------------- quotas
+
+    async def test_used_counts_the_jobs_of_a_tenant_by_time_and_by_state(
+        self, store: ResultStore, feed: Feeder
+    ) -> None:
+        first, second, third = request(1), request(2), request(3)
+        times = [one.accepted_at for one in (first, second, third)]
+        assert times == sorted(set(times))
+        await feed(first, second, third, event(1, EventKind.SUCCEEDED), event(9, EventKind.STARTED))
+        await feed(replace(request(4), tenant="other"))
+
+        async def used(minute_from: float, day_from: float, most: int = 10) -> Use:
+            return await store.used(TENANT, minute_from=minute_from, day_from=day_from, most=most)
+
+        assert await used(times[1], times[0]) == Use(jobs_per_minute=1, jobs_per_day=2, jobs_outstanding=2)
+        assert await used(times[2], times[0] - 1) == Use(jobs_per_minute=0, jobs_per_day=3, jobs_outstanding=2)
+        assert await used(0.0, 0.0, most=1) == Use(jobs_per_minute=1, jobs_per_day=1, jobs_outstanding=1)
+        assert await store.used("nobody", minute_from=0.0, day_from=0.0, most=1) == Use()
 
     # --------------------------------------------------------------------------------------------------- reservations
 

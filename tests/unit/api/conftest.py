@@ -19,6 +19,7 @@ from forebay.adapters.memory import (
     MemoryFleet,
     MemoryLog,
     MemoryQueue,
+    MemoryQuotas,
     MemoryStore,
 )
 from forebay.api.app import build_app
@@ -112,6 +113,7 @@ class Api:
         self.fleet = MemoryFleet()
         self.cancellations = MemoryCancellations()
         self.keys = MemoryApiKeys()
+        self.quotas = MemoryQuotas()
         self.metrics = Metrics()
         self.draining = asyncio.Event()
         self.mint = IdMint([b"0123456789abcdef"], lambda count: bytes(count))
@@ -127,6 +129,7 @@ class Api:
                 "events": MemoryEventLog(self.log),
                 "cancellations": self.cancellations,
                 "keys": self.keys,
+                "quotas": self.quotas,
                 "metrics": self.metrics,
                 "draining": self.draining,
                 "kinds": {"queue": "memory", "store": "memory", "blobs": "memory"},

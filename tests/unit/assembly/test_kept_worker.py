@@ -80,6 +80,7 @@ async def test_a_worker_that_crashes_is_made_anew_and_its_job_succeeds(tmp_path:
         events=events,
         store=MemoryStore(),
         keys=None,
+        quotas=None,
         blobs=MemoryBlobs(),
         fleet=fleet,
         cancellations=MemoryCancellations(),

@@ -22,6 +22,7 @@ from forebay.core.message import Channel
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, Payload
 from forebay.core.queues import LaneCount
+from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -176,6 +177,9 @@ class Stumbling(ResultStore):
 
     async def ahead(self, job: Job, look: int) -> int:
         return await self.sound.ahead(job, look)
+
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+        return await self.sound.used(tenant, minute_from=minute_from, day_from=day_from, most=most)
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self.sound.subscribe(tenant, job_id)

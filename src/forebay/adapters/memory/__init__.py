@@ -9,6 +9,7 @@ from forebay.adapters.memory.event_log import MemoryEventLog
 from forebay.adapters.memory.fleet import MemoryFleet
 from forebay.adapters.memory.log import MemoryLog
 from forebay.adapters.memory.queue import MemoryQueue
+from forebay.adapters.memory.quotas import MemoryQuotas
 from forebay.adapters.memory.store import MemoryStore
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "MemoryFleet",
     "MemoryLog",
     "MemoryQueue",
+    "MemoryQuotas",
     "MemoryStore",
 ]

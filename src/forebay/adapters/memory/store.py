@@ -14,6 +14,7 @@ from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent, JobBatch, Key, RejectedLine, changes_of
 from forebay.core.partials import Partial, PartialRows
 from forebay.core.queues import LaneCount, moved, waits
+from forebay.core.quota import Use
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -168,6 +169,15 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         before = [one for one in self._jobs.values() if waits(one) and _place(one) < _place(job)]
         return min(look, sum((one.model, one.lane) == (job.model, job.lane) for one in before))
+
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+        self._refuse_while_rebuilding()
+        jobs = [job for job in self._jobs.values() if job.tenant == tenant and job.model]
+        return Use(
+            jobs_per_minute=min(most, sum(job.created_at > minute_from for job in jobs)),
+            jobs_per_day=min(most, sum(job.created_at > day_from for job in jobs)),
+            jobs_outstanding=min(most, sum(not job.status.final for job in jobs)),
+        )
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

@@ -261,6 +261,15 @@ ALTER TABLE forebay.jobs
     ADD COLUMN retry_of text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN place text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN history bytea
+_JOBS_UNFINISHED = "CREATE INDEX jobs_unfinished ON forebay.jobs (tenant) WHERE finished_at IS NULL AND model <> ''"
+
+_QUOTAS = """
+CREATE TABLE forebay.quotas (
+    tenant           text COLLATE "C" PRIMARY KEY,
+    jobs_per_minute  bigint,
+    jobs_per_day     bigint,
+    jobs_outstanding bigint
+)
 """
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -281,6 +290,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _WAITING, _WAIT),
     (_RETRIES,),
+    (_QUOTAS, _JOBS_UNFINISHED),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

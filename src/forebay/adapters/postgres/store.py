@@ -17,6 +17,7 @@ from forebay.adapters.postgres.api_keys import PostgresApiKeys
 from forebay.adapters.postgres.database import SCAN_S, Database
 from forebay.adapters.postgres.failures import is_busy
 from forebay.adapters.postgres.projection import TRIES, notify, project
+from forebay.adapters.postgres.quotas import PostgresQuotas
 from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresReservations
 from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
 from forebay.adapters.postgres.texts import from_text, to_text
@@ -26,6 +27,7 @@ from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
+from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -83,6 +85,12 @@ SELECT rebuilding, (SELECT count(*) FROM (
 ) AS before) FROM {_REBUILDING}
 """
 
+_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND {} LIMIT $4) AS one)"
+_USED = f"""
+SELECT rebuilding, {_COUNT.format("created_at > $2")}, {_COUNT.format("created_at > $3")},
+    {_COUNT.format("finished_at IS NULL")} FROM {_REBUILDING}
+"""
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -100,6 +108,7 @@ class PostgresStore(ResultStore):
         self._wakeups = Wakeups(database)
         self._reservations = PostgresReservations(database)
         self.keys = PostgresApiKeys(database)
+        self.quotas = PostgresQuotas(database)
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int = 8, idle_in_transaction_s: float = 10.0) -> PostgresStore:
@@ -234,6 +243,11 @@ class PostgresStore(ResultStore):
         rows = await self._database.fetch(_AHEAD, *place, look, timeout_s=SCAN_S)
         _refuse_while(rows[0][0])
         return int(rows[0][1])
+
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+        [row] = await self._database.fetch(_USED, to_text(tenant), minute_from, day_from, most, timeout_s=SCAN_S)
+        _refuse_while(row[0])
+        return Use(jobs_per_minute=row[1], jobs_per_day=row[2], jobs_outstanding=row[3])
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self._reservations.reserve(wanted, holder, lease_s)

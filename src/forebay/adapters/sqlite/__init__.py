@@ -10,6 +10,15 @@ from forebay.adapters.sqlite.cancellations import SqliteCancellations
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.event_log import SqliteEventLog
 from forebay.adapters.sqlite.queue import SqliteQueue
+from forebay.adapters.sqlite.quotas import SqliteQuotas
 from forebay.adapters.sqlite.store import SqliteStore
 
-__all__ = ["Database", "SqliteApiKeys", "SqliteCancellations", "SqliteEventLog", "SqliteQueue", "SqliteStore"]
+__all__ = [
+    "Database",
+    "SqliteApiKeys",
+    "SqliteCancellations",
+    "SqliteEventLog",
+    "SqliteQueue",
+    "SqliteQuotas",
+    "SqliteStore",
+]

@@ -69,6 +69,8 @@ CREATE TABLE jobs (
 
 _JOBS_NEWEST = "CREATE INDEX jobs_newest ON jobs (tenant, created_at, id) WHERE model <> ''"
 
+_JOBS_UNFINISHED = "CREATE INDEX jobs_unfinished ON jobs (tenant) WHERE finished_at IS NULL AND model <> ''"
+
 # A rowid table, since outputs may be large (sqlite.org/withoutrowid.html, section 3).
 _RESULTS = """
 CREATE TABLE results (
@@ -255,6 +257,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _JOBS_WAITING),
     _RETRIES,
+    (_JOBS_UNFINISHED,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

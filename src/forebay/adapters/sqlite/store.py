@@ -22,6 +22,7 @@ from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
 from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
+from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
@@ -40,6 +41,10 @@ WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
+_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <> '' AND {} LIMIT ?))"
+_USED = (
+    f"SELECT {', '.join(_COUNT.format(which) for which in ('created_at > ?', 'created_at > ?', 'finished_at IS NULL'))}"
+)
 _DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts")
 
 _OLDEST = """
@@ -153,6 +158,12 @@ class SqliteStore(ResultStore):
         self._refuse_while_rebuilding()
         counted = await self._database.scan(_AHEAD, (job.model, job.lane, job.created_at, job.id, look))
         return int(counted[0][0])
+
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+        self._refuse_while_rebuilding()
+        arguments = (tenant, minute_from, most, tenant, day_from, most, tenant, most)
+        [(minute, day, outstanding)] = await self._database.scan(_USED, arguments)
+        return Use(jobs_per_minute=minute, jobs_per_day=day, jobs_outstanding=outstanding)
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

@@ -1,0 +1,157 @@
+"""Quotas of tenants, kept without a word to anybody on the way of a submission: what this process accepts it counts
+itself, and what others accept it learns from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from forebay.core.errors import ForebayError, TooMany, Unavailable
+from forebay.core.quota import DAY_S, MINUTE_S, Quota, Use, Window
+from forebay.ports.quotas import Quotas
+from forebay.ports.store import ResultStore
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+"""How often the store is asked what a tenant uses, while it submits. What several API processes accept meanwhile may go
+beyond a quota, and no more than that."""
+
+QUOTA_KNOWN_FOR_S = 5.0
+"""As for keys: so long a changed quota may not be known."""
+
+OUTSTANDING_RETRY_S = 2.0
+KNOWN_MOST = 10_000
+
+_ASK = {
+    "jobs_per_minute": "in any minute",
+    "jobs_per_day": "a day (from midnight UTC)",
+    "jobs_outstanding": "that are not final yet",
+}
+
+
+class Account:
+    """What is known of one tenant. `seen`: what the store said last; `since`: accepted here after it was asked."""
+
+    def __init__(self) -> None:
+        self.quota = Quota()
+        self.quota_at = float("-inf")
+        self.looked_at = float("-inf")
+        self.seen = Use()
+        self.since = 0
+        self.window = Window()
+        self.looking: asyncio.Task[None] | None = None
+
+
+class Meter:
+    """Lets a tenant have jobs accepted as its quota says, else as `defaults` does."""
+
+    def __init__(
+        self,
+        *,
+        quotas: Quotas,
+        store: ResultStore,
+        defaults: Quota,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._quotas = quotas
+        self._store = store
+        self._defaults = defaults
+        self._clock = clock
+        self._monotonic = monotonic
+        self._accounts: dict[str, Account] = {}
+
+    async def take(self, tenant: str, jobs: int = 1) -> None:
+        """Note that so many are about to be accepted. Raises TooMany, with the code `quota_exceeded`; then none of
+        them may be."""
+        account = self._account(tenant)
+        looking = self._look(tenant, account)
+        if looking is not None and (account.quota_at == float("-inf") or _refusal(account, jobs, self._clock())):
+            await asyncio.shield(looking)  # nobody is refused for what is old
+        if not account.quota.limits:
+            return
+        now = self._clock()
+        if refusal := _refusal(account, jobs, now):
+            raise refusal
+        account.window.add(jobs, now)
+        account.since += jobs
+
+    def give_back(self, tenant: str, jobs: int = 1) -> None:
+        """They were not accepted after all."""
+        account = self._accounts.get(tenant)
+        if account is not None and account.quota.limits:
+            account.window.add(-jobs, self._clock())
+            account.since -= jobs
+
+    def _account(self, tenant: str) -> Account:
+        account = self._accounts.pop(tenant, None) or Account()
+        self._accounts[tenant] = account
+        if len(self._accounts) > KNOWN_MOST:
+            del self._accounts[next(iter(self._accounts))]
+        return account
+
+    def _look(self, tenant: str, account: Account) -> asyncio.Task[None] | None:
+        """What learns anew what is old, beside the submission; None if nothing is."""
+        now = self._monotonic()
+        old = now - account.quota_at >= QUOTA_KNOWN_FOR_S
+        if (account.looking is None or account.looking.done()) and (
+            old or (account.quota.limits and now - account.looked_at >= LOOK_EVERY_S)
+        ):
+            account.looking = asyncio.create_task(self._learn(tenant, account, quota=old))
+        return account.looking if account.looking and not account.looking.done() else None
+
+    async def _learn(self, tenant: str, account: Account, *, quota: bool) -> None:
+        """While the store is away, what was known holds, and what is accepted here is counted: a job takes nothing but
+        the queue to submit."""
+        try:
+            if quota:
+                account.quota = (await self._quotas.get(tenant)).or_else(self._defaults)
+            if account.quota.limits:
+                now, before = self._clock(), account.since
+                account.seen = await self._store.used(
+                    tenant,
+                    minute_from=now - MINUTE_S,
+                    day_from=now // DAY_S * DAY_S,
+                    most=max(account.quota.limits.values()),
+                )
+                account.since -= before
+        except Unavailable as error:
+            log.warning("quota.unknown", tenant=tenant, code=error.code, error=error.message)
+        except ForebayError as error:  # nobody awaits this task
+            log.error("quota.unknown", tenant=tenant, code=error.code, error=error.message)
+        account.looked_at = self._monotonic()
+        if quota:
+            account.quota_at = account.looked_at
+
+
+def _refusal(account: Account, jobs: int, now: float) -> TooMany | None:
+    used = _used(account, now)
+    for name, limit in account.quota.limits.items():
+        if getattr(used, name) + jobs > limit:
+            return TooMany(
+                f"this tenant may have {limit} jobs accepted {_ASK[name]}, and {getattr(used, name)} are",
+                retry_after_s=_room_in_s(name, account, now),
+                code="quota_exceeded",
+            )
+    return None
+
+
+def _used(account: Account, now: float) -> Use:
+    """Of minute and day this process knows its own exactly; of what is outstanding, only what came since it asked."""
+    seen, since, window = account.seen, account.since, account.window
+    return Use(
+        jobs_per_minute=max(seen.jobs_per_minute + since, window.minute(now)),
+        jobs_per_day=max(seen.jobs_per_day + since, window.day(now)),
+        jobs_outstanding=seen.jobs_outstanding + since,
+    )
+
+
+def _room_in_s(limit: str, account: Account, now: float) -> float:
+    if limit == "jobs_per_day":
+        return DAY_S - now % DAY_S
+    if limit == "jobs_per_minute":
+        return max(1.0, account.window.room_in_s(now))
+    return OUTSTANDING_RETRY_S
