@@ -261,6 +261,8 @@ ALTER TABLE forebay.jobs
     ADD COLUMN retry_of text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN place text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN history bytea
+"""
+
 _JOBS_UNFINISHED = "CREATE INDEX jobs_unfinished ON forebay.jobs (tenant) WHERE finished_at IS NULL AND model <> ''"
 
 _QUOTAS = """
