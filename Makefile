@@ -12,7 +12,7 @@ POSTGRES_PORT ?=
 export PYTHON KAFKA_PORT POSTGRES_PORT
 
 BIN := .venv/bin
-FUZZED := tests/scenario/test_the_openapi_document_is_true.py
+FUZZED := tests/scenario/test_the_openapi_document_is_true.py tests/scenario/test_malformed_bytes_do_no_harm.py
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
@@ -38,8 +38,8 @@ postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-
 test: $(INSTALLED)  ## run every test
 	$(BIN)/python -m pytest tests -n 3 --dist loadfile $(ARGS)
 
-fuzz: $(INSTALLED)  ## hold the API against its OpenAPI document for long (FUZZ_EXAMPLES=300, FUZZ_SEED=1)
-	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} $(BIN)/python -m pytest $(FUZZED) -n 0 -rP $(ARGS)
+fuzz: $(INSTALLED)  ## ask the API what nobody thought of, for long (FUZZ_EXAMPLES=300 FUZZ_REQUESTS=100000 FUZZ_SEED=2)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} FUZZ_REQUESTS=$${FUZZ_REQUESTS:-20000} $(BIN)/python -m pytest $(FUZZED) -n 0 -rP $(ARGS)
 
 check: $(INSTALLED)  ## check format, lint, types and the import rule
 	$(BIN)/ruff check .

@@ -12,11 +12,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forebay.api.answers import IS_HEAD
 from forebay.api.body_budget import BodyBudget
-from forebay.api.problems import BAD_REQUEST, REQUEST_ID, UnsupportedCoding, internal
+from forebay.api.problems import (
+    BAD_REQUEST,
+    HEAD_TOO_LARGE,
+    REQUEST_ID,
+    URI_TOO_LONG,
+    UnsupportedCoding,
+    internal,
+    problem_of,
+)
 from forebay.core.errors import InvalidRequest, PayloadTooLarge
 from forebay.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
+
+HEAD_MAX_BYTES = 64 * 1024
+HEADERS_MOST = 200
+"""Apache takes 100, with 8 KiB each; nginx 32 KiB in all."""
+
+URI_MAX_BYTES = 16 * 1024
+"""A cursor has some 100, a filter by metadata as many as its value."""
 
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._~:+/=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
@@ -53,10 +68,14 @@ class Edge:
             return await self._app(scope, receive, send)
         began = self._monotonic()
         method = scope["method"]
-        length = encoding = request_id = b""
-        for name, value in scope["headers"]:
+        length = encoding = transfer = request_id = b""
+        head_bytes = 0
+        for name, value in scope["headers"][: HEADERS_MOST + 1]:
+            head_bytes += len(name) + len(value)
             if name == b"content-length":
                 length = value
+            elif name == b"transfer-encoding":
+                transfer = value.strip().lower()
             elif name == b"content-encoding":
                 encoding = value.strip().lower()
             elif name == b"x-request-id" and _GOOD_ID.fullmatch(value):
@@ -75,7 +94,11 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, self._guarded(scope, receive, length, encoding), send_with_id)
+            refusal = _refusal(scope, head_bytes)
+            if refusal is None:
+                await self._app(scope, self._guarded(scope, receive, length, encoding, transfer), send_with_id)
+            else:
+                await problem_of(scope, refusal)(scope, receive, send_with_id)
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception:
@@ -87,7 +110,7 @@ class Edge:
             self._budget.release(scope)
             self._meter(method, scope, status, self._monotonic() - began)
 
-    def _guarded(self, scope: Scope, receive: Receive, length: bytes, encoding: bytes) -> Receive:
+    def _guarded(self, scope: Scope, receive: Receive, length: bytes, encoding: bytes, transfer: bytes) -> Receive:
         """`receive` for a body that may be read. It raises, before anything is read, for a body whose headers alone say
         that it cannot be, or for which there is no room now; and it cuts one off at the limit, whatever its headers
         said of its length."""
@@ -96,7 +119,7 @@ class Edge:
         async def guarded() -> Message:
             nonlocal taken
             if not taken:
-                self._check(length, encoding)
+                self._check(length, encoding, transfer)
                 self._budget.claim(scope, int(length or 0))
             message = await receive()
             size = len(message.get("body", b""))
@@ -109,7 +132,9 @@ class Edge:
 
         return guarded
 
-    def _check(self, length: bytes, encoding: bytes) -> None:
+    def _check(self, length: bytes, encoding: bytes, transfer: bytes) -> None:
+        if transfer not in (b"", b"chunked"):
+            raise InvalidRequest("of transfer-encodings chunked is taken, alone", code=BAD_REQUEST)
         if length and not length.isdigit():
             raise InvalidRequest("content-length is not a number", code=BAD_REQUEST)
         if len(length) > 18 or (length and int(length) > self._max_body_bytes):  # int() refuses thousands of digits
@@ -133,3 +158,13 @@ class Edge:
             )
         meters[0].inc()
         meters[1].observe(seconds)
+
+
+def _refusal(scope: Scope, head_bytes: int) -> InvalidRequest | None:
+    """Of a request that asks for more of our time and memory in its head than any honest one."""
+    if head_bytes > HEAD_MAX_BYTES or len(scope["headers"]) > HEADERS_MOST:
+        most = f"more than {HEAD_MAX_BYTES} bytes of headers, or than {HEADERS_MOST} of them"
+        return InvalidRequest(most, code=HEAD_TOO_LARGE)
+    if len(scope["path"]) + len(scope["query_string"]) > URI_MAX_BYTES:
+        return InvalidRequest(f"the address is longer than {URI_MAX_BYTES} bytes", code=URI_TOO_LONG)
+    return None

@@ -38,6 +38,10 @@ log = structlog.get_logger()
 
 MALFORMED = "malformed_json"
 BAD_REQUEST = "bad_request"
+HEAD_TOO_LARGE = "headers_too_large"
+URI_TOO_LONG = "uri_too_long"
+PATH_SHOWN_CHARS = 2000
+"""Of a longer path the beginning is told: every character may become three."""
 _AWAY = "Jobs can be neither stored nor read just now; the service's log has the reason under this request id."
 _NO_METRICS = "Metrics are on the admin port (FOREBAY_ADMIN_PORT, loopback by default), not on this one."
 _UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, before the same is submitted again."
@@ -50,7 +54,7 @@ _CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="forebay"')
 _CLOSE: Header = (b"connection", b"close")
 """For when the rest of the body is not read: without closing, the server would have to swallow all of it."""
 
-_STATUS_BY_CODE = {MALFORMED: 400, BAD_REQUEST: 400}
+_STATUS_BY_CODE = {MALFORMED: 400, BAD_REQUEST: 400, HEAD_TOO_LARGE: 431, URI_TOO_LONG: 414}
 _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     UnsupportedMedia: 415,
     PayloadTooLarge: 413,
@@ -111,7 +115,7 @@ def problem(
         "status": status,
         "code": code,
         "detail": detail,
-        "instance": quote(scope.get("path", "")),
+        "instance": quote(scope.get("path", "")[:PATH_SHOWN_CHARS]),
         "request_id": scope.get(REQUEST_ID),
         **members,
     }

@@ -1,4 +1,4 @@
-"""What a process needs around its roles: sockets, HTTP servers, signals, the secret of its ids, crash points."""
+"""What a process needs around its roles: sockets, signals, the secret of its ids, crash points."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import uvicorn
-from starlette.applications import Starlette
-
 from forebay.core import crash
 from forebay.core.errors import Misconfigured
 from forebay.core.ids import SECRET_MIN_BYTES
@@ -25,9 +22,6 @@ from forebay.settings import Settings
 GARBAGE_AFTER = 20_000
 """New objects, less those that are gone, after which Python looks for reference cycles, in place of 700: what a request
 leaves behind is gone by its reference counts, and each look takes time from all that are under way."""
-
-LAST_ANSWERS_S = 3
-"""Requests under way when the API stops; those who wait for a job were answered within a second before."""
 
 
 def spare_collector() -> None:
@@ -116,32 +110,6 @@ def listener(host: str, port: int, setting: str) -> Iterator[socket.socket]:
 def url_of(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the whole process stops in one order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def http_server(app: Starlette, settings: Settings) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            loop="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            date_header=False,
-            timeout_graceful_shutdown=LAST_ANSWERS_S,
-        )
-    )
 
 
 @contextlib.contextmanager

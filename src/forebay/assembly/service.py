@@ -18,10 +18,10 @@ from forebay.api.admin import build_admin_app
 from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
 from forebay.assembly.depths import refresh_depths
+from forebay.assembly.http import http_server
 from forebay.assembly.own_reports import OwnReports
 from forebay.assembly.process import (
     arm_crash_point,
-    http_server,
     id_secrets,
     listener,
     on_signals,
@@ -164,12 +164,12 @@ class _Service:
                 inline_limit_bytes=settings.inline_limit_bytes,
                 max_body_bytes=settings.max_body_bytes,
             )
-            self._servers.append((http_server(app, settings), api_socket))
+            self._servers.append((http_server(app), api_socket))
         channels = [Channel(spec.name, lane) for spec in specs for lane in Lane]
         admin = build_admin_app(
             metrics, refresh=lambda: refresh_depths(backends.queue, backends.store, metrics, channels)
         )
-        self._admin = (http_server(admin, settings), admin_socket)
+        self._admin = (http_server(admin), admin_socket)
 
     async def run(self, on_ready: Callable[[Addresses], None]) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-EVERYWHERE = {"400", "404", "405", "413", "415", "500"}
+EVERYWHERE = {"400", "404", "405", "413", "414", "415", "431", "500"}
 """Refusals that can meet any request, before its operation is known or whatever it does."""
 
 

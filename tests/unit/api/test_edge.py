@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from tests.unit.api.conftest import MAX_BODY_BYTES, Api
 
+from forebay.api.edge import HEAD_MAX_BYTES, HEADERS_MOST, URI_MAX_BYTES
+
 Headers = Sequence[tuple[bytes, bytes]]
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -194,3 +196,26 @@ async def test_other_protocols_pass_through(api: Api) -> None:
     scope = {"type": "websocket", "path": "/v1/jobs", "headers": [], "query_string": b"", "root_path": ""}
     await api.app(scope, receive, send)
     assert sent[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[(b"x-huge", b"h" * HEAD_MAX_BYTES)], [(b"x", b"")] * (HEADERS_MOST + 1)],
+    ids=["a huge one", "a flood"],
+)
+async def test_more_headers_than_anybody_needs_are_refused(api: Api, headers: Headers) -> None:
+    asked = await ask(api, "GET", "/v1/jobs", headers)
+    assert (asked.status, asked.code) == (431, "headers_too_large")
+    assert b"x-request-id" in asked.headers
+
+
+async def test_an_address_longer_than_anybody_needs_is_refused(api: Api) -> None:
+    asked = await ask(api, "GET", "/v1/jobs/" + "é" * URI_MAX_BYTES)
+    assert (asked.status, asked.code) == (414, "uri_too_long")
+    assert len(asked.body) < URI_MAX_BYTES
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked, chunked"])
+async def test_a_body_that_was_packed_for_the_way_is_refused_unread(api: Api, coding: bytes) -> None:
+    asked = await ask(api, "POST", "/v1/jobs", [JSON_TYPE, (b"transfer-encoding", coding)], [b"{}"])
+    assert (asked.status, asked.code, asked.taken) == (400, "bad_request", 0)

@@ -1,0 +1,207 @@
+"""What our server does beyond uvicorn's: bounds on what has no bound there, and no answer that could be taken for
+another's. Spoken to in bytes, as by a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from forebay.api.edge import HEAD_MAX_BYTES
+from forebay.assembly.http import HEAD_WITHIN_S, PIPELINE_MOST, Connection, http_server
+
+
+class Wire(asyncio.Transport):
+    """Holds what was written; `closed` as soon as nothing more can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        assert not self.closed.is_set()
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.closed.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def is_closing(self) -> bool:
+        return self.closed.is_set()
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
+
+    @property
+    def problem(self) -> tuple[int, str]:
+        told = json.loads(self.written[self.written.index(b"\r\n\r\n") :])
+        return told["status"], told["code"]
+
+
+class Loop:
+    """The loop that runs, with a clock of ours."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio.get_running_loop(), name)
+
+
+class Server:
+    """An application that answers with what it read, once it may."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.may.set()
+        self.seen: list[Any] = []
+        self.loop = Loop()
+        self.config = http_server(Starlette(routes=[Route("/", self._answer, methods=["GET", "POST"])])).config
+        self._state = http_server(Starlette()).server_state
+
+    async def _answer(self, request: Request) -> Response:
+        self.seen.append(request)
+        await self.may.wait()
+        return PlainTextResponse(await request.body())
+
+    def connect(self) -> tuple[Connection, Wire]:
+        wire = Wire()
+        connection = Connection(self.config, self._state, {}, cast(asyncio.AbstractEventLoop, self.loop))
+        connection.connection_made(wire)
+        return connection, wire
+
+    async def idle(self) -> None:
+        """Until every request that runs has been answered."""
+        await asyncio.gather(*self._state.tasks)
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_headers_without_an_end_are_cut_off(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"GET / HTTP/1.1\r\nx: ")
+    while not wire.closed.is_set():
+        connection.data_received(b"y" * 10_000)
+    assert wire.problem == (431, "headers_too_large")
+    assert len(connection.headers) == 0
+
+
+async def test_a_body_is_no_head_however_long(server: Server) -> None:
+    connection, wire = server.connect()
+    length = 4 * HEAD_MAX_BYTES
+    connection.data_received(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % length)
+    for _ in range(4):
+        connection.data_received(b"y" * HEAD_MAX_BYTES)
+    connection.data_received(GET[:-10])
+    await server.idle()
+    assert wire.statuses == [200]
+    connection.data_received(GET[-10:])
+    await server.idle()
+    assert wire.statuses == [200, 200]
+
+
+async def test_trailers_are_no_headers(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST + b"2\r\nhi\r\n0\r\nx-api-key: stolen\r\n\r\n")
+    await server.idle()
+    assert wire.written.endswith(b"hi")
+    (request,) = server.seen
+    assert "x-api-key" not in request.headers
+
+
+async def test_requests_on_the_heels_of_each_other_are_answered_in_order(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(GET * PIPELINE_MOST)
+    for _ in range(PIPELINE_MOST):
+        await server.idle()
+    assert wire.statuses == [200] * PIPELINE_MOST
+    assert not wire.closed.is_set()
+
+
+@pytest.mark.parametrize("more", [GET * 1000, b"no request at all\r\n"], ids=["a flood", "no HTTP"])
+async def test_what_cannot_be_taken_ends_the_connection_after_the_answer_to_what_runs(
+    server: Server, more: bytes
+) -> None:
+    server.may.clear()
+    connection, wire = server.connect()
+    connection.data_received(GET + more)
+    connection.data_received(GET)
+    assert not connection.pipeline
+    server.may.set()
+    await server.idle()
+    assert wire.statuses == [200]
+    assert wire.closed.is_set()
+
+
+async def test_a_body_that_cannot_be_read_is_answered_in_the_words_of_the_api(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST + b"2\r\nhi")
+    await asyncio.sleep(0)
+    connection.data_received(b" and no end\r\n")
+    assert wire.problem == (400, "bad_request")
+    assert wire.closed.is_set()
+    await server.idle()
+
+
+Begin = Callable[[Connection], None]
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda connection: None,
+        lambda connection: connection.data_received(b"GET / HT"),
+        lambda connection: connection.data_received(POST + b"2\r\nh"),
+    ],
+    ids=["nothing", "half a head", "half a body"],
+)
+async def test_who_does_not_go_on_is_cut_off(server: Server, begin: Begin) -> None:
+    connection, wire = server.connect()
+    begin(connection)
+    server.loop.now = HEAD_WITHIN_S
+    connection.close_if_late()
+    assert not wire.closed.is_set()
+    server.loop.now += 1
+    connection.close_if_late()
+    assert wire.closed.is_set()
+    connection.connection_lost(None)
+    await server.idle()
+
+
+async def test_who_waits_for_an_answer_is_not(server: Server) -> None:
+    server.may.clear()
+    connection, wire = server.connect()
+    connection.data_received(GET)
+    server.loop.now = 10 * HEAD_WITHIN_S
+    connection.close_if_late()
+    server.may.set()
+    await server.idle()
+    connection.close_if_late()  # it may ask again, for as long as uvicorn keeps a connection
+    assert wire.statuses == [200]
+    assert not wire.closed.is_set()
