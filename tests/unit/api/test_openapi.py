@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from fastapi.routing import APIRoute
 from tests.unit.api.conftest import Api, spec
 from tests.unit.api.test_submitting import PNG
 
@@ -58,6 +59,13 @@ def everything(node: Any) -> Iterator[Any]:
 
 async def test_every_route_is_in_it_and_nothing_else(document: Any) -> None:
     assert {(method, path) for method, path, _ in operations(document)} == ROUTES
+
+
+async def test_what_is_not_in_it_are_its_own_pages(api: Api, document: Any) -> None:
+    routes = [route for route in api.app.routes if isinstance(route, APIRoute)]
+    assert len(routes) == len(api.app.routes)
+    served = {(method.lower(), route.path) for route in routes for method in route.methods or ()}
+    assert served - ROUTES == {("get", "/"), ("get", "/docs"), ("get", "/openapi.json")}
 
 
 async def test_it_is_openapi_3_1(document: Any) -> None:
