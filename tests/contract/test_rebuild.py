@@ -48,6 +48,7 @@ COUNTS = """
 SELECT model, lane, sum(waiting), sum(running) FROM queue_counts GROUP BY model, lane
 HAVING sum(waiting) <> 0 OR sum(running) <> 0 ORDER BY model, lane
 """
+OUTSTANDING = "SELECT tenant, sum(jobs) FROM outstanding GROUP BY tenant HAVING sum(jobs) <> 0 ORDER BY tenant"
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 
@@ -176,7 +177,8 @@ class SqliteWorld(World):
 
     async def tables(self) -> Tables:
         kept = {name: self.database.read(f"SELECT * FROM {name} ORDER BY {key}") for name, key in KEYS.items()}
-        return {**kept, "queue_counts": self.database.read(COUNTS)}
+        counts = {"queue_counts": self.database.read(COUNTS), "outstanding": self.database.read(OUTSTANDING)}
+        return {**kept, **counts}
 
 
 class PostgresWorld(World):
@@ -189,8 +191,11 @@ class PostgresWorld(World):
                 name: [tuple(row) for row in await reading.fetch(f"SELECT * FROM forebay.{name} ORDER BY {key}")]
                 for name, key in {**KEYS, "waiting": "id"}.items()
             }
-            counts = await reading.fetch(COUNTS.replace("FROM ", "FROM forebay."))
-            return {**kept, "queue_counts": [tuple(row) for row in counts]}
+            counts = {
+                name: [tuple(row) for row in await reading.fetch(sql.replace("FROM ", "FROM forebay."))]
+                for name, sql in (("queue_counts", COUNTS), ("outstanding", OUTSTANDING))
+            }
+            return {**kept, **counts}
         finally:
             await reading.close()
 

@@ -1,4 +1,4 @@
-"""How much waits and runs in each lane of each model, counted as jobs move."""
+"""How much waits and runs, in each lane of each model and for each tenant, counted as jobs move."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ def moved(changes: Iterable[Change]) -> Mapping[Place, tuple[int, int]]:
             of_lane = sums.setdefault((job.model, job.lane), [0, 0])
             of_lane[job.status is JobStatus.RUNNING] += sign
     return {place: (waiting, running) for place, (waiting, running) in sums.items() if waiting or running}
+
+
+def outstanding(changes: Iterable[Change]) -> Mapping[str, int]:
+    """By how much the number of a tenant's jobs changes that are not final, where it does."""
+    sums: dict[str, int] = {}
+    for before, after in changes:
+        for job, sign in ((before, -1), (after, 1)):
+            if job is not None and job.model and not job.status.final:
+                sums[job.tenant] = sums.get(job.tenant, 0) + sign
+    return {tenant: change for tenant, change in sums.items() if change}
 
 
 def waits(job: Job | None) -> bool:

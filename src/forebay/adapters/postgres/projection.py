@@ -34,7 +34,7 @@ from forebay.core.errors import Unavailable
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
-from forebay.core.queues import moved, waits
+from forebay.core.queues import moved, outstanding, waits
 from forebay.ports.event_log import START, LogBatch
 
 if TYPE_CHECKING:
@@ -112,6 +112,10 @@ _COUNT = """
 INSERT INTO forebay.queue_counts SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
 ON CONFLICT (model, lane, source) DO UPDATE
 SET waiting = queue_counts.waiting + excluded.waiting, running = queue_counts.running + excluded.running
+"""
+_ADD_OUTSTANDING = """
+INSERT INTO forebay.outstanding SELECT $1, * FROM unnest($2::text[], $3::bigint[])
+ON CONFLICT (tenant, source) DO UPDATE SET jobs = outstanding.jobs + excluded.jobs
 """
 _WAIT_NO_MORE = """
 DELETE FROM forebay.waiting
@@ -239,6 +243,9 @@ async def _count(connection: Connection, source: str, changed: list[tuple[Job | 
     sums = [(to_text(model), to_text(lane), *by) for (model, lane), by in moved(changed).items()]
     if sums:
         await connection.execute(_COUNT, to_text(source), *_arrays(sums, 4))
+    of_tenants = [(to_text(tenant), change) for tenant, change in outstanding(changed).items()]
+    if of_tenants:
+        await connection.execute(_ADD_OUTSTANDING, to_text(source), *_arrays(of_tenants, 2))
     now = [_waiting_row(job) for old, job in changed if waits(job) and not waits(old)]
     await _copy(connection, "waiting", ("model", "lane", "created_at", "id", "tenant"), now)
     no_more = [_waiting_row(old) for old, job in changed if old is not None and waits(old) and not waits(job)]

@@ -263,7 +263,19 @@ ALTER TABLE forebay.jobs
     ADD COLUMN history bytea
 """
 
-_JOBS_UNFINISHED = "CREATE INDEX jobs_unfinished ON forebay.jobs (tenant) WHERE finished_at IS NULL AND model <> ''"
+# How many jobs of a tenant are not final; by source, as queue_counts are.
+_OUTSTANDING = """
+CREATE TABLE forebay.outstanding (
+    source text COLLATE "C" NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    jobs   bigint NOT NULL,
+    PRIMARY KEY (tenant, source)
+) WITH (fillfactor = 50)
+"""
+_COUNT_OUTSTANDING = """
+INSERT INTO forebay.outstanding
+SELECT '', tenant, count(*) FROM forebay.jobs WHERE model <> '' AND finished_at IS NULL GROUP BY tenant
+"""
 
 _QUOTAS = """
 CREATE TABLE forebay.quotas (
@@ -292,7 +304,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _WAITING, _WAIT),
     (_RETRIES,),
-    (_QUOTAS, _JOBS_UNFINISHED),
+    (_QUOTAS, _OUTSTANDING, _COUNT_OUTSTANDING),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -1,5 +1,5 @@
-"""Visible job state: the tables `jobs`, `results`, `partials`, `batches`, `queue_counts`, `waiting`, `positions` and
-`rebuilding`."""
+"""Visible job state: the tables `jobs`, `results`, `partials`, `batches`, `queue_counts`, `waiting`, `outstanding`,
+`positions` and `rebuilding`."""
 
 from __future__ import annotations
 
@@ -85,10 +85,15 @@ SELECT rebuilding, (SELECT count(*) FROM (
 ) AS before) FROM {_REBUILDING}
 """
 
-_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND {} LIMIT $4) AS one)"
+_COUNT = """
+(SELECT count(*) FROM (
+    SELECT FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND created_at > {} LIMIT $4
+) AS counted)
+"""
 _USED = f"""
-SELECT rebuilding, {_COUNT.format("created_at > $2")}, {_COUNT.format("created_at > $3")},
-    {_COUNT.format("finished_at IS NULL")} FROM {_REBUILDING}
+SELECT rebuilding, {_COUNT.format("$2")}, {_COUNT.format("$3")},
+    (SELECT least(coalesce(sum(jobs), 0), $4)::bigint FROM forebay.outstanding WHERE tenant = $1)
+FROM {_REBUILDING}
 """
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -149,7 +154,7 @@ class PostgresStore(ResultStore):
                         await connection.execute(
                             "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.partials, "
                             "forebay.batches, forebay.rejected_lines, "
-                            "forebay.queue_counts, forebay.waiting, forebay.rebuilding"
+                            "forebay.queue_counts, forebay.waiting, forebay.outstanding, forebay.rebuilding"
                         )
                         await connection.execute(FORGET_PUBLISHED)
                         until = await ends()  # now that no projector can write: TRUNCATE has locked the tables

@@ -24,7 +24,7 @@ from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent
 from forebay.core.partials import Key, PartialRows
-from forebay.core.queues import moved
+from forebay.core.queues import moved, outstanding
 from forebay.ports.event_log import START, LogBatch
 
 _OF_ATTEMPT = (
@@ -48,6 +48,7 @@ _COUNT = "INSERT INTO queue_counts VALUES"
 _ADD = (
     "ON CONFLICT (model, lane) DO UPDATE SET waiting = waiting + excluded.waiting, running = running + excluded.running"
 )
+_ADD_OUTSTANDING = "ON CONFLICT (tenant) DO UPDATE SET jobs = jobs + excluded.jobs"
 _UPDATE_JOBS = f"WITH new ({JOB_COLUMNS}) AS (VALUES"
 
 
@@ -85,6 +86,7 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
     _save_partials(connection, partials)
     project_batches(connection, facts, changed)
     write_rows(connection, _COUNT, [(*place, *by) for place, by in moved(changed).items()], _ADD)
+    write_rows(connection, "INSERT INTO outstanding VALUES", list(outstanding(changed).items()), _ADD_OUTSTANDING)
     project_reservations(connection, facts)
     return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
 

@@ -69,7 +69,16 @@ CREATE TABLE jobs (
 
 _JOBS_NEWEST = "CREATE INDEX jobs_newest ON jobs (tenant, created_at, id) WHERE model <> ''"
 
-_JOBS_UNFINISHED = "CREATE INDEX jobs_unfinished ON jobs (tenant) WHERE finished_at IS NULL AND model <> ''"
+# How many jobs of a tenant are not final.
+_OUTSTANDING = """
+CREATE TABLE outstanding (
+    tenant TEXT PRIMARY KEY,
+    jobs   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+_COUNT_OUTSTANDING = """
+INSERT INTO outstanding SELECT tenant, count(*) FROM jobs WHERE model <> '' AND finished_at IS NULL GROUP BY tenant
+"""
 
 # A rowid table, since outputs may be large (sqlite.org/withoutrowid.html, section 3).
 _RESULTS = """
@@ -257,7 +266,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_LINES_OF_JOBS, _LINE_IS_FINAL, _BATCHES, _BATCHES_NEWEST, _REJECTED_LINES),
     (_QUEUE_COUNTS, _COUNT, _JOBS_WAITING),
     _RETRIES,
-    (_JOBS_UNFINISHED,),
+    (_OUTSTANDING, _COUNT_OUTSTANDING),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -41,11 +41,9 @@ WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
-_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <> '' AND {} LIMIT ?))"
-_USED = (
-    f"SELECT {', '.join(_COUNT.format(which) for which in ('created_at > ?', 'created_at > ?', 'finished_at IS NULL'))}"
-)
-_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts")
+_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <> '' AND created_at > ? LIMIT ?))"
+_USED = f"SELECT {_COUNT}, {_COUNT}, (SELECT min(jobs, ?) FROM outstanding WHERE tenant = ?)"
+_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts", "outstanding")
 
 _OLDEST = """
 SELECT created_at FROM jobs WHERE status = 'queued' AND model = counts.model AND model <> '' AND lane = counts.lane
@@ -161,9 +159,9 @@ class SqliteStore(ResultStore):
 
     async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
         self._refuse_while_rebuilding()
-        arguments = (tenant, minute_from, most, tenant, day_from, most, tenant, most)
+        arguments = (tenant, minute_from, most, tenant, day_from, most, most, tenant)
         [(minute, day, outstanding)] = await self._database.scan(_USED, arguments)
-        return Use(jobs_per_minute=minute, jobs_per_day=day, jobs_outstanding=outstanding)
+        return Use(jobs_per_minute=minute, jobs_per_day=day, jobs_outstanding=outstanding or 0)
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()
