@@ -1,4 +1,5 @@
-"""A service asks for keys as soon as there is one; tenants see their own only; on both backends."""
+"""A service asks for keys as soon as there is one; tenants see their own only, and have what their quotas say; on both
+backends."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ Made = tuple[RunningService, Callable[..., str]]
 
 @pytest.fixture(params=["embedded", "kafka"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
-    """A service with every role, and `forebay keys ...` beside it."""
+    """A service with every role, and `forebay ...` beside it."""
     if request.param == "embedded":
         start: Start = request.getfixturevalue("start")
         settings: Mapping[str, str] = {"data_dir": str(tmp_path), "models_dir": str(TEST_MODELS)}
@@ -31,12 +32,12 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
         settings = {**roles.settings, "models_dir": str(TEST_MODELS), "data_dir": str(tmp_path / "command")}
         service = roles.start("api", "worker", "projector", "scheduler")
 
-    def keys(*arguments: str) -> str:
-        ran = run_command("keys", *arguments, settings=settings)
+    def forebay(*arguments: str) -> str:
+        ran = run_command(*arguments, settings=settings)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.strip()
 
-    return service, keys
+    return service, forebay
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -44,11 +45,11 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def test_the_first_key_closes_it_and_each_tenant_sees_its_own(made: Made, client_of: ClientOf) -> None:
-    service, keys = made
+    service, forebay = made
     http = client_of(service).http
     job: Any = {"model": "echo", "input": 1}
     assert http.post("/v1/jobs", json=job).status_code == 202
-    acme, rival = keys("create", "--tenant", "acme"), keys("create", "--tenant", "rival")
+    acme, rival = (forebay("keys", "create", "--tenant", tenant) for tenant in ("acme", "rival"))
     until(lambda: http.get("/v1/jobs").status_code == 401, "nobody is let in without a key")
     answer = http.post("/v1/jobs", json=job, headers={**bearer(acme), "prefer": "wait=30"})
     assert (answer.status_code, answer.json()["output"]) == (200, 1)
@@ -56,7 +57,17 @@ def test_the_first_key_closes_it_and_each_tenant_sees_its_own(made: Made, client
     assert http.get(path, headers=bearer(acme)).status_code == 200
     assert http.get(path, headers=bearer(rival)).json()["code"] == "unknown_job"
     assert http.get("/v1/jobs", headers=bearer(rival)).json()["jobs"] == []
-    keys("revoke", acme.split("_")[1])
+
+    forebay("quotas", "set", "acme", "--per-day", "3")  # has had 1
+
+    def submitted(token: str) -> int:
+        return http.post("/v1/jobs", json=job, headers=bearer(token)).status_code
+
+    until(lambda: submitted(acme) == 429, "the quota is known")
+    assert len(http.get("/v1/jobs", headers=bearer(acme)).json()["jobs"]) >= 3
+    assert submitted(rival) == 202
+
+    forebay("keys", "revoke", acme.split("_")[1])
     until(lambda: http.get(path, headers=bearer(acme)).status_code == 401, "the revoked key is let in no more")
     assert http.get("/v1/jobs", headers=bearer(rival)).status_code == 200
 
