@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from forebay.api.edge import HEAD_MAX_BYTES
+from forebay.api.edge import HEAD_MAX_BYTES, HEADERS_MOST
 from forebay.api.problems import BAD_REQUEST, HEAD_TOO_LARGE, problem
 
 HEAD_WITHIN_S = 30.0
@@ -70,15 +70,17 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-class _Ignored(list[tuple[bytes, bytes]]):
+class _Trailers(list[tuple[bytes, bytes]]):
     """Where trailers go. uvicorn would add them to the headers, which a proxy has judged and these it has not (RFC 9110
     section 6.5.1), and would keep any number of them."""
 
+    def __init__(self) -> None:
+        self._left = HEADERS_MOST
+
     def append(self, field: tuple[bytes, bytes]) -> None:
-        pass
-
-
-_TRAILERS = _Ignored()
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many trailers")  # see Connection.send_400_response
 
 
 class Connection(HttpToolsProtocol):
@@ -116,7 +118,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests wait for the answer to one before them")  # see send_400_response
         super().on_headers_complete()
         self._latest = self.cycle
-        self.headers = _TRAILERS
+        self.headers = _Trailers()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

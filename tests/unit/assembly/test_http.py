@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from forebay.api.edge import HEAD_MAX_BYTES
+from forebay.api.edge import HEAD_MAX_BYTES, HEADERS_MOST
 from forebay.assembly.http import HEAD_WITHIN_S, PIPELINE_MOST, Connection, http_server
 
 
@@ -133,6 +133,14 @@ async def test_trailers_are_no_headers(server: Server) -> None:
     assert wire.written.endswith(b"hi")
     (request,) = server.seen
     assert "x-api-key" not in request.headers
+
+
+async def test_a_flood_of_trailers_is_no_request(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST + b"2\r\nhi\r\n0\r\n" + b"x: y\r\n" * 2 * HEADERS_MOST)
+    assert wire.problem == (400, "bad_request")
+    await server.idle()
+    assert wire.statuses == [400]
 
 
 async def test_requests_on_the_heels_of_each_other_are_answered_in_order(server: Server) -> None:
