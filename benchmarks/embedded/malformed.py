@@ -7,6 +7,7 @@ latencies of all turns together.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -67,7 +68,9 @@ def measure() -> list[Figure]:
 
 
 def attack(url: str, seed: int) -> None:
-    """Print an empty line when the requests are made, and then the status of each answer."""
+    """Print an empty line when the requests are made, and then the status of each answer. The attacker has machines of
+    their own in life, so here they leave the cores to the service and its client."""
+    os.nice(19)
     requests = list(malformed(REQUESTS, seed))
     print(flush=True)
     for _, answer in uvloop.run(send_all(url, requests, CONNECTIONS)):
