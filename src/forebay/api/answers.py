@@ -13,6 +13,7 @@ PROBLEM_TYPE: Header = (b"content-type", b"application/problem+json")
 NO_STORE: Header = (b"cache-control", b"no-store")
 VARY_PREFER: Header = (b"vary", b"Prefer")
 RETRY_SOON: Header = (b"retry-after", b"1")
+REPLAYED: Header = (b"idempotency-replayed", b"true")
 
 
 IS_HEAD = "forebay.is_head"

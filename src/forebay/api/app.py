@@ -19,6 +19,8 @@ from starlette.types import Scope as AsgiScope
 import forebay
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
+from forebay.api.dead_letter_routes import DeadLetterRoutes
+from forebay.api.dead_letters import DeadLetters
 from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
 from forebay.api.gate import Gate
@@ -31,6 +33,7 @@ from forebay.api.openapi import OpenApi
 from forebay.api.problems import problem_of, problem_of_status
 from forebay.api.queue_routes import QueueRoutes
 from forebay.api.reading import JobReader
+from forebay.api.retrying import Retrier
 from forebay.api.submission import ModelCatalog, Submitter
 from forebay.api.tenancy import set_tenant
 from forebay.core.api_key import Scope
@@ -117,12 +120,15 @@ def build_app(
         draining=draining,
     )
     canceler = Canceler(reader=reader, events=events, cancellations=cancellations, clock=clock)
+    writer = JobWriter(durability)
+    retrier = Retrier(reader=reader, store=store, events=events, blobs=blobs, submitter=submitter, metrics=metrics)
+    dead_letters = DeadLetters(reader=reader, retrier=retrier, writer=writer, draining=draining, monotonic=monotonic)
     budget = BodyBudget(max(body_budget_bytes, max_body_bytes))
     jobs = JobRoutes(
         submitter=submitter,
         reader=reader,
         canceler=canceler,
-        writer=JobWriter(durability),
+        writer=writer,
         budget=budget,
         metrics=metrics,
     )
@@ -137,6 +143,7 @@ def build_app(
         about=about,
     )
 
+    failed = DeadLetterRoutes(retrier=retrier, dead_letters=dead_letters, writer=writer)
     queues = QueueRoutes(catalog=catalog, store=store, fleet=fleet, clock=clock)
 
     app = FastAPI(
@@ -152,7 +159,8 @@ def build_app(
     openapi = OpenApi(app, catalog, task_of)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
-    app.router.routes.extend(Route(gate=gate, **arguments) for arguments in openapi.operations(jobs, queues, models))
+    operations = openapi.operations(jobs, failed, queues, models)
+    app.router.routes.extend(Route(gate=gate, **arguments) for arguments in operations)
     for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
         app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))
     app.add_exception_handler(ForebayError, _on_forebay_error)

@@ -23,7 +23,8 @@ _MEANING = {
     403: "`scope_missing`: the API key may not do this.",
     404: "Unknown: nothing of that name or id is known to this caller.",
     409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
-    "UUID.",
+    "UUID; of a retry `job_not_final`, `job_succeeded`.",
+    410: "`input_gone`: what the job was given is no longer kept.",
     413: "The body is larger than `limit_bytes`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
@@ -96,6 +97,11 @@ def answers(description: str, model: str, *named: str) -> dict[str, Any]:
     if named:
         response["headers"] = headers(*named)
     return response
+
+
+def reference(model: str) -> dict[str, str]:
+    """To the component `model`."""
+    return {"$ref": _REF + model}
 
 
 def headers(*names: str) -> dict[str, Any]:
@@ -212,6 +218,10 @@ def components() -> dict[str, Any]:
         schemas.JobsDocument,
         schemas.ModelsDocument,
         schemas.QueuesDocument,
+        schemas.DeadLettersDocument,
+        schemas.DeadLetterDocument,
+        schemas.ExportedDeadLetterDocument,
+        schemas.RedrivenDocument,
         schemas.ModelDetailDocument,
         schemas.ReadyDocument,
         schemas.HealthDocument,

@@ -44,6 +44,7 @@ class JobObject(Struct, frozen=True, kw_only=True):
     metrics: JobMetrics | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
     error: JobError | UnsetType = UNSET
+    retry_of: str | UnsetType = UNSET
     metadata: Mapping[str, Any] | UnsetType = UNSET
     durability: str
     urls: Urls
@@ -67,6 +68,7 @@ class JobWriter:
                 status="queued",
                 lane=request.lane,
                 created_at=to_rfc3339(request.accepted_at),
+                retry_of=request.retry_of or UNSET,
                 metadata=request.metadata or UNSET,
                 durability=request.durability or self._durability,
                 urls=_urls(request.job_id),
@@ -77,8 +79,13 @@ class JobWriter:
         """`output` is the job's output if it is JSON."""
         return _encode(self._object(job, output, simple))
 
-    def jobs(self, page: JobPage) -> bytes:
-        found: dict[str, Any] = {"jobs": [self._object(job, None, False) for job in page.jobs]}
+    def job_with(self, job: Job, more: Mapping[str, Any]) -> bytes:
+        """The job object, and further members."""
+        members = msgspec.structs.asdict(self._object(job, None, False))
+        return _encode({name: value for name, value in members.items() if value is not UNSET} | dict(more))
+
+    def jobs(self, page: JobPage, name: str = "jobs") -> bytes:
+        found: dict[str, Any] = {name: [self._object(job, None, False) for job in page.jobs]}
         if page.next is not None:
             found["next_cursor"] = cursor_of(page.next)
         return _encode(found)
@@ -98,6 +105,7 @@ class JobWriter:
             metrics=UNSET if job.metrics is None else job.metrics,
             output=Raw(output) if output else UNSET,
             error=UNSET if job.error is None else job.error,
+            retry_of=job.retry_of or UNSET,
             metadata=job.metadata or UNSET,
             durability=job.durability or self._durability,
             urls=_urls(job.id),

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from starlette.requests import Request
 
-from forebay.api.answers import JSON_TYPE, NO_STORE, RETRY_SOON, VARY_PREFER, Answer, Header, header
+from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, VARY_PREFER, Answer, Header, header
 from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
@@ -20,8 +20,8 @@ from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidHeader, InvalidQuery, problem
-from forebay.api.queries import whole
-from forebay.api.reading import JobReader
+from forebay.api.queries import refuse_query, wait_in_query, whole
+from forebay.api.reading import JobReader, with_metadata
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
 from forebay.api.submission import Accepted, Offer, Order, Submitter
 from forebay.api.tenancy import tenant_of
@@ -34,7 +34,6 @@ from forebay.telemetry.metrics import Metrics
 log = structlog.get_logger()
 
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-REPLAYED: Header = (b"idempotency-replayed", b"true")
 _FINAL = (JSON_TYPE, NO_STORE)
 _PENDING = (JSON_TYPE, NO_STORE, RETRY_SOON)
 
@@ -79,7 +78,7 @@ class JobRoutes:
     async def submit_job(self, request: Request) -> Answer:
         """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
         with self._refusals:
-            _refuse_query(request)
+            refuse_query(request)
             accepted = await self._accept(request, await read_json_body(request), self._take_job)
         return await self._accepted(request, accepted)
 
@@ -87,7 +86,7 @@ class JobRoutes:
         """As `POST /v1/jobs`, under a UUID of the caller's: however often it is sent, there is one job, and another
         body under the same UUID is refused. The job's id begins with the UUID; either can be asked for."""
         with self._refusals:
-            _refuse_query(request)
+            refuse_query(request)
             if HEADER in request.headers:
                 raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
             tenant, uuid = tenant_of(request), request.path_params["job_id"]
@@ -112,7 +111,7 @@ class JobRoutes:
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
         with self._refusals:
-            _refuse_query(request)
+            refuse_query(request)
             accepted = await self._accept(request, await read_json_body(request), self._take_simple)
         return await self._accepted(request, accepted, simple=True)
 
@@ -129,7 +128,7 @@ class JobRoutes:
             for name, text in request.query_params.multi_items():
                 query.setdefault(name, []).append(text)
             if "wait" in query:
-                raise _wait_in_query(query["wait"][-1])
+                raise wait_in_query(query["wait"][-1])
             ours = {name: query.pop(name)[-1] for name in RawSubmission.model_fields if name in query}
             said = check_query(RawSubmission, ours)
             order = Order(
@@ -203,7 +202,7 @@ class JobRoutes:
         """200 with the job in the final state that won: `canceled`, or what it had come to before; this never changes
         any more. 202 only where that is not known within some seconds, which is no promise yet: look again. A job that
         waits ends at once; of one that runs the model is told, and is stopped if it does not heed that."""
-        _refuse_query(request)
+        refuse_query(request)
         tenant, job_id = tenant_of(request), request.path_params["job_id"]
         job = await self._canceler.cancel(tenant, job_id, request.is_disconnected)
         body = self._writer.job(job)  # without an output: who may cancel may not read
@@ -219,7 +218,7 @@ class JobRoutes:
         """The states of the job from now on, as server-sent events named `queued`, `started` and after its end, which
         ends the stream; so do five minutes. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica,
         and is answered 204 if that was the end."""
-        _refuse_query(request)
+        refuse_query(request)
         job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
         last = read_place(request.headers.get(LAST_EVENT_ID))
         if is_over(job, last):
@@ -256,7 +255,7 @@ class JobRoutes:
     async def list_jobs(self, request: Request) -> Answer:
         """An unknown filter is refused, since one that is ignored would mislead."""
         query, metadata = read_listing(tenant_of(request), request.query_params.multi_items())
-        page = await self._reader.list(query, metadata)
+        page = await self._reader.list(query, with_metadata(metadata))
         return Answer(200, self._writer.jobs(page), _FINAL)
 
     async def _job(self, request: Request) -> Job:
@@ -270,18 +269,6 @@ class JobRoutes:
     async def _written(self, job: Job, *, simple: bool = False) -> bytes:
         is_json = job.output is not None and job.output.media_type == JSON
         return self._writer.job(job, await self._reader.output(job) if is_json else None, simple=simple)
-
-
-def _refuse_query(request: Request) -> None:
-    """What is asked for where nobody looks would be ignored in silence."""
-    if request.scope["query_string"]:
-        for name, text in request.query_params.items():
-            raise _wait_in_query(text) if name == "wait" else InvalidQuery(name, "this takes nothing in its query")
-
-
-def _wait_in_query(text: str) -> InvalidQuery:
-    seconds = text if text.isascii() and text.isdigit() and len(text) < 3 else WAIT_MAX_S
-    return InvalidQuery("wait", f"use the header prefer: wait={seconds}")
 
 
 def _known_query(request: Request, *names: str) -> Mapping[str, str]:

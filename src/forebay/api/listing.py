@@ -40,7 +40,7 @@ def read_listing(tenant: str, query: Sequence[tuple[str, str]]) -> tuple[JobQuer
         status=status,
         created_after=time(given, "created_after"),
         created_before=time(given, "created_before"),
-        after=_place(given["cursor"]) if "cursor" in given else None,
+        after=read_cursor(given["cursor"]) if "cursor" in given else None,
         limit=whole(given, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
         look=LOOK_AT_METADATA if metadata else LOOK_AT,
     )
@@ -52,7 +52,8 @@ def cursor_of(place: Place) -> str:
     return base64.urlsafe_b64encode(_encode(place)).decode().rstrip("=")
 
 
-def _place(cursor: str) -> Place:
+def read_cursor(cursor: str) -> Place:
+    """The inverse. Raises InvalidQuery."""
     try:
         if len(cursor) > CURSOR_MAX_CHARS:
             raise ValueError(cursor)

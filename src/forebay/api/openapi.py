@@ -10,7 +10,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 
+from forebay.api import dead_letter_operations
 from forebay.api.answers import JSON_TYPE, Answer
+from forebay.api.dead_letter_operations import TAG as _DEAD_LETTERS
+from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.describe import (
     EVENTS,
     IDEMPOTENCY_KEY,
@@ -74,7 +77,7 @@ class OpenApi:
                 version=self._app.version,
                 description=_DESCRIPTION,
                 routes=self._app.routes,
-                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _QUEUES, _MODELS, _SERVICE)],
+                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _DEAD_LETTERS, _QUEUES, _MODELS, _SERVICE)],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
             add_links(document)
@@ -91,10 +94,19 @@ class OpenApi:
     async def lead(self, request: Request) -> Answer:
         return Answer(307, b"/docs", ((b"content-type", b"text/plain"), (b"location", b"/docs")))
 
-    def operations(self, jobs: JobRoutes, queues: QueueRoutes, models: ModelRoutes) -> list[dict[str, Any]]:
+    def operations(
+        self, jobs: JobRoutes, dead_letters: DeadLetterRoutes, queues: QueueRoutes, models: ModelRoutes
+    ) -> list[dict[str, Any]]:
         """The arguments of `app.Route` for every operation."""
         # In the order in which the router tries them: the busiest first.
-        return [*self._jobs(jobs), *self._simple_door(jobs), *_queues(queues), *_models(models), *_service(models)]
+        return [
+            *self._jobs(jobs),
+            *self._simple_door(jobs),
+            *dead_letter_operations.operations(dead_letters),
+            *_queues(queues),
+            *_models(models),
+            *_service(models),
+        ]
 
     def _simple_door(self, jobs: JobRoutes) -> list[dict[str, Any]]:
         request_id = path_parameter("request_id", "As the submission answered it.")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.requests import Request
+
+from forebay.api.prefer import WAIT_MAX_S
 from forebay.api.problems import InvalidQuery
 from forebay.core.times import from_rfc3339
 
@@ -27,3 +30,16 @@ def time(query: Mapping[str, str], name: str) -> float | None:
         return from_rfc3339(text.replace(" ", "+"))  # a "+" that nobody encoded
     except ValueError as error:
         raise InvalidQuery(name, "a time with its offset, such as 2026-11-28T18:00:00Z") from error
+
+
+def refuse_query(request: Request) -> None:
+    """What is asked for where nobody looks would be ignored in silence. Raises InvalidQuery."""
+    if request.scope["query_string"]:
+        for name, text in request.query_params.items():
+            raise wait_in_query(text) if name == "wait" else InvalidQuery(name, "this takes nothing in its query")
+
+
+def wait_in_query(text: str) -> InvalidQuery:
+    """That a wait belongs into a header."""
+    seconds = text if text.isascii() and text.isdigit() and len(text) < 3 else WAIT_MAX_S
+    return InvalidQuery("wait", f"use the header prefer: wait={seconds}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -30,9 +30,13 @@ REREAD_S = 1.0
 LOOK_AT = 1000
 """Jobs in one step of a search: few enough to take some milliseconds, whatever they are."""
 LOOK_AT_METADATA = 250
-"""Jobs in one step of a search by metadata, of which each may have 16 KiB."""
+"""Jobs in one step of a search by metadata, of which each may have 16 KiB, or by what else the store does not know."""
 LOOK_FOR_S = 0.02
 """How long a search may begin another step: so a page takes well under 50 ms, and the usual store is searched whole."""
+
+
+Keep = Callable[[Sequence[Job]], Awaitable[list[Job]]]
+"""Chooses some of these jobs, in their order."""
 
 
 class JobReader:
@@ -90,10 +94,14 @@ class JobReader:
         reservation = await self._store.reserved(tenant, _digest(job_id.lower()))
         return reservation.job_id if reservation is not None else self._mint.of_uuid(tenant, job_id)
 
+    def key_for(self, tenant: str, uuid: str) -> Key:
+        """The key of a UUID of somebody's choice. Raises InvalidRequest for what is none."""
+        return Key(_digest(uuid.lower()), self._mint.of_uuid(tenant, uuid))
+
     async def key_of(self, tenant: str, uuid: str) -> Key:
-        """The key of a UUID of the caller's choice. Raises InvalidRequest for what is none, Conflict if there is a job
-        under it of which nobody can tell any more whether it is the same."""
-        key = Key(_digest(uuid.lower()), self._mint.of_uuid(tenant, uuid))
+        """As `key_for`. Raises Conflict, too, if there is a job under it of which nobody can tell whether it is the
+        same."""
+        key = self.key_for(tenant, uuid)
         if await self._store.reserved(tenant, key.digest) is None and await self._store.get(tenant, key.job_id):
             raise Conflict(f"there is a job {key.job_id}, and its key is forgotten", code="job_exists")
         return key
@@ -141,8 +149,8 @@ class JobReader:
             log.warning("watch.blind", code=error.code, error=error.message)
             return job
 
-    async def list(self, query: JobQuery, metadata: Mapping[str, str]) -> JobPage:
-        """Newest first, without outputs; of those that fit the query the ones with this metadata.
+    async def list(self, query: JobQuery, keep: Keep | None = None) -> JobPage:
+        """Newest first, without outputs; of those that fit the query the ones to `keep`.
 
         Looks through as many jobs as LOOK_FOR_S has time for, however few of them fit: then the page is short, and its
         `next` says where to go on.
@@ -151,14 +159,13 @@ class JobReader:
         found: list[Job] = []
         limit = query.limit
         while True:
-            asked = replace(query, limit=query.look if metadata else limit - len(found))
+            asked = replace(query, limit=min(query.look, LOOK_AT_METADATA) if keep else limit - len(found))
             page = await self._store.list_jobs(asked)
-            for job in page.jobs:
-                if has_metadata(job, metadata):
-                    found.append(job)
-                    if len(found) == limit:
-                        more = page.next is not None or job is not page.jobs[-1]
-                        return JobPage(found, (job.created_at, job.id) if more else None)
+            for job in await keep(page.jobs) if keep else page.jobs:
+                found.append(job)
+                if len(found) == limit:
+                    more = page.next is not None or job is not page.jobs[-1]
+                    return JobPage(found, (job.created_at, job.id) if more else None)
             if page.next is None or self._monotonic() >= until:
                 return JobPage(found, page.next)
             query = replace(query, after=page.next)
@@ -170,6 +177,15 @@ class JobReader:
         if job.output.blob is not None:
             return await self._blobs.get(job.output.blob)
         return job.output.data or b""
+
+
+def with_metadata(wanted: Mapping[str, str]) -> Keep | None:
+    """Those that have it; None where nothing is asked for."""
+
+    async def keep(jobs: Sequence[Job]) -> list[Job]:
+        return [job for job in jobs if has_metadata(job, wanted)]
+
+    return keep if wanted else None
 
 
 def has_metadata(job: Job, wanted: Mapping[str, str]) -> bool:

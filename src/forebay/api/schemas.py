@@ -110,6 +110,7 @@ class JobDocument(Document):
         description="The model's answer, present if and only if the job succeeded with JSON; else see urls.result.",
     )
     error: JobError | None = None
+    retry_of: str | None = Field(None, description="The job that this one does again.")
     metadata: dict[str, Any] | None = None
     durability: Literal["replicated", "flushed", "process", "memory"] = Field(
         description="What an accepted job survives: see /health."
@@ -128,6 +129,65 @@ class JobsDocument(Document):
     next_cursor: str | None = Field(
         None, description="Where to go on. A page may be short, or empty, and have one; there is none at the end."
     )
+
+
+class DeadLettersDocument(Document):
+    dead_letters: list[JobDocument] = Field(description="Newest first.")
+    next_cursor: str | None = Field(
+        None, description="Where to go on. A page may be short, or empty, and have one; there is none at the end."
+    )
+
+
+class AttemptDocument(Document):
+    attempt: int
+    worker: str | None = None
+    started_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    finished_at: str | None = Field(
+        None,
+        description="Absent where nobody said how it ended: worker or runner died, or the batch ran again.",
+        json_schema_extra={"format": "date-time"},
+    )
+    error: JobError | None = None
+
+
+class InputDocument(Document):
+    media_type: str
+    size_bytes: int
+
+
+class ExportedInputDocument(InputDocument):
+    """With one of these, unless its blob is gone."""
+
+    value: Any = Field(None, description="Of JSON.")
+    text: str | None = Field(None, description="Of a text.")
+    base64: str | None = Field(None, description="Of anything else.")
+
+
+class DeadLetterDocument(JobDocument):
+    history: list[AttemptDocument] = Field(description="The newest 20 attempts, the oldest first.")
+    retried_by: list[str] | None = Field(None, description="The jobs that do it again, the oldest first.")
+    headers: dict[str, str] | None = Field(
+        None, description="Of the request's record in the log; absent once that is no longer kept, as `input` is."
+    )
+    input: InputDocument | None = None
+
+
+class ExportedDeadLetterDocument(DeadLetterDocument):
+    input: ExportedInputDocument | None = None
+
+
+class RetryDocument(Document):
+    id: str
+    retry_of: str
+
+
+class RedrivenDocument(Document):
+    redriven: int = Field(description="Jobs submitted by this call.")
+    already: int = Field(description="Done again meanwhile by somebody else.")
+    gone: int = Field(description="Their input is no longer kept.")
+    refused: int = Field(description="Their model is not there.")
+    jobs: list[RetryDocument] = Field(description="Those submitted.")
+    next_cursor: str | None = Field(None, description="Where to go on; absent at the end.")
 
 
 class ModelDocument(Document):

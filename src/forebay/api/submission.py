@@ -21,7 +21,7 @@ from forebay.core.ids import IdMint
 from forebay.core.message import Channel
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
-from forebay.core.reservation import Reservation, fingerprint_of
+from forebay.core.reservation import Reservation, digest_of_key, fingerprint_of
 from forebay.core.wire import encode_request
 from forebay.ports.blobs import BlobStore
 from forebay.ports.queue import Queue
@@ -173,6 +173,40 @@ class Submitter:
         def requested(under: Reservation) -> JobRequest:
             request = self._request(order, payload, under.job_id, under.accepted_at)
             return replace(request, key=under.key, fingerprint=under.fingerprint)
+
+        return await self._accept_under(wanted, requested)
+
+    async def accept_again(self, old: JobRequest, key: Key) -> Accepted:
+        """As `accept`, for a job that does `old` again, whose input must be inline. It was checked when `old` came.
+
+        Raises NotFound, too, for a model that is not there any more.
+        """
+        self._resolve(old.model, old.version)
+        wanted = Reservation(
+            tenant=old.tenant,
+            key=key.digest,
+            job_id=key.job_id,
+            fingerprint=digest_of_key("retry", old.job_id),
+            accepted_at=int(self._clock() * 1000) / 1000,
+        )
+
+        def requested(under: Reservation) -> JobRequest:
+            return replace(
+                old,
+                job_id=under.job_id,
+                accepted_at=under.accepted_at,
+                durability=self._durability,
+                key=under.key,
+                fingerprint=under.fingerprint,
+                retry_of=old.job_id,
+                line=None,  # the batch has its answer for the line
+                place="",
+            )
+
+        return await self._accept_under(wanted, requested)
+
+    async def _accept_under(self, wanted: Reservation, requested: Callable[[Reservation], JobRequest]) -> Accepted:
+        """`requested` is the job under the reservation that stands, which may be an earlier copy's."""
 
         async def publish(under: Reservation) -> None:
             await self._admit(requested(under))

@@ -6,6 +6,7 @@ one tenant, and what it finds is only that a job may exist.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
@@ -62,6 +63,15 @@ class IdMint:
         if len(job_id) != 37 + TAG_HEX or job_id[36] != "-" or not job_id.isascii():
             return False
         return any(hmac.compare_digest(_tag(secret, tenant, uuid, how), tag) for secret in self._secrets)
+
+
+def uuid_of_retry(tenant: str, job_id: str, number: int) -> str:
+    """Of the job that does `job_id` again for the `number`th time: always the same (RFC 9562 section 5.8)."""
+    octets = bytearray(hashlib.sha256(f"retry\0{tenant}\0{job_id}\0{number}".encode()).digest())
+    octets[6] = 0x80 | (octets[6] & 0x0F)
+    octets[8] = 0x80 | (octets[8] & 0x3F)
+    text = octets.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}"
 
 
 def is_foreign(job_id: str) -> bool:

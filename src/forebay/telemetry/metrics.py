@@ -40,7 +40,15 @@ class Metrics:
             "status",
         )
         self.jobs_failed = counter(
-            "forebay_jobs_failed_total", "Jobs that ended failed, by error code.", "model", "code"
+            "forebay_jobs_failed_total",
+            "Jobs that ended failed, by error code: each is a dead letter until it is done again.",
+            "model",
+            "code",
+        )
+        self.jobs_retried = counter(
+            "forebay_jobs_retried_total",
+            "Jobs that do another again: retries and redriven dead letters.",
+            "model",
         )
         self.queue_depth = gauge(
             "forebay_queue_depth", "Jobs accepted and not finished with by a worker.", "model", "lane"
@@ -61,6 +69,12 @@ class Metrics:
         self.attempts_failed = counter(
             "forebay_attempts_failed_total",
             "Attempts that ended without an outcome for the job, by cause: runner_died, run_timeout, model_error, ...",
+            "model",
+            "code",
+        )
+        self.attempts_retried = counter(
+            "forebay_attempts_retried_total",
+            "Attempts that failed and are tried again after a delay, by error code.",
             "model",
             "code",
         )

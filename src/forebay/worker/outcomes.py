@@ -132,6 +132,7 @@ class Outcomes:
             if delay_s is None:
                 await self.end(job, EventKind.FAILED, error, job.attempt)
                 continue
+            self._metrics.attempts_retried.labels(self._spec.name, error.code).inc()
             await self._publish([self.event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
             await self.give_back([job], delay_s)
 

@@ -59,7 +59,10 @@ class Promised:
             return
         content = response["content"].get(media_type) or response["content"].get("*/*")
         assert content is not None, f"{path} does not document {media_type} for {status}"
-        if media_type.endswith("json"):
+        if "itemSchema" in content and media_type.endswith("ndjson"):
+            for line in body.splitlines():
+                self._fits(content["itemSchema"], line)
+        elif media_type.endswith("json"):
             self._fits(content["schema"], body)
 
     def _fits(self, schema: Mapping[str, Any], body: bytes) -> None:

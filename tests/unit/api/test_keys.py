@@ -15,8 +15,9 @@ from forebay.adapters.memory import MemoryApiKeys
 from forebay.api.gate import KNOWN_FOR_S, STALE_S
 from forebay.core.api_key import ApiKey, Scope, new_key, of_secret, parse
 from forebay.core.errors import InvalidRequest, Unavailable
-from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.payload import JSON, Payload
+from forebay.core.wire import encode_request
 
 MakeApi = Callable[..., Api]
 DOCUMENT = Api().app.openapi()
@@ -30,6 +31,9 @@ TAKES = {
     ("put", "/v1/jobs/{job_id}"): Scope.SUBMIT,
     ("post", "/v1/models/{model}/jobs"): Scope.SUBMIT,
     ("post", "/v1/jobs/{job_id}/cancel"): Scope.CANCEL,
+    ("post", "/v1/jobs/{job_id}/retry"): Scope.SUBMIT,
+    ("post", "/v1/dead-letters/redrive"): Scope.SUBMIT,
+    ("post", "/v1/dead-letters/{job_id}/redrive"): Scope.SUBMIT,
 }
 """What changes something says here what it takes; what reads takes READ, unless it says so here."""
 
@@ -68,6 +72,19 @@ async def issue(api: Api) -> Issuer:
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+async def dead_letter(api: Api, tenant: str) -> str:
+    """A job of this tenant that has failed."""
+    job_id = api.mint.issue(tenant, api.clock.now)
+    payload = Payload(media_type=JSON, data=b"1")
+    request = JobRequest(tenant=tenant, job_id=job_id, model="echo", accepted_at=api.clock.now, input=payload)
+    place = str(len(api.published))
+    api.log.append([encode_request(request)])
+    error = JobError(code="e", message=SECRET)
+    ended = JobEvent(tenant=tenant, job_id=job_id, kind=EventKind.FAILED, at=api.clock.now + 1, attempt=1, error=error)
+    await api.project(replace(request, place=place), ended)
+    return job_id
 
 
 async def own_job(api: Api, tenant: str) -> str:
@@ -112,7 +129,7 @@ async def test_every_route_asks_every_kind_of_key_the_right_thing(
 ) -> None:
     takes = TAKES.get((method, path), Scope.READ) if method == "get" else TAKES[method, path]
     _, right = await issue("acme", [takes])
-    job_id = await own_job(api, "acme")
+    job_id = await (dead_letter if "dead-letters" in path or "retry" in path else own_job)(api, "acme")
     headers = {
         "none": {},
         "malformed": bearer("fby_nothing"),
