@@ -23,6 +23,7 @@ from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.dead_letters import DeadLetters
 from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
+from forebay.api.explaining import Explainer
 from forebay.api.gate import Gate
 from forebay.api.idempotency import Keeper
 from forebay.api.job_object import JobWriter
@@ -30,6 +31,7 @@ from forebay.api.job_routes import JobRoutes
 from forebay.api.metering import Meter
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.openapi import OpenApi
+from forebay.api.probe import QueueProbe
 from forebay.api.problems import problem_of, problem_of_status
 from forebay.api.queue_routes import QueueRoutes
 from forebay.api.reading import JobReader
@@ -133,18 +135,27 @@ def build_app(
         metrics=metrics,
     )
     about = {"version": forebay.__version__, "durability": durability, **kinds}
+    probe = QueueProbe(queue, catalog)
     models = ModelRoutes(
         catalog=catalog,
         task_of=task_of,
         fleet=fleet,
-        queue=queue,
+        probe=probe,
         closed_s=submitter.closed_s,
         draining=draining,
         about=about,
     )
 
     failed = DeadLetterRoutes(retrier=retrier, dead_letters=dead_letters, writer=writer)
-    queues = QueueRoutes(catalog=catalog, store=store, fleet=fleet, clock=clock)
+    explainer = Explainer(
+        store=store,
+        fleet=fleet,
+        probe=probe,
+        exact=queue.features.shares_by_message,
+        clock=clock,
+        lag_s=projector_lag_s,
+    )
+    queues = QueueRoutes(catalog=catalog, store=store, fleet=fleet, reader=reader, explainer=explainer, clock=clock)
 
     app = FastAPI(
         title="Forebay",

@@ -222,6 +222,7 @@ def components() -> dict[str, Any]:
         schemas.DeadLetterDocument,
         schemas.ExportedDeadLetterDocument,
         schemas.RedrivenDocument,
+        schemas.ExplanationDocument,
         schemas.ModelDetailDocument,
         schemas.ReadyDocument,
         schemas.HealthDocument,

@@ -11,20 +11,15 @@ import structlog
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
+from forebay.api.probe import QueueProbe
 from forebay.api.problems import problem, retry_after, without_folders
 from forebay.api.submission import ModelCatalog
-from forebay.core.errors import Unavailable
-from forebay.core.lanes import Lane
-from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import Fleet, ModelReport
-from forebay.ports.queue import Queue
 from forebay.ports.task import Task
 
 log = structlog.get_logger()
 
-PROBE_S = 2.0
-"""A queue that does not tell its depth within this is away: under the usual three seconds of a readiness probe."""
 _encode = msgspec.json.Encoder().encode
 _OK = _encode({"status": "ok"})
 
@@ -36,7 +31,7 @@ class ModelRoutes:
         catalog: ModelCatalog,
         task_of: Callable[[str], Task],
         fleet: Fleet,
-        queue: Queue,
+        probe: QueueProbe,
         closed_s: Callable[[], float],
         draining: asyncio.Event,
         about: Mapping[str, str],
@@ -44,7 +39,7 @@ class ModelRoutes:
         self._catalog = catalog
         self._task_of = task_of
         self._fleet = fleet
-        self._queue = queue
+        self._probe = probe
         self._closed_s = closed_s
         self._draining = draining
         self._about = about
@@ -87,14 +82,9 @@ class ModelRoutes:
         """Why no job can be accepted now, "" if they can, and seconds after which to ask again."""
         if self._draining.is_set():
             return "the service is stopping", 1.0
-        try:
-            async with asyncio.timeout(PROBE_S):
-                await self._queue.depth(Channel(next(iter(self._catalog.specs), "probe"), Lane.NORMAL.value))
-        except TimeoutError:
-            return f"the queue did not answer within {PROBE_S:g} s", 1.0
-        except Unavailable as error:
-            log.warning("readiness.lost", code=error.code, error=error.message)
-            return "the queue is away; the service's log has the reason", error.retry_after_s
+        away, wait_s = await self._probe.away()
+        if away:
+            return away, wait_s
         closed_s = self._closed_s()
         return (
             ("the last job could not be stored; the service's log has the reason", closed_s) if closed_s else ("", 0.0)

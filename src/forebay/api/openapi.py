@@ -330,6 +330,16 @@ def _queues(queues: QueueRoutes) -> list[dict[str, Any]]:
             "What waits and runs in each lane of each model",
             {200: answers("The queues.", "QueuesDocument"), **problems(503)},
         ),
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/jobs/{job_id}/explain",
+            queues.explain_job,
+            _QUEUES,
+            "Why is a job waiting, and for how long?",
+            {200: answers("What is known.", "ExplanationDocument"), **problems(404, 422, 503)},
+            parameters=(path_parameter("job_id", "As the submission answered it."),),
+        ),
     ]
 
 

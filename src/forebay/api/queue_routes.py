@@ -9,7 +9,11 @@ import msgspec
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
+from forebay.api.explaining import Explainer
+from forebay.api.queries import refuse_query
+from forebay.api.reading import JobReader
 from forebay.api.submission import ModelCatalog
+from forebay.api.tenancy import tenant_of
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
 from forebay.core.pace import together
@@ -21,10 +25,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class QueueRoutes:
-    def __init__(self, *, catalog: ModelCatalog, store: ResultStore, fleet: Fleet, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: ModelCatalog,
+        store: ResultStore,
+        fleet: Fleet,
+        reader: JobReader,
+        explainer: Explainer,
+        clock: Callable[[], float],
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._fleet = fleet
+        self._reader = reader
+        self._explainer = explainer
         self._clock = clock
 
     async def list_queues(self, request: Request) -> Answer:
@@ -38,6 +53,13 @@ class QueueRoutes:
             for place in sorted(places, key=lambda place: (place[0], _RANK.get(place[1], len(_RANK))))
         ]
         return Answer(200, _encode({"queues": queues}), (JSON_TYPE, NO_STORE))
+
+    async def explain_job(self, request: Request) -> Answer:
+        """Where the job stands, when it may start and finish, and why it waits. `causes` has the most telling first;
+        expected times are absent where something stands in the way, or where no worker has measured anything yet."""
+        refuse_query(request)
+        job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
+        return Answer(200, _encode(await self._explainer.explain(job)), (JSON_TYPE, NO_STORE))
 
     def _queue(self, count: LaneCount, reports: Sequence[ModelReport]) -> dict[str, Any]:
         about = [report for report in reports if report.model == count.model]

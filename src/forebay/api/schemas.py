@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
+from forebay.core.explain import Why
 from forebay.core.job import JobStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
@@ -231,6 +232,41 @@ class QueueDocument(Document):
 
 class QueuesDocument(Document):
     queues: list[QueueDocument]
+
+
+class Cause(Document):
+    code: Why = Field(description="Stable; later versions may know more.")
+    message: str
+
+
+class ExpectedTime(Document):
+    """Of all such jobs half do it by `p50`, nine in ten by `p90`; in seconds from now, and as a time."""
+
+    p50_s: float
+    p90_s: float
+    p50_at: str = Field(json_schema_extra={"format": "date-time"})
+    p90_at: str = Field(json_schema_extra={"format": "date-time"})
+
+
+class ExplanationDocument(Document):
+    """Why a job is where it is."""
+
+    id: str
+    model: str | None = None
+    lane: str | None = None
+    status: JobStatus
+    position: int | None = Field(None, description="In its lane, of all tenants; 1 is the next.")
+    position_exact: bool | None = Field(
+        None, description="False: an estimate, since the lane has several parts (on Kafka), or is very long."
+    )
+    waiting: int | None = Field(None, description="Jobs in its lane.")
+    rate_per_s: float | None = Field(None, description="Jobs of the model that its workers end in a second of work.")
+    retry_at: str | None = Field(
+        None, description="Not before then its next attempt begins.", json_schema_extra={"format": "date-time"}
+    )
+    expected_start: ExpectedTime | None = None
+    expected_finish: ExpectedTime | None = None
+    causes: list[Cause]
 
 
 class ModelState(Document):

@@ -46,7 +46,7 @@ class KeptWorker:
         self._backends = backends
         self._metrics = metrics
         self._solitude = solitude
-        self._vitals = Vitals()
+        self._vitals = Vitals(spec.replicas)
         self._stopping = asyncio.Event()
         self._worker: Worker | None = None
 

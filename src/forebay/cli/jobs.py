@@ -27,7 +27,12 @@ JobId = Annotated[
     str, typer.Argument(metavar="ID", help="A job's id, or the beginning of a newer one's.", show_default=False)
 ]
 
-jobs = typer.Typer(name="jobs", help="List jobs, look at one, cancel one.", no_args_is_help=True, rich_markup_mode=None)
+jobs = typer.Typer(
+    name="jobs",
+    help="List jobs, look at one, cancel one, ask why one waits.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @jobs.command()
@@ -121,6 +126,37 @@ def cancel(
     console().print(job["id"], styled(job["status"]))
     if job["status"] in ("queued", "running"):
         console(err=True).print("not known yet whether it is canceled: look again soon")
+
+
+@jobs.command()
+def explain(
+    job_id: JobId,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Tell why one job waits, and when it may start and finish."""
+    from forebay.cli.screen import console, pairs, print_json, told
+    from forebay.cli.service import Service, service_url
+
+    with Service(service_url(url)) as service:
+        found = service.explain(_whole_id(service, job_id))
+    if as_json:
+        print_json(found)
+        return
+    shown: list[tuple[str, str]] = [
+        (name, told(found[name])) for name in ("id", "model", "lane", "status", "retry_at") if name in found
+    ]
+    if "position" in found:
+        about = "" if found["position_exact"] else "about "
+        shown.append(("position", f"{about}{found['position']} of {found['waiting']}"))
+    if "rate_per_s" in found:
+        shown.append(("rate", f"{found['rate_per_s']:.2f} jobs/s"))
+    for name, what in (("expected_start", "starts"), ("expected_finish", "finishes")):
+        if name in found:
+            band = found[name]
+            shown.append((what, f"in {band['p50_s']:.1f} s (half of such jobs), {band['p90_s']:.1f} s (nine in ten)"))
+    shown += [(cause["code"], cause["message"]) for cause in found["causes"]]
+    console().print(pairs(shown))
 
 
 def _whole_id(service: Service, given: str) -> str:

@@ -139,6 +139,10 @@ class Service:
         """The job in the state that won; not final only where the service is behind."""
         return self._object("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
 
+    def explain(self, job_id: str) -> dict[str, Any]:
+        """Why the job waits, and for how long it may."""
+        return self._object("GET", f"/v1/jobs/{quote(job_id, safe='')}/explain")
+
     def result(self, job_id: str) -> bytes:
         """The output of a job that succeeded, as it was stored."""
         with self._reaching():

@@ -53,7 +53,8 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`attempt` counts from 1; it is 0 only for a final state reached without an attempt (`canceled`, `expired`).
 
     `sequence`, within the attempt: of `progress` its number, from 1; of `output` the number of its first chunk, from 0.
-    The `output` of that kind is a JSON array, in one line, of so many `chunks`.
+    The `output` of that kind is a JSON array, in one line, of so many `chunks`. `due_at`, of `queued`: not before then
+    the next attempt begins.
     """
 
     tenant: str
@@ -69,6 +70,7 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: int = 0
     progress: float | None = None
     chunks: int = 0
+    due_at: float | None = None
 
 
 class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):

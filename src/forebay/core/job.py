@@ -71,7 +71,8 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `attempts` is the number in the deciding event, or in the newest attempt begun while none has decided. `interim` is
     there while one runs that has said something. `history` tells of the newest attempts, the oldest first: while the
     job is under way, and for ever once it has failed. `retry_of` is the job that this one does again; `place` is where
-    its request stands in the log, "" if nobody knows.
+    its request stands in the log, "" if nobody knows. `due_at`: while it waits for its next attempt, which does not
+    begin before then.
     """
 
     tenant: str
@@ -94,6 +95,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_of: str = ""
     place: str = ""
     history: tuple[Attempt, ...] = ()
+    due_at: float | None = None
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -120,6 +122,7 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             error=fact.error,
             interim=None,
             history=after_event(job.history, fact),
+            due_at=None,
         )
     if fact.kind.interim:
         return _hear(job, fact)
@@ -132,6 +135,7 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             started_at=fact.at if job.started_at is None else job.started_at,
             interim=None,
             history=after_event(job.history, fact),
+            due_at=None,
         )
     return replace(
         job,
@@ -140,6 +144,7 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
         error=fact.error,
         interim=None,
         history=after_event(job.history, fact),
+        due_at=fact.due_at,
     )
 
 

@@ -116,6 +116,8 @@ def encode_event(event: Event) -> Message:
         headers["forebay-sequence"] = str(event.sequence)
     if event.progress is not None:
         headers["forebay-progress"] = repr(event.progress)
+    if event.due_at is not None:
+        headers["forebay-due-at"] = to_rfc3339(event.due_at)
     if event.worker:
         headers["forebay-worker"] = event.worker
     if event.model_version:
@@ -189,6 +191,7 @@ def decode_event(message: Message) -> JobEvent:
             sequence=_count(headers["forebay-sequence"]) if kind.interim else 0,
             progress=_fraction(headers["forebay-progress"]) if kind is EventKind.PROGRESS else None,
             chunks=_chunks(message) if kind is EventKind.OUTPUT else 0,
+            due_at=from_rfc3339(headers["forebay-due-at"]) if "forebay-due-at" in headers else None,
         )
 
 

@@ -144,7 +144,11 @@ class StoreContract(JobBatchesContract):
                 request(1, metadata={"order": 7, "nested": {"a": [1, 2.5, None, "é"]}}), retry_of=job_id(0), place="a:7"
             ),
             event(1, EventKind.STARTED),
-            replace(event(1, EventKind.QUEUED, at_s=1.5), error=JobError(code="not_yet", message="é", retryable=True)),
+            replace(
+                event(1, EventKind.QUEUED, at_s=1.5),
+                error=JobError(code="not_yet", message="é", retryable=True),
+                due_at=request(1).accepted_at + 1.625,
+            ),
             event(1, EventKind.STARTED, attempt=2, at_s=1.75),
             succeeded(1, OUTPUT, attempt=2),
         ]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from forebay.core import crash
 from forebay.core.errors import InvalidRequest, PayloadTooLarge, Unavailable
@@ -133,7 +134,9 @@ class Outcomes:
                 await self.end(job, EventKind.FAILED, error, job.attempt)
                 continue
             self._metrics.attempts_retried.labels(self._spec.name, error.code).inc()
-            await self._publish([self.event(job, EventKind.QUEUED, job.attempt, self._clock(), error=error)])
+            now = self._clock()
+            again = self.event(job, EventKind.QUEUED, job.attempt, now, error=error)
+            await self._publish([replace(again, due_at=now + delay_s)])
             await self.give_back([job], delay_s)
 
     async def let_go(self, jobs: Sequence[JobInHand]) -> None:

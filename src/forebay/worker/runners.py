@@ -57,7 +57,7 @@ class Runners:
         self._plan = plan
         self._fleet = fleet
         self._metrics = metrics
-        self.vitals = vitals or Vitals()
+        self.vitals = vitals or Vitals(spec.replicas)
         self._said: ModelReport | None = None
         self._seats: dict[Runner, list[Seat]] = {}
         self._stopping = asyncio.Event()

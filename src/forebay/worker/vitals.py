@@ -26,7 +26,7 @@ AWAY_FOR_S = 5.0
 class _Ended(Struct, frozen=True):
     jobs: int
     service_s: float
-    busy_s: float  # time with a batch in hand since the last one ended
+    busy_s: float  # time since the last one ended, as far as replicas were at work: half of two count half
 
 
 class Timed:
@@ -41,7 +41,10 @@ class Timed:
 
 
 class Vitals:
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    """Of a worker with so many `replicas`, which each can run a batch at once. `clock` is a monotonic one."""
+
+    def __init__(self, replicas: int = 1, clock: Callable[[], float] = monotonic) -> None:
+        self._replicas = replicas
         self._clock = clock
         self._since = clock()
         self._running = 0
@@ -82,8 +85,7 @@ class Vitals:
 
     def _pass(self) -> float:
         now = self._clock()
-        if self._running:
-            self._busy_s += now - self._passed_at
+        self._busy_s += (now - self._passed_at) * min(self._running, self._replicas) / self._replicas
         self._passed_at = now
         return now
 

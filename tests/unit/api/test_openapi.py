@@ -36,6 +36,7 @@ ROUTES = {
     ("get", "/v1/dead-letters/{job_id}"),
     ("post", "/v1/dead-letters/{job_id}/redrive"),
     ("get", "/v1/queues"),
+    ("get", "/v1/jobs/{job_id}/explain"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),

@@ -181,3 +181,32 @@ def test_an_empty_models_directory_does_not_pass(forebay: Forebay, tmp_path: Pat
     ran = forebay("models", "validate")
     assert ran.code == 1
     assert "no models here" in ran.out
+
+
+def test_a_job_that_waits_is_explained(fake: FakeService, forebay: Forebay) -> None:
+    found = {
+        "id": JOB_ID,
+        "model": "sentiment",
+        "lane": "low",
+        "status": "queued",
+        "position": 13,
+        "position_exact": False,
+        "waiting": 40,
+        "rate_per_s": 3.875,
+        "expected_start": {"p50_s": 3.1, "p90_s": 4.0, "p50_at": "", "p90_at": ""},
+        "causes": [{"code": "jobs_ahead", "message": "12 jobs of the lane low are ahead of it"}],
+    }
+    fake.answers(f"GET /v1/jobs/{JOB_ID}/explain", found)
+    ran = forebay("jobs", "explain", JOB_ID)
+    assert ran.code == 0
+    assert [line.split(maxsplit=1) for line in ran.out.splitlines()] == [
+        ["id", JOB_ID],
+        ["model", "sentiment"],
+        ["lane", "low"],
+        ["status", "queued"],
+        ["position", "about 13 of 40"],
+        ["rate", "3.88 jobs/s"],
+        ["starts", "in 3.1 s (half of such jobs), 4.0 s (nine in ten)"],
+        ["jobs_ahead", "12 jobs of the lane low are ahead of it"],
+    ]
+    assert forebay("jobs", "explain", JOB_ID, "--json").json == found

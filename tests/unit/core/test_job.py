@@ -49,6 +49,7 @@ def event(kind: EventKind, attempt: int = 1, at: float = 200.0, version: str = "
         output=Payload(media_type=JSON, data=f"{at}".encode()) if succeeded else None,
         metrics=JobMetrics(queue_s=at) if succeeded else None,
         error=JobError(code="e", message=f"{at}") if failed else None,
+        due_at=at + 5.0 if kind is EventKind.QUEUED else None,
     )
 
 
@@ -150,6 +151,7 @@ class Telling:
             metadata=first.metadata if first else {},
             durability=first.durability if first else "",
             interim=self.interim if self.said else None,
+            due_at=last.due_at if last else None,
         )
 
 

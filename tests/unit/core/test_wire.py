@@ -153,6 +153,16 @@ RELEASED: dict[str, Fact] = {
         error=JobError(code="model_failed", message="no face\nfound"),
         metrics=JobMetrics(queue_s=0.5),
     ),
+    "event-queued-due.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.QUEUED,
+        at=AT,
+        attempt=1,
+        worker="host-7",
+        error=JobError(code="not_now", message="not now", retryable=True),
+        due_at=AT + 5.5,
+    ),
     "event-canceled.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.CANCELED, at=AT),
     "event-expired.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.EXPIRED, at=AT),
     "batch-opened.v1": BatchEvent(
@@ -264,6 +274,7 @@ settled_events = st.builds(
     output=st.none() | payloads,
     error=st.none() | st.builds(JobError, code=texts, message=texts, retryable=st.booleans()),
     metrics=st.none() | metrics,
+    due_at=st.none() | times,
 )
 progress_events = st.builds(
     JobEvent,
@@ -387,6 +398,7 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("event-succeeded.v1", "forebay-attempt", "99999999999999999999"),
         ("event-succeeded.v1", "forebay-metrics", "{]"),
         ("event-failed.v1", "forebay-error", '{"code":3}'),
+        ("event-queued-due.v1", "forebay-due-at", "soon"),
         ("event-progress.v1", "forebay-progress", "1.5"),
         ("event-progress.v1", "forebay-progress", "nan"),
         ("event-progress.v1", "forebay-sequence", "-1"),

@@ -17,7 +17,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def vitals(clock: HandClock) -> Vitals:
-    return Vitals(clock)
+    return Vitals(1, clock)
 
 
 def run(vitals: Vitals, clock: HandClock, took_s: float, *lanes: Lane) -> None:

@@ -55,6 +55,7 @@ _OF_ATTEMPT = (
     "metrics",
     "error",
     "interim",
+    "due_at",
     "place",
     "history",
 )

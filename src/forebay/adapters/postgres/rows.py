@@ -43,6 +43,7 @@ JOB_TYPES = {
     "retry_of": "text",
     "place": "text",
     "history": "bytea",
+    "due_at": "double precision",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
 
@@ -74,6 +75,7 @@ def to_job_row(job: Job) -> Row:
         to_text(job.retry_of),
         to_text(job.place),
         _encode(job.history) if job.history else None,
+        job.due_at,
     )
 
 
@@ -84,7 +86,7 @@ def _line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, due_at = rest
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -108,6 +110,7 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         history=() if history is None else _history(history),
         output=output,
         interim=None if interim is None else _interim(interim),
+        due_at=due_at,
     )
 
 

@@ -202,6 +202,7 @@ CREATE TABLE forebay.waiting (
     PRIMARY KEY (model, lane, created_at, id, tenant)
 )
 """
+_DUE_AT = "ALTER TABLE forebay.jobs ADD COLUMN due_at double precision CHECK (due_at IS NULL OR finished_at IS NULL)"
 _WAIT = """
 INSERT INTO forebay.waiting SELECT model, lane, created_at, id, tenant FROM forebay.jobs
 WHERE model <> '' AND status = 'queued'
@@ -305,6 +306,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_QUEUE_COUNTS, _COUNT, _WAITING, _WAIT),
     (_RETRIES,),
     (_QUOTAS, _OUTSTANDING, _COUNT_OUTSTANDING),
+    (_DUE_AT,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

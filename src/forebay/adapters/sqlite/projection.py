@@ -36,6 +36,7 @@ _OF_ATTEMPT = (
     "metrics",
     "error",
     "interim",
+    "due_at",
     "place",
     "history",
 )

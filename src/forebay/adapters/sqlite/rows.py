@@ -25,7 +25,7 @@ _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 LOG_COLUMNS = "tenant, job_id, headers, value"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim, batch, line, custom_id, retry_of, place, history"
+    "metadata, durability, interim, batch, line, custom_id, retry_of, place, history, due_at"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
@@ -66,6 +66,7 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         job.retry_of,
         job.place,
         _encode(job.history) if job.history else None,
+        job.due_at,
     )
 
 
@@ -76,7 +77,7 @@ def to_line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, due_at = rest
     return Job(
         tenant=tenant,
         id=job_id,
@@ -98,6 +99,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         history=() if history is None else _history(history),
         output=output,
         interim=None if interim is None else _interim(interim),
+        due_at=due_at,
     )
 
 

@@ -235,6 +235,7 @@ _COUNT = """
 INSERT INTO queue_counts SELECT model, lane, sum(status = 'queued'), sum(status = 'running') FROM jobs
 WHERE model <> '' AND status IN ('queued', 'running') GROUP BY model, lane
 """
+_DUE_AT = "ALTER TABLE jobs ADD COLUMN due_at REAL CHECK (due_at IS NULL OR finished_at IS NULL)"
 _JOBS_WAITING = """
 CREATE INDEX jobs_waiting ON jobs (model, lane, created_at, id) WHERE status = 'queued' AND model <> ''
 """
@@ -267,6 +268,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_QUEUE_COUNTS, _COUNT, _JOBS_WAITING),
     _RETRIES,
     (_OUTSTANDING, _COUNT_OUTSTANDING),
+    (_DUE_AT,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

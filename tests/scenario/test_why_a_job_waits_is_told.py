@@ -1,0 +1,120 @@
+"""Whatever keeps a job waiting is named, on both backends."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.scenario.conftest import TEST_MODELS, Client, Start, StartRoles, until
+
+from dev.kafka.broker import Broker
+from forebay.testing.service import RunningService
+
+pytestmark = pytest.mark.scenario
+
+ClientOf = Callable[[RunningService], Client]
+
+ACTOR = """
+import os, signal, time
+from forebay import ModelFailed
+
+class Model:
+    def load(self, folder):
+        self.folder = folder
+        while (folder / "hold").exists():
+            time.sleep(0.02)
+
+    def predict(self, inputs):
+        return [getattr(self, one)() for one in inputs]
+
+    def echo(self):
+        return "done"
+
+    def die(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def later(self):
+        return ModelFailed("not yet", code="not_yet", retryable=True)
+"""
+TOML = 'task = "json"\nruntime = "python"\n[retry]\nfirst_delay_s = 600\n[batching]\nmax_batch_size = 1\n'
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """`actor` does what it is told, `broken` cannot be loaded, and `idle` is served by nobody."""
+    folder = tmp_path / "models"
+    for name, source in (("actor", ACTOR), ("broken", 'raise ImportError("no module named weights")\n')):
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "model.toml").write_text(TOML)
+        (folder / name / "1" / "model.py").write_text(source)
+    shutil.copytree(TEST_MODELS / "echo", folder / "idle")
+    return folder
+
+
+def explain(api: Client, job_id: str) -> dict[str, Any]:
+    answer = api.http.get(f"/v1/jobs/{job_id}/explain")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def why(api: Client, job_id: str, code: str) -> str:
+    """The words of that cause, as soon as it is the first."""
+    found: list[dict[str, Any]] = []
+
+    def named() -> bool:
+        found.append(explain(api, job_id))
+        return bool(found[-1]["causes"][0]["code"] == code)
+
+    try:
+        until(named, f"{code} is told")
+    except AssertionError:
+        raise AssertionError(found[-1]) from None
+    return str(found[-1]["causes"][0]["message"])
+
+
+def each_cause_is_named(api: Client, models: Path) -> None:
+    assert "no live worker" in why(api, api.submit("idle", 1), "no_worker")
+    assert "no module named weights" in why(api, api.submit("broken", 1), "model_failed_to_load")
+
+    retried = api.submit("actor", "later")
+    assert "attempt 2 is due" in why(api, retried, "retry_due")
+    assert explain(api, retried)["retry_at"] > api.job(retried)["created_at"]
+
+    assert api.final(api.submit("actor", "echo"))["output"] == "done"
+    hold = models / "actor" / "1" / "hold"
+    hold.touch()
+    fatal = api.submit("actor", "die")
+    until(lambda: bool(api.job(fatal)["status"] == "running"), "the runner has begun to die")
+    waiting = api.submit("actor", "echo")
+    assert "restarting" in why(api, waiting, "workers_restarting")
+    hold.unlink()
+    assert api.final(waiting)["status"] == "succeeded"
+    assert why(api, waiting, "final")
+
+    queues = {(one["model"], one["lane"]): one for one in api.http.get("/v1/queues").json()["queues"]}
+    assert (queues["idle", "normal"]["waiting"], queues["idle", "normal"]["workers"]) == (1, 0)
+    assert queues["actor", "normal"]["workers"] == 1
+
+
+def test_each_cause_is_named_in_one_process(start: Start, client_of: ClientOf, models: Path) -> None:
+    service = start(models_dir=models, trusted_models="actor,broken,idle", models="actor,broken")
+    each_cause_is_named(client_of(service), models)
+
+
+def test_each_cause_is_named_on_kafka(
+    roles_on_kafka: StartRoles, client_of: ClientOf, models: Path, kafka: Broker
+) -> None:
+    roles = roles_on_kafka("actor", "broken", "idle", models_dir=str(models))
+    api = client_of(roles.start("api", "projector", "scheduler"))
+    roles.start("worker", models="actor,broken")
+    each_cause_is_named(api, models)
+    waiting = api.submit("idle", 1)
+    why(api, waiting, "no_worker")
+    kafka.kill()
+    assert "queue" in why(api, waiting, "backend_away")
+    kafka.start()
+    why(api, waiting, "no_worker")
