@@ -12,9 +12,14 @@ from typing import Any
 import httpx2
 import pytest
 from tests.fuzz.malformed import CLOSED, KINDS, Answered, Malformed, malformed, send_all
-from tests.scenario.conftest import Start
+from tests.scenario.conftest import Start, StartRoles
+
+from forebay.testing.service import RunningService
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "2000"))
+BACKENDS = ["embedded", "kafka"] if "FUZZ_REQUESTS" in os.environ else ["embedded"]
+"""None of these requests gets beyond the API; `make fuzz` sends them to both all the same."""
+
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 CONNECTIONS = 16
 GROWTH_MB = 64
@@ -42,8 +47,16 @@ async def serve_honestly(url: str, attack: asyncio.Future[Any]) -> int:
     return served
 
 
-def test_no_5xx_no_growth_and_the_honest_are_served(start: Start) -> None:
-    service = start("echo")
+@pytest.fixture(params=BACKENDS)
+def service(request: pytest.FixtureRequest) -> RunningService:
+    if request.param == "embedded":
+        start: Start = request.getfixturevalue("start")
+        return start("echo")
+    roles_on_kafka: StartRoles = request.getfixturevalue("roles_on_kafka")
+    return roles_on_kafka("echo").start("api", "worker", "projector", "scheduler")
+
+
+def test_no_5xx_no_growth_and_the_honest_are_served(service: RunningService) -> None:
     before_mb = peak_mb(service.pid)
 
     async def attack() -> tuple[list[tuple[Malformed, Answered]], int]:

@@ -58,7 +58,10 @@ _DESCRIPTION = """\
 Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
 
 Errors are `application/problem+json` (RFC 9457) with a stable `code`. Times are RFC 3339 in UTC. What is not known yet
-is absent, never null. Addresses in answers are relative to the service's own."""
+is absent, never null. Addresses in answers are relative to the service's own.
+
+What cannot be taken as a request of HTTP, or asks for too much, is answered 400, 404, 405, 413, 414, 415 or 431 on any
+path; 500 is a fault of the service's."""
 
 
 class OpenApi:
