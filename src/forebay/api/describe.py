@@ -171,8 +171,8 @@ IF_NONE_MATCH = {
     "schema": {"type": "string"},
 }
 EVENTS = {
-    "description": "Server-sent events: `event` is a state, `data` the job object, without its output. A comment comes "
-    "every 15 s.",
+    "description": "Server-sent events: `event` is a state, `data` the job object, without its output; `output` holds a "
+    "chunk that the attempt has emitted, `progress` says how far it is. A comment comes every 15 s.",
     # OpenAPI 3.1 has no word for what one event is; `itemSchema` is that of 3.2, and FastAPI writes it into 3.1, too.
     "content": {
         "text/event-stream": {
@@ -185,7 +185,12 @@ EVENTS = {
                     "data": {
                         "type": "string",
                         "contentMediaType": "application/json",
-                        "contentSchema": {"$ref": _REF + "JobDocument"},
+                        "contentSchema": {
+                            "anyOf": [
+                                {"$ref": _REF + name}
+                                for name in ("JobDocument", "OutputDocument", "ProgressDocument")
+                            ]
+                        },
                     },
                 },
             }
@@ -215,6 +220,8 @@ def components() -> dict[str, Any]:
     given: list[type[BaseModel]] = [
         schemas.JobDocument,
         schemas.SimpleDocument,
+        schemas.OutputDocument,
+        schemas.ProgressDocument,
         schemas.JobsDocument,
         schemas.ModelsDocument,
         schemas.QueuesDocument,

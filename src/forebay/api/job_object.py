@@ -41,6 +41,7 @@ class JobObject(Struct, frozen=True, kw_only=True):
     created_at: str
     started_at: str | UnsetType = UNSET
     finished_at: str | UnsetType = UNSET
+    progress: float | UnsetType = UNSET
     metrics: JobMetrics | UnsetType = UNSET
     output: Raw | UnsetType = UNSET
     error: JobError | UnsetType = UNSET
@@ -102,6 +103,7 @@ class JobWriter:
             created_at=to_rfc3339(job.created_at),
             started_at=_time(job.started_at),
             finished_at=_time(job.finished_at),
+            progress=_progress(job),
             metrics=UNSET if job.metrics is None else job.metrics,
             output=Raw(output) if output else UNSET,
             error=UNSET if job.error is None else job.error,
@@ -114,6 +116,10 @@ class JobWriter:
 
 def _time(at: float | None) -> str | UnsetType:
     return UNSET if at is None else to_rfc3339(at)
+
+
+def _progress(job: Job) -> float | UnsetType:
+    return UNSET if job.interim is None or job.interim.progress is None else job.interim.progress
 
 
 def _urls(job_id: str) -> Urls:

@@ -216,15 +216,16 @@ class JobRoutes:
 
     async def watch_job(self, request: Request) -> Answer | EventStream:
         """The states of the job from now on, as server-sent events named `queued`, `started` and after its end, which
-        ends the stream; so do five minutes. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica,
-        and is answered 204 if that was the end."""
+        ends the stream; so do five minutes. Beside them `output`, for each chunk that the attempt has emitted which
+        runs, or ran last, and `progress`. Whoever comes again with `Last-Event-ID` goes on behind it, at any replica,
+        misses no chunk and gets none twice, and is answered 204 if that was the end."""
         refuse_query(request)
         job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
         last = read_place(request.headers.get(LAST_EVENT_ID))
         if is_over(job, last):
             return Answer(204, b"", (NO_STORE,))
         changes = self._reader.changes(job, request.is_disconnected, quiet_s=PING_S, within_s=STREAM_S)
-        return EventStream(changes, self._writer.job, last)
+        return EventStream(changes, self._reader.partials, self._writer.job, last)
 
     async def get_status(self, request: Request) -> Answer:
         """The job object, with its id as `request_id` too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,6 +13,7 @@ from forebay.api.idempotency import Key
 from forebay.core.errors import Conflict, NotFound, Unavailable
 from forebay.core.ids import IdMint, is_foreign, is_uuid
 from forebay.core.job import Job
+from forebay.core.partials import Partial
 from forebay.core.reservation import digest_of_key
 from forebay.core.wire import canonical_json
 from forebay.ports.blobs import BlobStore
@@ -122,7 +123,7 @@ class JobReader:
 
     async def changes(
         self, job: Job, gone: Callable[[], Awaitable[bool]], *, quiet_s: float, within_s: float
-    ) -> AsyncIterator[Job | None]:
+    ) -> AsyncGenerator[Job | None, None]:
         """The job, and then the job again whenever it may have changed; None after `quiet_s` without a word. Ends when
         it is final, after `within_s`, when the service stops or the caller is `gone`. A store that is away has no news.
         """
@@ -141,6 +142,10 @@ class JobReader:
                     yield None
                 if self._monotonic() - began_at >= within_s:
                     return
+
+    async def partials(self, job: Job, attempt: int, chunk: int, limit: int) -> list[Partial]:
+        """As that of the store."""
+        return await self._store.partials(job.tenant, job.id, attempt, chunk, limit)
 
     async def _now(self, job: Job) -> Job:
         try:

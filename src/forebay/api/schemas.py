@@ -105,6 +105,9 @@ class JobDocument(Document):
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     started_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
     finished_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    progress: float | None = Field(
+        None, ge=0, le=1, description="How far the attempt says that it is, while one runs that says so."
+    )
     metrics: JobMetrics | None = None
     output: Any = Field(
         None,
@@ -123,6 +126,20 @@ class SimpleDocument(JobDocument):
     """The job object, with its id under the simple door's name as well."""
 
     request_id: str
+
+
+class OutputDocument(Document):
+    """A server-sent event named `output`."""
+
+    chunk: Any = Field(description="As the handler emitted it; bytes as `base64` in an object.")
+    attempt: int = Field(description="A chunk of a later attempt than the last begins anew.")
+    index: int = Field(description="Of the chunk in its attempt, from 0.")
+
+
+class ProgressDocument(Document):
+    """A server-sent event named `progress`."""
+
+    progress: float = Field(ge=0, le=1)
 
 
 class JobsDocument(Document):

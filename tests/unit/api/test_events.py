@@ -10,11 +10,13 @@ import pytest
 from msgspec.structs import replace
 from tests.unit.api.conftest import Api
 
+from forebay.api import events
 from forebay.api.etags import matches
 from forebay.api.events import STREAM_S
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind
-from forebay.core.payload import TEXT, BlobRef, Payload
+from forebay.core.payload import JSON, TEXT, BlobRef, Payload
+from forebay.core.wire import canonical_json
 
 
 def read(text: str) -> Iterator[tuple[str, str, Any]]:
@@ -157,6 +159,145 @@ async def test_an_unknown_job_has_no_stream(api: Api) -> None:
     answer = await api.http.get("/v1/jobs/nobody/events")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
     assert (await api.http.get("/v1/jobs/nobody/events?wait=1")).status_code == 422
+
+
+# ------------------------------------------------------------------------------------------ progress and partial output
+
+
+async def emit(api: Api, job_id: str, first: int, *chunks: Any, attempt: int = 1) -> None:
+    output = Payload(media_type=JSON, data=canonical_json(chunks))
+    await api.event(job_id, EventKind.OUTPUT, attempt=attempt, sequence=first, chunks=len(chunks), output=output)
+
+
+async def progress(api: Api, job_id: str, sequence: int, fraction: float, attempt: int = 1) -> None:
+    await api.event(job_id, EventKind.PROGRESS, attempt=attempt, sequence=sequence, progress=fraction)
+
+
+def told(text: str) -> list[tuple[str, Any]]:
+    """Of each event its name, and of `output` attempt, index and chunk, of `progress` the number."""
+    return [
+        (name, (data["attempt"], data["index"], data["chunk"]) if name == "output" else data.get("progress"))
+        for _, name, data in read(text)
+    ]
+
+
+async def talking(api: Api) -> str:
+    """A job whose two attempts say what they do while a reader waits."""
+    job_id = await api.submit()
+    await api.project_published()
+    one_after_the_other(
+        api,
+        lambda: api.event(job_id, EventKind.STARTED, attempt=1),
+        lambda: emit(api, job_id, 0, "lost"),
+        lambda: api.event(job_id, EventKind.STARTED, attempt=2),
+        lambda: progress(api, job_id, 1, 0.25, attempt=2),
+        lambda: emit(api, job_id, 0, "a", {"b": [None, "\n"]}, attempt=2),
+        lambda: emit(api, job_id, 2, 3, attempt=2),
+        lambda: progress(api, job_id, 7, 0.5, attempt=2),
+        lambda: api.event(job_id, EventKind.SUCCEEDED, attempt=2, output=Payload(media_type=TEXT, data=b"a")),
+    )
+    return job_id
+
+
+async def test_chunks_and_progress_come_behind_the_start_of_their_attempt(api: Api) -> None:
+    job_id = await talking(api)
+    assert told((await api.http.get(f"/v1/jobs/{job_id}/events")).text) == [
+        ("queued", None),
+        ("started", None),
+        ("output", (1, 0, "lost")),
+        ("started", None),
+        ("progress", 0.25),
+        ("output", (2, 0, "a")),
+        ("output", (2, 1, {"b": [None, "\n"]})),
+        ("output", (2, 2, 3)),
+        ("progress", 0.5),
+        ("succeeded", None),
+    ]
+
+
+async def test_whoever_comes_again_at_any_event_gets_each_chunk_that_is_left_once(api: Api) -> None:
+    job_id = await talking(api)
+    whole = list(read((await api.http.get(f"/v1/jobs/{job_id}/events")).text))
+    chunks = [data["index"] for _, name, data in whole if name == "output" and data["attempt"] == 2]
+    started = [name for _, name, _ in whole].index("started", 2)
+    for place, (last, _, _) in enumerate(whole[:-1]):
+        rest = list(read((await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": last})).text))
+        seen = [data for _, name, data in whole[: place + 1] if name == "output" and data["attempt"] == 2]
+        if place < started:
+            (_, name, data), *rest = rest
+            assert (name, data["status"], data["attempts"]) == ("started", "running", 2)
+        assert [name for _, name, _ in rest] == ["output"] * (3 - len(seen)) + ["succeeded"]
+        assert [data["index"] for _, _, data in rest[:-1]] == chunks[len(seen) :]
+
+
+async def test_progress_that_was_told_is_not_told_again_and_of_several_words_the_last_one(api: Api) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=1)
+    await progress(api, job_id, 1, 0.125)
+    await progress(api, job_id, 2, 0.25)
+    assert (await api.http.get(f"/v1/jobs/{job_id}")).json()["progress"] == 0.25
+    api.store.during = api.draining.set
+    events = list(read((await api.http.get(f"/v1/jobs/{job_id}/events")).text))
+    assert [(name, data["progress"]) for _, name, data in events] == [("started", 0.25), ("progress", 0.25)]
+    api.draining.clear()
+    one_after_the_other(api, lambda: progress(api, job_id, 3, 0.5), lambda: api.succeed(job_id))
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": events[-1][0]})
+    assert told(answer.text) == [("progress", 0.5), ("succeeded", None)]
+    assert "progress" not in (await api.http.get(f"/v1/jobs/{job_id}")).json()
+
+
+async def test_more_chunks_than_are_read_at_once_all_come(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "ROWS", 2)
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=1)
+    for first in range(0, 12, 2):
+        await emit(api, job_id, first, first, first + 1)
+    await api.succeed(job_id)
+    for last, left in [("0.0", 0), ("0.1", 0), ("0.1.3", 3), ("0.1.12", 12), ("0.1.99", 12)]:
+        answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": last})
+        started = [("started", None)] if last == "0.0" else []
+        assert told(answer.text) == started + [("output", (1, n, n)) for n in range(left, 12)] + [("succeeded", None)]
+
+
+async def test_a_stream_whose_chunks_cannot_be_read_ends_before_them(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=1)
+    await emit(api, job_id, 0, "a")
+
+    async def away(*asked: Any) -> Any:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(api.store, "partials", away)
+        assert told((await api.http.get(f"/v1/jobs/{job_id}/events")).text) == [("started", None)]
+    await api.succeed(job_id)
+    answer = await api.http.get(f"/v1/jobs/{job_id}/events", headers={"last-event-id": "0.1"})
+    assert told(answer.text) == [("output", (1, 0, "a")), ("succeeded", None)]
+
+
+async def test_chunks_of_an_attempt_whose_start_is_not_told_yet_wait_for_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is read before its chunks, and another attempt may begin between the two."""
+    job_id = await api.submit()
+    await api.project_published()
+    await api.event(job_id, EventKind.STARTED, attempt=1)
+    await emit(api, job_id, 0, "a")
+    partials = api.store.partials
+
+    async def overtaken(*asked: Any) -> Any:
+        monkeypatch.undo()
+        await api.event(job_id, EventKind.STARTED, attempt=2)
+        await emit(api, job_id, 0, "b", attempt=2)
+        return await partials(*asked)
+
+    monkeypatch.setattr(api.store, "partials", overtaken)
+    one_after_the_other(api, lambda: api.event(job_id, EventKind.CANCELED))
+    events = told((await api.http.get(f"/v1/jobs/{job_id}/events")).text)
+    assert events == [("started", None), ("started", None), ("output", (2, 0, "b")), ("canceled", None)]
 
 
 # ------------------------------------------------------------------------------------------------------------ tags
