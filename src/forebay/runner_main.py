@@ -1,8 +1,8 @@
 """The runner child process: one model, one task, one socket. Started by `worker/runner.py`, never by hand.
 
 Two threads: the reader receives batches and decodes them, so that the next batch's decoding overlaps this one's
-inference; the main thread predicts, since some frameworks want the main thread. The runner holds no setting and no
-credential, and dies with its parent.
+inference; the main thread predicts, since some frameworks want the main thread. A third sends what a handler says
+meanwhile, if it does. The runner holds no setting and no credential, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from forebay.runtimes import runtime
 from forebay.tasks import task
 from forebay.telemetry.logs import configure_logs
 from forebay.worker import frames
+from forebay.worker.telling import Teller
 
 PARALLEL_DECODE_BYTES = 32 * 1024
 """Below this a batch is decoded by the reader itself: handing an item to a thread costs about 40 microseconds."""
@@ -72,7 +73,8 @@ class Decoded:
 
 
 class Link:
-    """Blocking frames over the socket. `send` is used by the main thread only, `receive` by the reader only."""
+    """Blocking frames over the socket. `send` is used by one thread at a time (worker.telling), `receive` by the reader
+    only."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -137,6 +139,7 @@ def serve(link: Link, codec: Codec, model: Model, spec: ModelSpec, decode_thread
         target=read_and_decode, args=(link, codec, decode_threads, decoded), name="reader", daemon=True
     )
     reader.start()
+    teller = Teller(link.send)
     waiting: dict[int, Decoded] = {}
     while (arrived := decoded.get()) is not None:
         if isinstance(arrived, Decoded):
@@ -145,7 +148,9 @@ def serve(link: Link, codec: Codec, model: Model, spec: ModelSpec, decode_thread
         batch = waiting.pop(arrived.number)
         if not arrived.go:
             continue
-        reply = answer(batch, codec, model)
+        teller.open(arrived.number)
+        reply = answer(batch, codec, model, teller)
+        teller.close()
         link.send(reply)
         if isinstance(reply, frames.Raised) and reply.last:
             return
@@ -208,7 +213,7 @@ def decode_item(codec: Codec, item: frames.Item, parameters: Mapping[str, Any]) 
         return JobError(code="decode_failed", message=f"the input cannot be decoded ({type(error).__name__})")
 
 
-def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames.Raised:
+def answer(decoded: Decoded, codec: Codec, model: Model, teller: Teller) -> frames.Done | frames.Raised:
     """Predict each bucket of the batch; inputs that did not decode keep their own error."""
     begun = time.perf_counter()
     number = decoded.batch.number
@@ -223,7 +228,7 @@ def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames
             buckets.setdefault(codec.bucket(item), []).append(index)
     try:
         for members in buckets.values():
-            payloads = predict(decoded, members, codec, model)
+            payloads = predict(decoded, members, codec, model, teller)
             for index, payload in zip(members, payloads, strict=True):
                 outcomes[index] = payload
     except MemoryError:  # the model may have kept what it took: a new process starts without it
@@ -241,7 +246,7 @@ def answer(decoded: Decoded, codec: Codec, model: Model) -> frames.Done | frames
     )
 
 
-def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model) -> list[frames.Outcome]:
+def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model, teller: Teller) -> list[frames.Outcome]:
     items = [decoded.items[index] for index in members]
     contexts = [
         ItemContext(
@@ -249,6 +254,7 @@ def predict(decoded: Decoded, members: list[int], codec: Codec, model: Model) ->
             attempt=decoded.batch.items[index].attempt,
             parameters=decoded.parameters[index],
             canceled=decoded.canceled[decoded.batch.items[index].job_id],
+            listener=teller.voice(index),
         )
         for index in members
     ]

@@ -171,8 +171,8 @@ IF_NONE_MATCH = {
     "schema": {"type": "string"},
 }
 EVENTS = {
-    "description": "Server-sent events: `event` is a state, `data` the job object, without its output; `output` holds a "
-    "chunk that the attempt has emitted, `progress` says how far it is. A comment comes every 15 s.",
+    "description": "Server-sent events: `event` is a state, `data` the job object, without its output; `output` holds "
+    "a chunk that the attempt has emitted, `progress` says how far it is. A comment comes every 15 s.",
     # OpenAPI 3.1 has no word for what one event is; `itemSchema` is that of 3.2, and FastAPI writes it into 3.1, too.
     "content": {
         "text/event-stream": {
@@ -187,8 +187,7 @@ EVENTS = {
                         "contentMediaType": "application/json",
                         "contentSchema": {
                             "anyOf": [
-                                {"$ref": _REF + name}
-                                for name in ("JobDocument", "OutputDocument", "ProgressDocument")
+                                {"$ref": _REF + name} for name in ("JobDocument", "OutputDocument", "ProgressDocument")
                             ]
                         },
                     },

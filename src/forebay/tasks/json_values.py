@@ -121,12 +121,20 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _payload(output: Any) -> Payload | ModelFailed:
+def encode_json_output(output: Any) -> bytes:
+    """Of a handler's value: JSON in one line. Raises ModelFailed (`bad_output`) for what JSON has not."""
     try:
         text = json.dumps(output, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_to_json)
-        return Payload(media_type=JSON, data=text.encode())
+        return text.encode()
     except (ValueError, TypeError, RecursionError) as error:
-        return ModelFailed(f"the handler's output is not JSON ({error})", code="bad_output")
+        raise ModelFailed(f"the handler's output is not JSON ({error})", code="bad_output") from error
+
+
+def _payload(output: Any) -> Payload | ModelFailed:
+    try:
+        return Payload(media_type=JSON, data=encode_json_output(output))
+    except ModelFailed as failure:
+        return failure
 
 
 def _to_json(value: Any) -> Any:

@@ -66,6 +66,12 @@ class Metrics:
         self.predict_seconds = histogram(
             "forebay_batch_predict_seconds", "Inference and postprocessing of one batch.", SECONDS, "model"
         )
+        self.interim_events = counter(
+            "forebay_interim_events_total",
+            "Events published of what handlers say while they run: progress, output.",
+            "model",
+            "kind",
+        )
         self.attempts_failed = counter(
             "forebay_attempts_failed_total",
             "Attempts that ended without an outcome for the job, by cause: runner_died, run_timeout, model_error, ...",

@@ -6,7 +6,7 @@ so nothing that it sends may do more to the worker than be a wrong answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,16 @@ from forebay.core.model import ModelSpec
 
 LENGTH_BYTES = 4
 FRAME_MAX_BYTES = 2**32 - 1
+
+CHUNK_MAX_BYTES = 256 * 1024
+"""Of one chunk: what a record of the log takes with ease. A larger one is an output and no piece of one."""
+
+EMITTED_MAX_BYTES = 4 * 1024 * 1024
+"""Of all chunks of an attempt, some hundred thousand words. They lie in the log, in the store and in the memory of
+whoever has yet to send them on; larger things belong into a store of their own, and a chunk can say where."""
+
+CHUNK_COSTS_BYTES = 16
+"""What each counts beside its bytes, so that their number is bounded too."""
 
 
 class Load(Struct, frozen=True, tag="load"):
@@ -78,6 +88,16 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     error: JobError | None = None
 
 
+class Said(Struct, frozen=True, tag="said"):
+    """What the handler says of input `place` of a batch while it runs: how far it is, if it said so, and what it has
+    emitted since, each chunk as JSON in one line."""
+
+    number: int
+    place: int
+    progress: float | None
+    chunks: list[bytes]
+
+
 class Done(Struct, frozen=True, tag="done"):
     """One outcome per input, in order. Seconds are of this batch: decoding, and inference with postprocessing."""
 
@@ -97,11 +117,16 @@ class Raised(Struct, frozen=True, tag="raised"):
 
 
 ToRunner = Load | Batch | Go | Cancel
-FromRunner = Ready | LoadFailed | Done | Raised
+FromRunner = Ready | LoadFailed | Said | Done | Raised
 
 _encoder = msgspec.msgpack.Encoder()
 decode_to_runner = msgspec.msgpack.Decoder(ToRunner).decode
 decode_from_runner = msgspec.msgpack.Decoder(FromRunner).decode
+
+
+def weight(chunks: Sequence[bytes]) -> int:
+    """What they count of EMITTED_MAX_BYTES."""
+    return sum(map(len, chunks)) + CHUNK_COSTS_BYTES * len(chunks)
 
 
 def encode(frame: ToRunner | FromRunner) -> bytes:

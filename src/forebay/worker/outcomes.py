@@ -72,7 +72,7 @@ class Outcomes:
     async def tell_started(self, batch: Sequence[JobInHand], at: float) -> None:
         """That an attempt of each, which the queue has counted, began `at`."""
         started = [self.event(job, EventKind.STARTED, job.attempt, at) for job in batch]
-        await self._until_there(lambda: self._events.publish(started))
+        await self.until_there(lambda: self._events.publish(started))
 
     async def settle(self, batch: list[JobInHand], done: frames.Done, begun_at: float, size: int) -> None:
         """Publish what the runner answered to the attempt begun at `begun_at`, then let go of the jobs. `size`: of the
@@ -123,7 +123,7 @@ class Outcomes:
         if len(outcome.data) <= self._plan.inline_limit_bytes:
             return Payload(media_type=outcome.media_type, data=outcome.data)
         put = self._blobs.put
-        blob = await self._until_there(lambda: put(job.request.tenant, job.request.job_id, outcome.data))
+        blob = await self.until_there(lambda: put(job.request.tenant, job.request.job_id, outcome.data))
         return Payload(media_type=outcome.media_type, blob=blob)
 
     async def end_or_retry(self, failed: Sequence[tuple[JobInHand, JobError]]) -> None:
@@ -156,7 +156,7 @@ class Outcomes:
             return
         log.info("job.failed", job=job.request.job_id, model=self._spec.name, code=error.code, attempt=attempt)
         crash.reach("worker.before_ack")
-        await self._until_there(lambda: self._intake.reject(job.handle, error))
+        await self.until_there(lambda: self._intake.reject(job.handle, error))
         crash.reach("worker.after_ack")
 
     def event(
@@ -186,21 +186,21 @@ class Outcomes:
 
     async def _publish(self, events: Sequence[JobEvent]) -> None:
         crash.reach("worker.before_publish")
-        await self._until_there(lambda: self._events.publish(events))
+        await self.until_there(lambda: self._events.publish(events))
         crash.reach("worker.after_publish")
 
     async def _ack(self, jobs: Sequence[JobInHand]) -> None:
         crash.reach("worker.before_ack")
-        await self._until_there(lambda: self._intake.ack([job.handle for job in jobs]))
+        await self.until_there(lambda: self._intake.ack([job.handle for job in jobs]))
         crash.reach("worker.after_ack")
 
     async def retract(self, jobs: Sequence[JobInHand]) -> None:
         """An attempt of each was begun, and nothing ran of it."""
-        await self._until_there(lambda: self._intake.retract([job.handle for job in jobs]))
+        await self.until_there(lambda: self._intake.retract([job.handle for job in jobs]))
 
     async def give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
         """Unrun, or to be run again: to whoever receives them next."""
-        await self._until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
+        await self.until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))
 
     @property
     def in_vain(self) -> int:
@@ -208,7 +208,7 @@ class Outcomes:
         now = asyncio.get_running_loop().time()
         return sum(now - began >= AWAY_S for began in self._failing.values())
 
-    async def _until_there(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def until_there(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat until the backend is there: what is in hand has cost a run of the model, waiting costs less."""
         this, began = object(), asyncio.get_running_loop().time()
         try:

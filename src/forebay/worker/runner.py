@@ -45,13 +45,24 @@ class _LinkClosed(Exception):
     """Nothing can be said to the child any more; how it ended is known once `died` is set."""
 
 
+def _unheard(said: frames.Said) -> None:
+    pass
+
+
 class _Flight:
     """A batch in the runner. `going`: its attempt is on record and it may be predicted."""
 
-    def __init__(self, answer: asyncio.Future[frames.Done], jobs: Sequence[str], timeout_s: float) -> None:
+    def __init__(
+        self,
+        answer: asyncio.Future[frames.Done],
+        jobs: Sequence[str],
+        timeout_s: float,
+        hear: Callable[[frames.Said], None],
+    ) -> None:
         self.answer = answer
         self.jobs = jobs
         self.timeout_s = timeout_s
+        self.hear = hear
         self.going = False
         self.canceled: set[str] = set()
 
@@ -158,10 +169,15 @@ class Runner:
         raise Misconfigured(reason, code="model_load_failed")
 
     async def predict(
-        self, items: Sequence[frames.Item], begin: Callable[[], Awaitable[None]], timeout_s: float
+        self,
+        items: Sequence[frames.Item],
+        begin: Callable[[], Awaitable[None]],
+        timeout_s: float,
+        hear: Callable[[frames.Said], None] = _unheard,
     ) -> frames.Done:
         """The outcomes of one batch. The child decodes at once and predicts when `begin()` has put the attempt on
-        record.
+        record. What the model says of a job meanwhile goes to `hear`, unless nobody wants it any more; ValueError from
+        there ends the runner, as whatever else no runner of ours would say.
 
         `timeout_s` runs from the moment the batch is first in the runner and on record. Raises BatchFailed; after a
         timeout or a death every batch in the runner raises it and the runner is gone. If `begin` raises, the batch is
@@ -170,7 +186,7 @@ class Runner:
         self._sent += 1
         number = self._sent
         jobs = [item.job_id for item in items]
-        flight = _Flight(asyncio.get_running_loop().create_future(), jobs, timeout_s)
+        flight = _Flight(asyncio.get_running_loop().create_future(), jobs, timeout_s, hear)
         self._flights[number] = flight
         try:
             async with self._handing_over:  # a batch's Go goes before the next batch, which then delays only itself
@@ -243,12 +259,17 @@ class Runner:
         """Answer the waiting batches until the child's end closes."""
         try:
             while (frame := await _read(reader)) is not None:
-                if not isinstance(frame, frames.Done | frames.Raised):
+                if not isinstance(frame, frames.Said | frames.Done | frames.Raised):
                     raise ValueError(f"a {type(frame).__name__} frame after loading")
                 flight = self._flights.get(frame.number)
                 if flight is None or flight.answer.done():
                     continue
-                if isinstance(frame, frames.Done):
+                if isinstance(frame, frames.Said):
+                    if not (flight.going and 0 <= frame.place < len(flight.jobs)):
+                        raise ValueError(f"a word on input {frame.place} of a batch of {len(flight.jobs)}")
+                    if flight.jobs[frame.place] not in flight.canceled:
+                        flight.hear(frame)
+                elif isinstance(frame, frames.Done):
                     if len(frame.outcomes) != len(flight.jobs):
                         raise ValueError(f"{len(frame.outcomes)} outcomes for {len(flight.jobs)} inputs")
                     flight.answer.set_result(frame)

@@ -33,6 +33,7 @@ from forebay.telemetry.metrics import Metrics
 from forebay.worker import frames
 from forebay.worker.hand import JobInHand
 from forebay.worker.intake import Intake
+from forebay.worker.interim import Interim, Talk
 from forebay.worker.meanwhile import Meanwhile
 from forebay.worker.outcomes import BACKEND_RETRY_S, Outcomes, WorkerPlan
 from forebay.worker.runner import PIPELINE_DEPTH, BatchFailed
@@ -88,6 +89,7 @@ class Worker:
             random=random,
         )
         self._vitals = runners.vitals
+        self._interim = Interim(spec.name, self._outcomes, events, metrics, clock)
         self._intake = intake
         self._blobs = blobs
         self._runners = runners
@@ -121,6 +123,7 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             keeper = tasks.create_task(self._runners.run(self._changed), name="runners")
             receiver = tasks.create_task(self._receive(), name="receive")
+            teller = tasks.create_task(self._interim.run(), name="interim")
             await self._dispatch(tasks)
             self._solitude.give_up(self)
             # Stop receiving first, give back what no runner has, let runners finish what they have, and only then
@@ -132,6 +135,7 @@ class Worker:
             self._runners.stop()
             await keeper
             await self._cut_off()
+            teller.cancel()
 
     async def _finish(self) -> None:
         """Until what is in hand is over, for the grace of a stop at most; less where all of it has run and waits for a
@@ -252,9 +256,10 @@ class Worker:
             await self._run_timed(seat, batch, timed)
 
     async def _run_timed(self, seat: Seat, batch: list[JobInHand], timed: Timed) -> None:
+        talk = self._interim.talk()
         try:
             batch, items = await self._load_inputs(batch)
-            done, begun_at = await self._predict(seat, batch, items) if batch else (None, 0.0)
+            done, begun_at = await self._predict(seat, batch, items, talk) if batch else (None, 0.0)
         except Revoked:  # nothing has run, and some of it is another worker's now
             seat.leave()
             await self._outcomes.give_back(self._still_held(batch))
@@ -265,14 +270,17 @@ class Worker:
             await self._outcomes.give_back(batch, delay_s=BACKEND_RETRY_S)
         except BatchFailed as failure:
             seat.leave()
+            await self._interim.finish(talk)
             await self._after_failure(batch, failure, apart=seat.apart)
         except Exception:  # a fault of ours that one job may have brought on: it must not take the others with it
             seat.leave()
             log.exception("batch.crashed", model=self._spec.name, jobs=len(batch))
+            await self._interim.finish(talk)
             fault = BatchFailed(JobError(code="internal", message="the service failed on it"), lost_runner=False)
             await self._after_failure(batch, fault, apart=seat.apart)
         else:
             seat.leave()
+            await self._interim.finish(talk)
             if done is not None:
                 await self._settle(batch, done, begun_at)
                 timed.done(job.lane for job in batch)
@@ -313,7 +321,9 @@ class Worker:
             self._intake.drop([job.handle for job in batch if not self._intake.holds(job.handle)])
         return held
 
-    async def _predict(self, seat: Seat, batch: list[JobInHand], items: list[frames.Item]) -> tuple[frames.Done, float]:
+    async def _predict(
+        self, seat: Seat, batch: list[JobInHand], items: list[frames.Item], talk: Talk
+    ) -> tuple[frames.Done, float]:
         """The outcomes, and when the attempt began. A batch has the time of its most impatient job; should that cut
         short what its neighbours may have, they run again without it."""
         limit_s = self._spec.limits.run_timeout_s
@@ -323,12 +333,17 @@ class Worker:
         async with Meanwhile() as meanwhile:
             self._predicting += 1
             try:
-                done = await seat.runner.predict(items, lambda: self._begin(batch, begun_at, meanwhile), timeout_s)
+                done = await seat.runner.predict(
+                    items,
+                    lambda: self._begin(batch, begun_at, meanwhile, talk),
+                    timeout_s,
+                    lambda said: talk.hear(batch, said),
+                )
             finally:
                 self._predicting -= 1
         return done, begun_at
 
-    async def _begin(self, batch: list[JobInHand], now: float, meanwhile: Meanwhile) -> None:
+    async def _begin(self, batch: list[JobInHand], now: float, meanwhile: Meanwhile, talk: Talk) -> None:
         """Put on record that an attempt of each is about to run, before any of it does, and tell of it while it runs.
 
         Never the other way round: what the log calls started and the queue has not counted may still expire, which
@@ -338,10 +353,14 @@ class Worker:
             if self._is_canceled(job):  # while its input was loaded, when no runner knew of it
                 self._runners.cancel(job.request.job_id)
         await self._intake.begin([job.handle for job in batch])
-        meanwhile.do(self._outcomes.tell_started(batch, now))
+        meanwhile.do(self._tell_started(batch, now, talk))
         to_start = self._metrics.time_to_start.labels(self._spec.name)
         for job in batch:
             to_start.observe(max(0.0, now - job.request.accepted_at))
+
+    async def _tell_started(self, batch: list[JobInHand], now: float, talk: Talk) -> None:
+        await self._outcomes.tell_started(batch, now)
+        talk.begun()
 
     async def _wanted(self, batch: list[JobInHand]) -> list[JobInHand]:
         """Without what was canceled, which is let go of: its final state is in the log."""

@@ -107,6 +107,12 @@ class Model:
         (self.folder / "heeded").touch()
         return one
 
+    def heed_and_talk(self, one):
+        (self.folder / "heeding").touch()
+        self.context.canceled.wait()
+        self.context.emit("late")
+        self.context.progress(0.5)
+
     def take(self, one):
         time.sleep(one["seconds"])
         return one
@@ -115,6 +121,15 @@ class Model:
         with open(one["fifo"], "rb") as fifo:
             fifo.read()
         return one
+
+    def talk(self, one):
+        for chunk in one.get("chunks", []):
+            self.context.emit(chunk)
+        for fraction in one.get("progress", []):
+            self.context.progress(fraction)
+        if self.context.attempt == 1 and "first" in one:
+            one = one | {"then": one["first"]}
+        return getattr(self, one.get("then", "echo"))(one)
 
     def large(self, one):
         return "x" * one["size"]

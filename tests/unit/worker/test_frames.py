@@ -52,6 +52,13 @@ from_runner = (
     st.builds(frames.Ready, facts=objects)
     | st.builds(frames.LoadFailed, reason=texts)
     | st.builds(
+        frames.Said,
+        number=counts,
+        place=counts,
+        progress=st.none() | st.floats(0, 1),
+        chunks=st.lists(st.binary(max_size=20), max_size=3),
+    )
+    | st.builds(
         frames.Done, number=counts, outcomes=st.lists(outcomes, max_size=3), decode_s=seconds, predict_s=seconds
     )
     | st.builds(frames.Raised, number=counts, error=errors, last=st.booleans())
