@@ -96,7 +96,7 @@ class World(ABC):
         unreadable = replace(messages[0], headers={**messages[0].headers, "ce_time": "never"})
         await self.queue.publish(CHANNEL, [unreadable, *messages])
         await self.say(*(event(n, EventKind.STARTED) for n in numbers if n % 5))
-        talking = [n for n in numbers if n % 5 and n % 3 == 0]
+        talking = [n for n in numbers if n % 24 in (3, 6) and n % 5]
         for said in (
             [progressed(n, 0.5, sequence=1) for n in talking],
             [emitted(n, n, "é") for n in talking],
@@ -118,9 +118,13 @@ class World(ABC):
         await self.events.publish(events)
 
     async def project_all(self) -> None:
-        running = Projector(self.events, self.store, self.metrics)
-        running.stop()
-        await running.run()
+        """However slow the machine is: a projector that is stopped has so much time and no more."""
+        while True:
+            running = Projector(self.events, self.store, self.metrics)
+            running.stop()
+            await running.run()
+            if not any((await self.events.behind(await self.store.positions())).values()):
+                return
 
     @asynccontextmanager
     async def projecting(self) -> AsyncIterator[None]:
@@ -254,7 +258,7 @@ async def test_the_same_rows_come_back(world: World) -> None:
     await world.fill(0, 700)
     await world.project_all()
     before, queues = await world.tables(), await world.store.queues()
-    assert len(before["partials"]) > 100
+    assert len(before["partials"]) > 40
     assert (len(before["jobs"]), len(before["batches"])) == (700, 35)
     await world.rebuild()
     assert await world.tables() == before
