@@ -86,8 +86,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     key = (case.headers or {}).get("Idempotency-Key")
     if key and len(key) <= _KEY_CHARS:
         case.headers["Idempotency-Key"] = f'{key[:-1]}{use}"' if key.startswith('"') else f"{key}{use}"
-    if case.method == "PUT" and _UUID.fullmatch(str(case.path_parameters.get("job_id"))):
-        case.path_parameters["job_id"] = f"{case.path_parameters['job_id'][:-8]}{use:08x}"
+    for name, value in (case.path_parameters or {}).items():
+        if case.method == "PUT" and _UUID.fullmatch(str(value)):
+            case.path_parameters[name] = f"{value[:-8]}{use:08x}"
     for values in (case.query, case.body):
         if isinstance(values, dict) and "run_timeout_s" in values:
             values["run_timeout_s"] = _longer(values["run_timeout_s"])

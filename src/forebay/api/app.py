@@ -17,6 +17,11 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 import forebay
+from forebay.api.batch_log import BatchLog
+from forebay.api.batch_reading import BatchCanceler, BatchReader
+from forebay.api.batch_routes import PATH as BATCHES_PATH
+from forebay.api.batch_routes import BatchRoutes
+from forebay.api.batch_upload import Uploader
 from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.dead_letter_routes import DeadLetterRoutes
@@ -100,13 +105,14 @@ def build_app(
     `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
     """
     durability = queue.features.durability.value
+    keeper = Keeper(store, random_bytes(16).hex(), monotonic)
     submitter = Submitter(
         queue=queue,
         blobs=blobs,
         catalog=catalog,
         task_of=task_of,
         mint=mint,
-        keeper=Keeper(store, random_bytes(16).hex(), monotonic),
+        keeper=keeper,
         meter=Meter(quotas=quotas, store=store, defaults=default_quota, clock=clock, monotonic=monotonic),
         clock=clock,
         monotonic=monotonic,
@@ -133,6 +139,31 @@ def build_app(
         writer=writer,
         budget=budget,
         metrics=metrics,
+    )
+    batch_log = BatchLog(keeper, events, clock)
+    batch_reader = BatchReader(
+        store=store, jobs=reader, mint=mint.of_realm("\0batch"), clock=clock, projector_lag_s=projector_lag_s
+    )
+    batches = BatchRoutes(
+        uploader=Uploader(
+            log=batch_log,
+            submitter=submitter,
+            batches=store,
+            metrics=metrics,
+            line_most_bytes=max_body_bytes,
+            stopping=draining.is_set,
+        ),
+        reader=batch_reader,
+        canceler=BatchCanceler(
+            reader=batch_reader,
+            store=store,
+            log=batch_log,
+            events=events,
+            cancellations=cancellations,
+            clock=clock,
+            monotonic=monotonic,
+        ),
+        budget=budget,
     )
     about = {"version": forebay.__version__, "durability": durability, **kinds}
     probe = QueueProbe(queue, catalog)
@@ -170,7 +201,7 @@ def build_app(
     openapi = OpenApi(app, catalog, task_of)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
-    operations = openapi.operations(jobs, failed, queues, models)
+    operations = openapi.operations(jobs, batches, failed, queues, models)
     app.router.routes.extend(Route(gate=gate, **arguments) for arguments in operations)
     for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
         app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))
@@ -180,6 +211,7 @@ def build_app(
         Edge,
         metrics=metrics,
         max_body_bytes=max_body_bytes,
+        streamed=BATCHES_PATH,
         budget=budget,
         random_bytes=random_bytes,
         monotonic=monotonic,

@@ -23,9 +23,9 @@ _MEANING = {
     403: "`scope_missing`: the API key may not do this.",
     404: "Unknown: nothing of that name or id is known to this caller.",
     409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
-    "UUID; of a retry `job_not_final`, `job_succeeded`.",
+    "UUID; of a retry `job_not_final`, `job_succeeded`; `batch_canceled`.",
     410: "`input_gone`: what the job was given is no longer kept.",
-    413: "The body is larger than `limit_bytes`.",
+    413: "The body is larger than `limit_bytes`; `too_many_lines`: more than `limit_lines`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
     429: "`quota_exceeded`: the tenant's quota has no room for it now.",
@@ -132,6 +132,11 @@ def raw_body(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"required": True, "content": content or {"*/*": {"schema": {}}}}
 
 
+def means(name: str) -> str:
+    """What a field of a job means, in the query as in the body."""
+    return schemas.JobSubmission.model_fields[name].description or ""
+
+
 def path_parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
     schema = {"type": "string", **schema}
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
@@ -215,13 +220,17 @@ PREFER = {
 
 def components() -> dict[str, Any]:
     """The schemas that `$ref`s point to."""
-    asked: list[type[BaseModel]] = [schemas.JobSubmission, schemas.SimpleSubmission]
+    asked: list[type[BaseModel]] = [schemas.JobSubmission, schemas.SimpleSubmission, schemas.LineSubmission]
     given: list[type[BaseModel]] = [
         schemas.JobDocument,
         schemas.SimpleDocument,
         schemas.OutputDocument,
         schemas.ProgressDocument,
         schemas.JobsDocument,
+        schemas.UploadDocument,
+        schemas.BatchDocument,
+        schemas.BatchesDocument,
+        schemas.LineDocument,
         schemas.ModelsDocument,
         schemas.QueuesDocument,
         schemas.DeadLettersDocument,

@@ -42,6 +42,7 @@ CLIENT_LEFT = 499
 class Edge:
     """Pure ASGI, one per app. A caller's `X-Request-ID` is kept when it is 1 to 128 harmless characters.
 
+    At paths that begin with `streamed` bodies have no limit: what is there bounds what it holds of them.
     HEAD is answered as GET without the body (RFC 9110 section 9.3.2).
     """
 
@@ -51,6 +52,7 @@ class Edge:
         *,
         metrics: Metrics,
         max_body_bytes: int,
+        streamed: str = "",
         budget: BodyBudget,
         random_bytes: Callable[[int], bytes],
         monotonic: Callable[[], float],
@@ -58,6 +60,7 @@ class Edge:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._streamed = streamed
         self._budget = budget
         self._random_bytes = random_bytes
         self._monotonic = monotonic
@@ -115,13 +118,17 @@ class Edge:
         that it cannot be, or for which there is no room now; and it cuts one off at the limit, whatever its headers
         said of its length."""
         taken = 0
+        limited = not (self._streamed and scope["path"].startswith(self._streamed))
 
         async def guarded() -> Message:
             nonlocal taken
             if not taken:
-                self._check(length, encoding, transfer)
-                self._budget.claim(scope, int(length or 0))
+                self._check(length if limited else b"", encoding, transfer)
+                self._budget.claim(scope, int(length or 0) if limited else 0)
             message = await receive()
+            if not limited:
+                taken = 1
+                return message
             size = len(message.get("body", b""))
             taken += size
             if taken > self._max_body_bytes:

@@ -23,7 +23,7 @@ from forebay.api.problems import InvalidHeader, InvalidQuery, problem
 from forebay.api.queries import refuse_query, wait_in_query, whole
 from forebay.api.reading import JobReader, with_metadata
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
-from forebay.api.submission import Accepted, Offer, Order, Submitter
+from forebay.api.submission import Accepted, Offer, Order, Submitter, order_of
 from forebay.api.tenancy import tenant_of
 from forebay.core.errors import ForebayError
 from forebay.core.event import JobRequest
@@ -96,17 +96,7 @@ class JobRoutes:
 
     def _take_job(self, request: Request, body: bytes) -> Offer:
         said = check(JobSubmission, parse_json(body))
-        order = Order(
-            tenant=tenant_of(request),
-            model=said.model,
-            version=said.version,
-            lane=said.lane.value,
-            parameters=said.parameters,
-            metadata=said.metadata,
-            start_within_s=said.start_within_s,
-            run_timeout_s=said.run_timeout_s,
-        )
-        return self._submitter.take_value(order, said.input)
+        return self._submitter.take_value(order_of(tenant_of(request), said), said.input)
 
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _JOBS = {"JobDocument", "SimpleDocument"}
-_PLACES: Mapping[str, str] = {"job_id": "$response.body#/id", "request_id": "$response.body#/id"}
-"""Where a job's document holds the value of a path parameter. A list has ids too, but it may be empty."""
+_BATCHES = {"BatchDocument", "UploadDocument"}
+_ID = "$response.body#/id"
+_PLACES: Mapping[str, str] = {"job_id": _ID, "request_id": _ID, "batch_id": _ID}
+"""Where a document holds the value of a path parameter. A list has ids too, but it may be empty."""
 
 
 def add_links(document: Mapping[str, Any]) -> None:
-    """To each answer that tells of a job which its request did not name: a link to every operation whose path takes
-    its id. A `PUT` takes none, since its caller chooses the id."""
+    """To each answer that tells of a job, or a batch, which its request did not name: a link to every operation whose
+    path takes its id. A `PUT` takes none, since its caller chooses the id."""
     links = {
         operation["operationId"]: {
             "operationId": operation["operationId"],
@@ -22,10 +24,16 @@ def add_links(document: Mapping[str, Any]) -> None:
         for path, method, operation in _operations(document)
         if method != "put" and (names := re.findall(r"{(\w+)}", path)) and set(names) <= _PLACES.keys()
     }
+    of_batches = {name: link for name, link in links.items() if "batch_id" in link["parameters"]}
+    of_jobs = {name: link for name, link in links.items() if name not in of_batches}
     for path, method, operation in _operations(document):
         for response in operation["responses"].values():
-            if not (method == "get" and "{" in path) and _kind(response) in _JOBS:
-                response["links"] = links
+            if method == "get" and "{" in path:
+                continue
+            if (kind := _kind(response)) in _JOBS:
+                response["links"] = of_jobs
+            elif kind in _BATCHES:
+                response["links"] = of_batches
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

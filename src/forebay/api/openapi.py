@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 
-from forebay.api import dead_letter_operations
+from forebay.api import batch_operations, dead_letter_operations
 from forebay.api.answers import JSON_TYPE, Answer
+from forebay.api.batch_operations import TAG as _BATCHES
+from forebay.api.batch_routes import BatchRoutes
 from forebay.api.dead_letter_operations import TAG as _DEAD_LETTERS
 from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.describe import (
@@ -30,6 +32,7 @@ from forebay.api.describe import (
     components,
     headers,
     json_body,
+    means,
     operation,
     path_parameter,
     problems,
@@ -42,7 +45,7 @@ from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.queue_routes import QueueRoutes
-from forebay.api.schemas import MAX_LIFE_S, JobSubmission
+from forebay.api.schemas import MAX_LIFE_S
 from forebay.api.submission import ModelCatalog
 from forebay.core.api_key import Scope
 from forebay.core.job import JobStatus
@@ -53,7 +56,8 @@ from forebay.ports.task import Task
 
 EXAMPLE_MAX_BYTES = 8192
 """A longer example would hide the rest of the page."""
-_SIMPLE, _JOBS, _QUEUES, _MODELS, _SERVICE = "simple door", "jobs", "queues", "models", "service"
+_SIMPLE, _JOBS = "simple door", "jobs"
+_QUEUES, _MODELS, _SERVICE = "queues", "models", "service"
 _DESCRIPTION = """\
 Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
 
@@ -80,7 +84,7 @@ class OpenApi:
                 version=self._app.version,
                 description=_DESCRIPTION,
                 routes=self._app.routes,
-                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _DEAD_LETTERS, _QUEUES, _MODELS, _SERVICE)],
+                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _QUEUES, _MODELS, _SERVICE)],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
             add_links(document)
@@ -98,13 +102,19 @@ class OpenApi:
         return Answer(307, b"/docs", ((b"content-type", b"text/plain"), (b"location", b"/docs")))
 
     def operations(
-        self, jobs: JobRoutes, dead_letters: DeadLetterRoutes, queues: QueueRoutes, models: ModelRoutes
+        self,
+        jobs: JobRoutes,
+        batches: BatchRoutes,
+        dead_letters: DeadLetterRoutes,
+        queues: QueueRoutes,
+        models: ModelRoutes,
     ) -> list[dict[str, Any]]:
         """The arguments of `app.Route` for every operation."""
         # In the order in which the router tries them: the busiest first.
         return [
             *self._jobs(jobs),
             *self._simple_door(jobs),
+            *batch_operations.operations(batches, self._inputs()),
             *dead_letter_operations.operations(dead_letters),
             *_queues(queues),
             *_models(models),
@@ -202,10 +212,10 @@ class OpenApi:
                     model,
                     PREFER,
                     IDEMPOTENCY_KEY,
-                    query_parameter("version", _means("version")),
-                    query_parameter("lane", _means("lane"), type="string", enum=list(Lane), default="normal"),
-                    query_parameter("start_within_s", _means("start_within_s"), **seconds),
-                    query_parameter("run_timeout_s", _means("run_timeout_s"), **seconds),
+                    query_parameter("version", means("version")),
+                    query_parameter("lane", means("lane"), type="string", enum=list(Lane), default="normal"),
+                    query_parameter("start_within_s", means("start_within_s"), **seconds),
+                    query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
                 ),
                 body=raw_body(self._bodies()),
             ),
@@ -301,11 +311,6 @@ class OpenApi:
             elif spec.name in inputs:
                 found[best][spec.name] = {"value": inputs[spec.name]}
         return found
-
-
-def _means(name: str) -> str:
-    """What a field of a job means, in the query as in the body."""
-    return JobSubmission.model_fields[name].description or ""
 
 
 def _examples(spec: ModelSpec, task: Task) -> list[Any]:

@@ -42,6 +42,7 @@ HEAD_TOO_LARGE = "headers_too_large"
 URI_TOO_LONG = "uri_too_long"
 PATH_SHOWN_CHARS = 2000
 """Of a longer path the beginning is told: every character may become three."""
+TOO_MANY_LINES = "too_many_lines"
 _AWAY = "Jobs can be neither stored nor read just now; the service's log has the reason under this request id."
 _NO_METRICS = "Metrics are on the admin port (FOREBAY_ADMIN_PORT, loopback by default), not on this one."
 _UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, before the same is submitted again."
@@ -51,10 +52,16 @@ REQUEST_ID = "forebay.request_id"
 _CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="forebay"')
 """What a 401 must say (RFC 9110 section 11.6.1)."""
 
-_CLOSE: Header = (b"connection", b"close")
+CLOSE: Header = (b"connection", b"close")
 """For when the rest of the body is not read: without closing, the server would have to swallow all of it."""
 
-_STATUS_BY_CODE = {MALFORMED: 400, BAD_REQUEST: 400, HEAD_TOO_LARGE: 431, URI_TOO_LONG: 414}
+_STATUS_BY_CODE = {
+    MALFORMED: 400,
+    BAD_REQUEST: 400,
+    HEAD_TOO_LARGE: 431,
+    URI_TOO_LONG: 414,
+    TOO_MANY_LINES: 413,
+}
 _STATUS_BY_ERROR: Mapping[type[ForebayError], int] = {
     UnsupportedMedia: 415,
     PayloadTooLarge: 413,
@@ -123,18 +130,18 @@ def problem(
     return Answer(status, body, (PROBLEM_TYPE, NO_STORE, *headers))
 
 
-def problem_of(scope: Scope, error: ForebayError) -> Answer:
-    """The answer to an error that Forebay raised on purpose. What the operator must mend is logged, not told; so is
-    what is away, whose names and numbers are the machine's."""
+def problem_of(scope: Scope, error: ForebayError, **more: Any) -> Answer:
+    """The answer to an error that Forebay raised on purpose, with `more` members. What the operator must mend is
+    logged, not told; so is what is away, whose names and numbers are the machine's."""
     status = status_of(error)
     if status == 500:
         log.error("request.failed", request_id=scope.get(REQUEST_ID), code=error.code, exc_info=error)
-        return problem(scope, 500, error.code, "The service is at fault; its log has the reason.")
+        return problem(scope, 500, error.code, "The service is at fault; its log has the reason.", **more)
     headers: tuple[Header, ...] = ()
-    members: dict[str, Any] = {}
+    members: dict[str, Any] = dict(more)
     detail = error.message
     if isinstance(error, PayloadTooLarge):
-        headers = (_CLOSE,)
+        headers = (CLOSE,)
         members["limit_bytes"] = error.limit_bytes
     elif isinstance(error, UnsupportedCoding):
         headers = ((b"accept-encoding", b"identity"),)
@@ -161,7 +168,7 @@ def problem_of(scope: Scope, error: ForebayError) -> Answer:
         members["job_id"] = error.job_id if isinstance(error, OutcomeUnknown) else None
         headers = (retry_after(error.retry_after_s),)
         if isinstance(error, Overloaded):
-            headers += (_CLOSE,)
+            headers += (CLOSE,)
     return problem(scope, status, error.code, detail, headers=headers, **members)
 
 

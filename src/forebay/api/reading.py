@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from forebay.api.idempotency import Key
 from forebay.core.errors import Conflict, NotFound, Unavailable
-from forebay.core.ids import IdMint, is_foreign, is_uuid
+from forebay.core.ids import IdMint, is_derived, is_uuid
 from forebay.core.job import Job
 from forebay.core.partials import Partial
 from forebay.core.reservation import digest_of_key
@@ -65,15 +65,15 @@ class JobReader:
     async def get(self, tenant: str, job_id: str) -> Job:
         """The job, without asking anybody but the store. Right after acceptance it is `queued`, with what its id tells.
 
-        A job that came by a record of another producer is found too, once its row is there; one under a UUID of the
-        caller's choice by that UUID, too.
+        A job that came by a record of another producer, or as a line of a batch, is found too, once its row is there;
+        one under a UUID of the caller's choice by that UUID, too.
         Raises NotFound for an id that we did not issue to this tenant and for one without a row when the store has had
         time enough; the two cannot be told apart.
         """
         asked, job_id = job_id, await self.whole(tenant, job_id)
         issued_at = self._mint.issued_at(tenant, job_id)
         chosen = issued_at is None and self._mint.chosen(tenant, job_id)
-        if issued_at is None and not chosen and not is_foreign(job_id):
+        if issued_at is None and not chosen and not is_derived(job_id):
             raise _unknown(asked)
         job = await self._store.get(tenant, job_id)
         if job is not None:

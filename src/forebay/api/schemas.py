@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
 
 from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
 from forebay.core.explain import Why
 from forebay.core.job import JobStatus
+from forebay.core.job_batch import BatchStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
 
@@ -46,6 +47,26 @@ class JobSubmission(Body):
     run_timeout_s: Seconds | None = Field(
         None, description="Seconds for one attempt; the model's own limit if left out, and never more."
     )
+
+
+class LineSubmission(JobSubmission):
+    """One line of a batch. What it leaves out is as the query of the upload says."""
+
+    model: str = Field("", description="Name of a model; `model` of the query if left out.")
+    custom_id: str = Field("", max_length=128, description="Yours; given back with the result.")
+
+
+class BatchDefaults(BaseModel):
+    """What the query string of an upload may say: for all lines that do not say it themselves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = ""
+    version: str = ""
+    lane: Lane = Lane.NORMAL
+    parameters: Json[dict[str, Any]] = Field(default_factory=dict)
+    start_within_s: Seconds | None = None
+    run_timeout_s: Seconds | None = None
 
 
 class SimpleSubmission(Body):
@@ -208,6 +229,72 @@ class RedrivenDocument(Document):
     next_cursor: str | None = Field(None, description="Where to go on; absent at the end.")
 
 
+class BatchCounts(Document):
+    total: int = Field(description="Lines that hold something: jobs and mistakes.")
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    canceled: int
+    expired: int
+    rejected: int = Field(description="Lines that became no job.")
+
+
+class BatchUrls(Document):
+    """Relative to the service's address (RFC 3986 section 4.2)."""
+
+    self: str
+    results: str
+    cancel: str
+
+
+class LineError(Document):
+    code: str = Field(description="Stable.")
+    message: str
+    retryable: bool | None = Field(None, description="Of a job's error.")
+    pointer: str | None = Field(None, description="Of a rejected line: JSON pointer into it.")
+
+
+class RejectedLine(Document):
+    line: int
+    custom_id: str | None = None
+    error: LineError
+
+
+class BatchDocument(Document):
+    id: str
+    model: str | None = Field(None, description="Of the lines that name none.")
+    status: BatchStatus
+    counts: BatchCounts
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    finished_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    urls: BatchUrls
+
+
+class UploadDocument(BatchDocument):
+    rejected: list[RejectedLine] | None = Field(
+        None, description="The first 100 lines that became no job; all of them are among the results."
+    )
+
+
+class BatchesDocument(Document):
+    batches: list[BatchDocument] = Field(description="Newest first.")
+    next_cursor: str | None = Field(None, description="Where to go on; there is none at the end.")
+
+
+class LineDocument(Document):
+    """One line of a batch's results."""
+
+    line: int = Field(description="Its number in the file, from 1.")
+    custom_id: str | None = None
+    id: str | None = Field(None, description="Of its job.")
+    status: Literal["queued", "running", "succeeded", "failed", "canceled", "expired", "rejected"]
+    output: Any = Field(None, description="If the job succeeded with JSON.")
+    media_type: str | None = Field(None, description="Of an output that is no JSON.")
+    output_url: str | None = Field(None, description="Where that output is.")
+    error: LineError | None = None
+
+
 class ModelDocument(Document):
     name: str
     version: str | None = Field(None, description="The default version.")
@@ -334,6 +421,8 @@ class Problem(Document):
     limit_bytes: int | None = None
     retry_after_s: float | None = None
     job_id: str | None = None
+    batch_id: str | None = Field(None, description="The batch that was begun; the same file goes on under this id.")
+    limit_lines: int | None = None
     error: JobError | None = Field(None, description="Why the job failed.")
     models: list[ModelState] | None = Field(
         None, description="What is known of the models while the service is not ready."

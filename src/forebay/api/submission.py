@@ -14,11 +14,12 @@ from forebay.api.door import Door
 from forebay.api.idempotency import Keeper, Key
 from forebay.api.metering import Meter
 from forebay.api.problems import without_folders
+from forebay.api.schemas import JobSubmission
 from forebay.core import crash
 from forebay.core.errors import InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from forebay.core.event import JobRequest
 from forebay.core.ids import IdMint
-from forebay.core.message import Channel
+from forebay.core.message import Channel, Message
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.core.reservation import Reservation, digest_of_key, fingerprint_of
@@ -58,6 +59,19 @@ class Order(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] = {}
     start_within_s: float | None = None
     run_timeout_s: float | None = None
+
+
+def order_of(tenant: str, said: JobSubmission) -> Order:
+    return Order(
+        tenant=tenant,
+        model=said.model,
+        version=said.version,
+        lane=said.lane.value,
+        parameters=said.parameters,
+        metadata=said.metadata,
+        start_within_s=said.start_within_s,
+        run_timeout_s=said.run_timeout_s,
+    )
 
 
 class Accepted(Struct, frozen=True):
@@ -125,6 +139,10 @@ class Submitter:
         order = msgspec.structs.replace(order, parameters=door.parameters_of(query))
         return order, door.take_body(body, media_type, order.parameters)
 
+    def check(self, order: Order) -> None:
+        """Whether there may be jobs so ordered, whatever their inputs and parameters."""
+        self._door(order)
+
     def _door(self, order: Order) -> Door:
         door = self._doors.get((order.model, order.version))
         if door is None:
@@ -159,8 +177,8 @@ class Submitter:
         # To the millisecond, as the id says it: an answer made from the id alone then says the same.
         accepted_at = int(now * 1000) / 1000
         if key is None:
-            request = self._request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
-            await self._admit(request)
+            request = self.request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
+            await self.publish([request])
             return Accepted(request)
         wanted = Reservation(
             tenant=order.tenant,
@@ -171,7 +189,7 @@ class Submitter:
         )
 
         def requested(under: Reservation) -> JobRequest:
-            request = self._request(order, payload, under.job_id, under.accepted_at)
+            request = self.request(order, payload, under.job_id, under.accepted_at)
             return replace(request, key=under.key, fingerprint=under.fingerprint)
 
         return await self._accept_under(wanted, requested)
@@ -209,20 +227,24 @@ class Submitter:
         """`requested` is the job under the reservation that stands, which may be an earlier copy's."""
 
         async def publish(under: Reservation) -> None:
-            await self._admit(requested(under))
+            await self.publish([requested(under)])
 
         standing, replayed = await self._keeper.accept(wanted, publish)
         return Accepted(requested(standing), replayed)
 
-    async def _admit(self, request: JobRequest) -> None:
-        """Publish it, if its tenant's quota has room for it."""
-        await self._meter.take(request.tenant)
+    async def publish(self, requests: Sequence[JobRequest]) -> None:
+        """When this returns, all of them, which are of one tenant, are durable. Raises as `accept` does; some may be
+        written then."""
+        if not requests:
+            return
+        tenant = requests[0].tenant
+        await self._meter.take(tenant, len(requests))
         try:
-            await self._guarded(self._publish(request))
+            await self._guarded(self._publish(requests))
         except OutcomeUnknown:
-            raise  # it may have been accepted
+            raise  # they may have been accepted
         except BaseException:
-            self._meter.give_back(request.tenant)
+            self._meter.give_back(tenant, len(requests))
             raise
 
     async def _guarded(self, publishing: Awaitable[None]) -> None:
@@ -234,7 +256,7 @@ class Submitter:
             raise
         self._closed_until = 0.0
 
-    def _request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
+    def request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
         return JobRequest(
             tenant=order.tenant,
             job_id=job_id,
@@ -250,12 +272,20 @@ class Submitter:
             durability=self._durability,
         )
 
-    async def _publish(self, request: JobRequest) -> None:
-        data = request.input.data
-        if data is not None and len(data) > self._inline_limit_bytes:
-            ref = await self._blobs.put(request.tenant, request.job_id, data)
-            request = replace(request, input=Payload(media_type=request.input.media_type, blob=ref))
-        message = encode_request(request)
+    async def _publish(self, requests: Sequence[JobRequest]) -> None:
+        messages: dict[Channel, list[Message]] = {}
+        for request in requests:
+            message = encode_request(await self._light(request))
+            messages.setdefault(Channel(request.model, request.lane), []).append(message)
         crash.reach("api.before_publish")
-        await self._queue.publish(Channel(request.model, request.lane), [message])
+        for channel, of_channel in messages.items():
+            await self._queue.publish(channel, of_channel)
         crash.reach("api.after_publish")
+
+    async def _light(self, request: JobRequest) -> JobRequest:
+        """With a large input in the blob store."""
+        data = request.input.data
+        if data is None or len(data) <= self._inline_limit_bytes:
+            return request
+        ref = await self._blobs.put(request.tenant, request.job_id, data)
+        return replace(request, input=Payload(media_type=request.input.media_type, blob=ref))

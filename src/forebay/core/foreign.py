@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from forebay.core.errors import InvalidRequest
+from forebay.core.ids import derived_id
 from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, TEXT
 from forebay.core.times import to_rfc3339
@@ -93,19 +94,11 @@ def adopt(record: ForeignRecord) -> Message:
 
 
 def foreign_job_id(record: ForeignRecord) -> str:
-    """`<uuidv8>-<16 hex>`, the shape of our own ids, which are of version 7: the two can never be the same.
-
-    From tenant, model, the event's name and the value alone (RFC 9562 section 5.8): the SHA-256 of seven lines, so that
-    a producer knows the id beforehand, a shell script too.
-    """
+    """From tenant, model, the event's name and the value alone, so that a producer knows the id beforehand."""
     source, event = record.headers.get("ce_source", ""), record.headers.get("ce_id", "")
     name = ("event", source, event) if source and event else ("record", record.place, "")
-    lines = ("forebay.foreign.v1", record.tenant, record.channel.model, *name, hashlib.sha256(record.value).hexdigest())
-    octets = bytearray(hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).digest())
-    octets[6] = 0x80 | (octets[6] & 0x0F)
-    octets[8] = 0x80 | (octets[8] & 0x3F)
-    text = octets.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}-{text[32:48]}"
+    digest = hashlib.sha256(record.value).hexdigest()
+    return derived_id(("forebay.foreign.v1", record.tenant, record.channel.model, *name, digest))
 
 
 def _time(at: float) -> str:

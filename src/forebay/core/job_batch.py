@@ -12,6 +12,7 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from forebay.core.ids import derived_id
 from forebay.core.job import Job, JobStatus
 
 LINES_MOST = 100_000
@@ -19,6 +20,12 @@ LINES_MOST = 100_000
 
 Key = tuple[str, str]
 """Tenant and id of a batch."""
+
+
+def line_job_id(tenant: str, batch_id: str, line: int) -> str:
+    """That of the line's job, whoever publishes it and however often. From the UUID in the batch's id alone, since the
+    rest depends on the secret that signed it."""
+    return derived_id(("forebay.batch.v1", tenant, batch_id[:36], str(line)))
 
 
 class BatchEventKind(StrEnum):

@@ -16,6 +16,7 @@ from forebay.api.gate import KNOWN_FOR_S, STALE_S
 from forebay.core.api_key import ApiKey, Scope, new_key, of_secret, parse
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
+from forebay.core.job_batch import BatchEvent, BatchEventKind
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import encode_request
 
@@ -34,6 +35,9 @@ TAKES = {
     ("post", "/v1/jobs/{job_id}/retry"): Scope.SUBMIT,
     ("post", "/v1/dead-letters/redrive"): Scope.SUBMIT,
     ("post", "/v1/dead-letters/{job_id}/redrive"): Scope.SUBMIT,
+    ("post", "/v1/batches"): Scope.SUBMIT,
+    ("put", "/v1/batches/{batch_id}"): Scope.SUBMIT,
+    ("post", "/v1/batches/{batch_id}/cancel"): Scope.CANCEL,
 }
 """What changes something says here what it takes; what reads takes READ, unless it says so here."""
 
@@ -100,9 +104,19 @@ async def own_job(api: Api, tenant: str) -> str:
     return job_id
 
 
+async def own_batch(api: Api, tenant: str) -> str:
+    """A batch of this tenant that is complete."""
+    batch_id = api.mint.of_realm("\0batch").issue(tenant, api.clock.now)
+    facts: Any = {"tenant": tenant, "batch_id": batch_id, "at": api.clock.now}
+    await api.project(BatchEvent(kind=BatchEventKind.OPENED, **facts), BatchEvent(kind=BatchEventKind.SEALED, **facts))
+    return batch_id
+
+
 def body_of(method: str, path: str) -> dict[str, Any]:
-    """The document's example for the model `echo`, as arguments of a request."""
+    """The document's example for the model `echo`, or for all of them, as arguments of a request."""
     for media_type, content in DOCUMENT["paths"][path][method].get("requestBody", {}).get("content", {}).items():
+        if "example" in content:
+            return {"content": content["example"], "headers": {"content-type": media_type}}
         if "echo" in content.get("examples", {}):
             value = content["examples"]["echo"]["value"]
             return (
@@ -114,6 +128,7 @@ def body_of(method: str, path: str) -> dict[str, Any]:
 async def call(api: Api, method: str, path: str, job_id: str, headers: Mapping[str, str]) -> Any:
     uuid = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
     names = {"job_id": uuid if method == "put" else job_id, "request_id": job_id, "model": "echo"}
+    names["batch_id"] = uuid if method == "put" else await own_batch(api, "acme")
     body = body_of(method, path)
     headers = {**headers, **body.pop("headers", {})}
     return await api.http.request(method.upper(), path.format(**names), headers=headers, **body)

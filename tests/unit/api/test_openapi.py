@@ -37,6 +37,12 @@ ROUTES = {
     ("post", "/v1/dead-letters/{job_id}/redrive"),
     ("get", "/v1/queues"),
     ("get", "/v1/jobs/{job_id}/explain"),
+    ("post", "/v1/batches"),
+    ("put", "/v1/batches/{batch_id}"),
+    ("get", "/v1/batches"),
+    ("get", "/v1/batches/{batch_id}"),
+    ("get", "/v1/batches/{batch_id}/results"),
+    ("post", "/v1/batches/{batch_id}/cancel"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),
@@ -91,7 +97,7 @@ async def test_every_schema_in_it_is_a_schema(document: Any) -> None:
 
 
 async def test_what_is_given_is_absent_and_never_null(document: Any) -> None:
-    taken = {"JobSubmission", "SimpleSubmission"}
+    taken = {"JobSubmission", "SimpleSubmission", "LineSubmission"}
     for name, schema in document["components"]["schemas"].items():
         if name not in taken:
             assert {"type": "null"} not in list(everything(schema)), name

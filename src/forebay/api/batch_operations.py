@@ -1,0 +1,151 @@
+"""What the OpenAPI document says of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from forebay.api.batch_routes import LINES_TYPES, BatchRoutes
+from forebay.api.describe import (
+    IDEMPOTENCY_KEY,
+    UUID,
+    answers,
+    means,
+    operation,
+    path_parameter,
+    problems,
+    query_parameter,
+    reference,
+)
+from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
+from forebay.api.schemas import MAX_LIFE_S
+from forebay.core.api_key import Scope
+from forebay.core.job_batch import LINES_MOST
+from forebay.core.lanes import Lane
+
+TAG = "batches"
+
+
+def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """The arguments of `app.Route`. `inputs`: one that works, by model."""
+    batch_id = path_parameter("batch_id", "As the upload answered it.")
+    lines = "".join(
+        f"{msgspec.json.encode({'custom_id': name, 'model': name, 'input': value}).decode()}\n"
+        for name, value in inputs
+    )
+    of_lines = {
+        "schema": {"type": "string", "description": "One JSON object in each line."},
+        "itemSchema": reference("LineSubmission"),
+        **({"example": lines} if lines else {}),
+    }
+    body = {"required": True, "content": dict.fromkeys(LINES_TYPES, of_lines)}
+    seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
+    defaults = (
+        query_parameter("model", "Of the lines that name none."),
+        query_parameter("version", means("version")),
+        query_parameter("lane", means("lane"), type="string", enum=list(Lane), default="normal"),
+        query_parameter(
+            "parameters",
+            "A JSON object: parameters of the model for every line; those of a line go before them.",
+            type="string",
+            contentMediaType="application/json",
+        ),
+        query_parameter("start_within_s", means("start_within_s"), **seconds),
+        query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
+    )
+    uploaded = {
+        202: answers(
+            "Every line is a job that survives what `durability` of /health names, or rejected.",
+            "UploadDocument",
+            "Location",
+            "Retry-After",
+            "Idempotency-Replayed",
+        ),
+        **problems(400, 404, 409, 413, 415, 422, 429, 503),
+    }
+    results = {"content": {LINES_TYPES[0]: {"itemSchema": reference("LineDocument")}}}
+    return [
+        operation(
+            Scope.SUBMIT,
+            "POST",
+            "/v1/batches",
+            batches.submit_batch,
+            TAG,
+            "Submit many jobs as the lines of one file",
+            uploaded,
+            parameters=(*defaults, IDEMPOTENCY_KEY),
+            body=body,
+        ),
+        operation(
+            Scope.SUBMIT,
+            "PUT",
+            "/v1/batches/{batch_id}",
+            batches.put_batch,
+            TAG,
+            "Submit a batch under a UUID of your own, or go on with one",
+            uploaded,
+            parameters=(
+                path_parameter("batch_id", "A UUID that no other batch of yours has.", **UUID),
+                *defaults,
+            ),
+            body=body,
+        ),
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/batches",
+            batches.list_batches,
+            TAG,
+            "List batches, newest first",
+            {200: answers("The batches.", "BatchesDocument"), **problems(422, 503)},
+            parameters=(
+                query_parameter("cursor", "`next_cursor` of an earlier answer."),
+                query_parameter(
+                    "limit", "How many.", type="integer", minimum=1, maximum=LIMIT_MAX, default=LIMIT_DEFAULT
+                ),
+            ),
+        ),
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/batches/{batch_id}",
+            batches.get_batch,
+            TAG,
+            "Look at a batch",
+            {200: answers("The batch.", "BatchDocument"), **problems(404, 422, 503)},
+            parameters=(batch_id,),
+        ),
+        operation(
+            Scope.READ,
+            "GET",
+            "/v1/batches/{batch_id}/results",
+            batches.get_results,
+            TAG,
+            "Fetch the results in the order of the lines",
+            {
+                200: {"description": "All of them.", **results},
+                202: {"description": "Not finished: as far as it is.", **results},
+                **problems(404, 422, 503),
+            },
+            parameters=(
+                batch_id,
+                query_parameter("after_line", "Begin behind this line.", type="integer", minimum=0, maximum=LINES_MOST),
+            ),
+        ),
+        operation(
+            Scope.CANCEL,
+            "POST",
+            "/v1/batches/{batch_id}/cancel",
+            batches.cancel_batch,
+            TAG,
+            "Cancel a batch",
+            {
+                200: answers("The batch, finished.", "BatchDocument"),
+                202: answers("Not finished yet: send it again.", "BatchDocument", "Retry-After"),
+                **problems(404, 422, 503),
+            },
+            parameters=(batch_id,),
+        ),
+    ]

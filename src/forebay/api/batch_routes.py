@@ -1,0 +1,170 @@
+"""Routes about batches: upload, look, list, fetch the results, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from forebay.api.answers import IS_HEAD, JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, header
+from forebay.api.batch_object import write_batch, write_batches, write_upload
+from forebay.api.batch_reading import BatchCanceler, BatchReader
+from forebay.api.batch_upload import Uploader
+from forebay.api.bodies import essence_of
+from forebay.api.body_budget import BodyBudget
+from forebay.api.idempotency import HEADER, Key, read_key
+from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
+from forebay.api.problems import CLOSE, TOO_MANY_LINES, InvalidHeader, InvalidQuery, problem_of
+from forebay.api.queries import whole
+from forebay.api.schemas import BatchDefaults, check_query
+from forebay.api.submission import Order
+from forebay.api.tenancy import tenant_of
+from forebay.core.errors import ForebayError, UnsupportedMedia
+from forebay.core.job_batch import LINES_MOST, JobBatch
+from forebay.core.reservation import digest_of_key
+
+LINES = "application/x-ndjson"
+LINES_TYPES = (LINES, "application/jsonl", "application/x-jsonlines", "application/json-lines")
+PATH = "/v1/batches"
+
+_LINES_TYPE: Header = (b"content-type", LINES.encode())
+
+
+class Stream:
+    """An answer in pieces. The first is made before the status is sent, so that what fails at once is told as such."""
+
+    def __init__(self, status: int, pieces: AsyncIterator[bytes], first: bytes, headers: tuple[Header, ...]) -> None:
+        self._status = status
+        self._pieces = pieces
+        self._first = first
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self._status, "headers": list(self._headers)})
+        if not scope.get(IS_HEAD):
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class BatchRoutes:
+    def __init__(self, *, uploader: Uploader, reader: BatchReader, canceler: BatchCanceler, budget: BodyBudget) -> None:
+        self._uploader = uploader
+        self._reader = reader
+        self._canceler = canceler
+        self._budget = budget
+
+    async def submit_batch(self, request: Request) -> Answer:
+        """One job for each line of the body, a JSON object as `POST /v1/jobs` takes it; blank lines are passed over.
+        Lines are accepted while the body comes in. One that cannot be a job is rejected alone, with its number."""
+        defaults = _defaults(request)
+        key = read_key(request.headers.getlist(HEADER))
+        named = self._reader.new_key(defaults.tenant) if key is None else Key(digest_of_key("batch key", key.digest))
+        return await self._upload(request, named, defaults)
+
+    async def put_batch(self, request: Request) -> Answer:
+        """As `POST /v1/batches`, under a UUID of the caller's: however often the file is sent, each line is one job.
+        Where an upload broke off, the same file goes on; the id of a batch that was begun is taken here, too."""
+        defaults = _defaults(request)
+        if HEADER in request.headers:
+            raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
+        key = await self._reader.key_of(defaults.tenant, request.path_params["batch_id"])
+        return await self._upload(request, key, defaults)
+
+    async def _upload(self, request: Request, key: Key, defaults: Order) -> Answer:
+        media_type = essence_of(request.headers.get("content-type", ""))
+        if media_type not in LINES_TYPES:
+            raise UnsupportedMedia(
+                f"the body must be JSON Lines: add -H 'content-type: {LINES}', and with curl -T FILE or --data-binary",
+                accepted=LINES_TYPES,
+            )
+
+        def issue(now: float) -> str:
+            return self._reader.issue(defaults.tenant, now)
+
+        def hold(held_bytes: int) -> None:
+            if held_bytes:
+                self._budget.claim(request.scope, held_bytes)
+            else:
+                self._budget.release(request.scope)
+
+        batch = await self._uploader.open(key, issue, defaults)
+        try:
+            done = await self._uploader.upload(batch, defaults, request.stream(), hold)
+        except ForebayError as error:
+            refusal = problem_of(request.scope, error, batch_id=batch.id, limit_lines=_limit_lines(error))
+            return Answer(refusal.status, refusal.body, (*refusal.headers, CLOSE))  # the rest of the body is not read
+        headers = [JSON_TYPE, NO_STORE, RETRY_SOON, header("location", f"{PATH}/{batch.id}")]
+        if done.replayed:
+            headers.append(REPLAYED)
+        return Answer(202, write_upload(done.batch, done.rejected), headers)
+
+    async def get_batch(self, request: Request) -> Answer:
+        """How many of its jobs are in which state. `incomplete`: its last line has not come."""
+        _refuse_query(request)
+        return Answer(200, write_batch(await self._batch(request)), (JSON_TYPE, NO_STORE))
+
+    async def list_batches(self, request: Request) -> Answer:
+        """Newest first."""
+        query = dict(request.query_params)
+        _refuse_unknown(query, "cursor", "limit")
+        after = read_cursor(query["cursor"]) if "cursor" in query else None
+        page = await self._reader.list(tenant_of(request), after, whole(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX))
+        return Answer(200, write_batches(page), (JSON_TYPE, NO_STORE))
+
+    async def get_results(self, request: Request) -> Stream:
+        """One JSON object for each line, in the order of the file: its number, your `custom_id`, its job's `id` and
+        state, and its output or its error. An output that is no JSON is at `output_url`. 202 while the batch is not
+        finished: then lines that wait are in it as they are, and lines that are not visible yet are left out."""
+        query = dict(request.query_params)
+        _refuse_unknown(query, "after_line")
+        after = whole(query, "after_line", 0, 0, LINES_MOST)
+        batch = await self._batch(request)
+        pieces = self._reader.results(batch, after)
+        first = await anext(pieces, b"")
+        if batch.finished_at is None:
+            return Stream(202, pieces, first, (_LINES_TYPE, NO_STORE, RETRY_SOON))
+        return Stream(200, pieces, first, (_LINES_TYPE, NO_STORE))
+
+    async def cancel_batch(self, request: Request) -> Answer:
+        """No line comes any more, and every job that is not final is canceled. 200 with the batch once all of them are
+        final; 202 with `canceling` where that takes longer than some seconds: send it again, which goes on."""
+        _refuse_query(request)
+        tenant, batch_id = tenant_of(request), request.path_params["batch_id"]
+        batch = await self._canceler.cancel(tenant, batch_id, request.is_disconnected)
+        if batch.finished_at is None:
+            return Answer(202, write_batch(batch), (JSON_TYPE, NO_STORE, RETRY_SOON))
+        return Answer(200, write_batch(batch), (JSON_TYPE, NO_STORE))
+
+    async def _batch(self, request: Request) -> JobBatch:
+        return await self._reader.get(tenant_of(request), request.path_params["batch_id"])
+
+
+def _defaults(request: Request) -> Order:
+    said = check_query(BatchDefaults, dict(request.query_params))
+    return Order(
+        tenant=tenant_of(request),
+        model=said.model,
+        version=said.version,
+        lane=said.lane.value,
+        parameters=said.parameters,
+        start_within_s=said.start_within_s,
+        run_timeout_s=said.run_timeout_s,
+    )
+
+
+def _limit_lines(error: ForebayError) -> int | None:
+    return LINES_MOST if error.code == TOO_MANY_LINES else None
+
+
+def _refuse_query(request: Request) -> None:
+    for name in request.query_params:
+        raise InvalidQuery(name, "this takes nothing in its query")
+
+
+def _refuse_unknown(query: dict[str, str], *known: str) -> None:
+    for name in query:
+        if name not in known:
+            raise InvalidQuery(name, f"not known here; known: {', '.join(known)}")
