@@ -14,8 +14,9 @@
             return {"text": text.upper() + self.mark}
 
 `predict(self, inputs, contexts)` also gets one `ItemContext` per input: `job_id`, `attempt`, `parameters`, and
-`canceled`, like a `threading.Event`, which is set once nobody wants this input's output any more. An output can be a
-`forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other exceptions the
+`canceled`, like a `threading.Event`, which is set once nobody wants this input's output any more. To whoever watches,
+`context.progress(0.4)` says how far it is, and `context.emit(chunk)` shows a piece of output at once. An output can be
+a `forebay.ModelFailed("message", code="too_short")`, whose message and code the caller sees; of other exceptions the
 caller sees the type only, and the log the rest. `close(self)`, if there is one, is called at the end.
 """
 
