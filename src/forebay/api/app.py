@@ -240,9 +240,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Any:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         # The router names the methods of the first route at this path only; RFC 9110 section 15.5.6 wants all.
-        methods: set[str] = set()
-        for route in request.app.routes:
-            if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
-                methods |= route.methods or set()
+        # What a path names literally goes before what a parameter takes, as in the OpenAPI document.
+        routes = [one for one in request.app.routes if isinstance(one, APIRoute)]
+        here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        literal = [route for route in here if route.path == request.scope["path"]]
+        methods = {method for route in literal or here for method in route.methods or ()}
         headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return problem_of_status(request.scope, error.status_code, {key.lower(): value for key, value in headers.items()})

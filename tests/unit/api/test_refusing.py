@@ -404,3 +404,10 @@ async def test_what_the_router_refuses_is_a_problem_too(
 async def test_a_405_names_every_method_of_the_path(api: Api) -> None:
     answer = await api.http.delete("/v1/jobs")
     assert answer.headers["allow"] == "GET, HEAD, POST"
+
+
+async def test_allow_names_what_the_path_itself_takes_not_what_a_parameter_would(api: Api) -> None:
+    answer = await api.http.patch("/v1/dead-letters/redrive")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    answer = await api.http.patch("/v1/dead-letters/some-id")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
