@@ -130,7 +130,7 @@ class DeadLetters:
             messages = await self._retrier.messages_of(page.jobs)
             for job in page.jobs:
                 await asyncio.sleep(max(0.0, began + looked_at / rate - self._monotonic()))
-                if self._draining.is_set() or self._monotonic() - began >= REDRIVE_FOR_S:
+                if looked_at and (self._draining.is_set() or self._monotonic() - began >= REDRIVE_FOR_S):
                     return replace(done, next=query.after)
                 try:
                     done = await self._redrive(done, job, messages.get(job.id))

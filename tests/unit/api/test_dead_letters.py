@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests.unit.api.conftest import INLINE_LIMIT_BYTES, NOW, TENANT, Api
 from tests.unit.api.test_retrying import ERROR, catch_up, fail, failed
 from tests.unit.api.test_submitting import PNG
 
-from forebay.adapters.memory import MemoryEventLog, MemoryLog
+from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.message import Message
@@ -227,6 +227,27 @@ async def test_an_answer_comes_in_time_and_says_where_to_go_on(api: Api) -> None
     done = await redrive(api, cursor=done["next_cursor"])
     assert [job["retry_of"] for job in done["jobs"]] == ids[3:]
     assert "next_cursor" not in done
+
+
+async def test_however_long_a_look_takes_each_call_gets_on(make_api: MakeApi) -> None:
+    class Slow(MemoryEventLog):
+        async def at(self, places: Sequence[str]) -> list[Message | None]:
+            api.clock.now += 9.0
+            return await super().at(places)
+
+    log = MemoryLog()
+    api = make_api(events=Slow(log), queue=MemoryQueue(log))
+    api.log = log
+    ids = await many(api, 3)
+    redriven: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        done = await redrive(api, **cursor)
+        redriven += [job["retry_of"] for job in done["jobs"]]
+        if "next_cursor" not in done:
+            break
+        cursor = {"cursor": done["next_cursor"]}
+    assert redriven == ids
 
 
 async def test_what_cannot_be_redriven_is_counted_and_left(api: Api) -> None:

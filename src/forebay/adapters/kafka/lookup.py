@@ -36,6 +36,7 @@ READING: Mapping[str, Any] = {
     "enable.partition.eof": True,
     # One record is wanted and no more, as soon as may be: a larger one comes whole all the same (KIP-74).
     "fetch.message.max.bytes": 4096,
+    "fetch.queue.backoff.ms": 1,  # from 1 s: how long it rests with more records queued than it was asked for
     "fetch.wait.max.ms": 10,
     "isolation.level": "read_committed",
     "queued.min.messages": 1,
