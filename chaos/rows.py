@@ -22,7 +22,7 @@ TABLES: Mapping[str, str] = {
 MODEL, FINISHED_AT = 3, 9
 """In a row of jobs. No model yet: its events came before its request, and nobody sees it. None: it is not final."""
 
-DERIVED = frozenset({*TABLES, "positions", "rebuilding"})
+DERIVED = frozenset({*TABLES, "partials", "positions", "rebuilding"})
 OWNED: Mapping[str, str] = {"keys": "a key", "endpoints": "https://receiver.example"}
 """Tables that an operator owns, and what stands in them here. Neither store has them yet: they are made here, and the
 stores must treat them as they treat whatever they do not derive."""

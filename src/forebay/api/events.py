@@ -34,8 +34,8 @@ PING_S = 15.0
 RETRY_MS = 1000
 """After so long a client whose connection broke comes again."""
 
-ROWS = 16
-"""Of partial output at once: of some 256 KiB at most, each (worker.interim)."""
+ROWS = 4
+"""Of partial output at once, of some 256 KiB at most each (worker.interim)."""
 
 _STREAM_TYPE: Header = (b"content-type", b"text/event-stream")
 _UNBUFFERED: Header = (b"x-accel-buffering", b"no")

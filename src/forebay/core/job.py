@@ -58,8 +58,9 @@ TRANSITIONS: Mapping[JobStatus, Mapping[EventKind, JobStatus]] = {
 
 class Interim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the attempt that runs has said of itself: how far it is (0 to 1) with the number of that word, and how many
-    chunks of output it has emitted."""
+    chunks of output it has emitted. `worker` ran it: should another run the same one, nobody listens to that."""
 
+    worker: str = ""
     progress: float | None = None
     sequence: int = 0
     chunks: int = 0
@@ -150,7 +151,9 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
 
 def _hear(job: Job, event: JobEvent) -> Job:
     """Each word counts once, and chunks in their order: whoever publishes may repeat what is not known to be there."""
-    known = job.interim or Interim()
+    known = job.interim or Interim(worker=event.worker)
+    if event.worker != known.worker:
+        return job
     if event.kind is EventKind.PROGRESS and event.sequence > known.sequence:
         return replace(job, interim=replace(known, progress=event.progress, sequence=event.sequence))
     if event.kind is EventKind.OUTPUT and event.sequence == known.chunks and event.chunks:

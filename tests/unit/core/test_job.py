@@ -53,14 +53,14 @@ def event(kind: EventKind, attempt: int = 1, at: float = 200.0, version: str = "
     )
 
 
-def progress(sequence: int, attempt: int = 1) -> JobEvent:
-    word = replace(event(EventKind.PROGRESS, attempt), error=None)
+def progress(sequence: int, attempt: int = 1, worker: str = "a") -> JobEvent:
+    word = replace(event(EventKind.PROGRESS, attempt), worker=worker)
     return replace(word, sequence=sequence, progress=sequence / 8)
 
 
-def output(first: int, count: int, attempt: int = 1) -> JobEvent:
+def output(first: int, count: int, attempt: int = 1, worker: str = "a") -> JobEvent:
     chunks = Payload(media_type=JSON, data=b"[" + b",".join([b"1"] * count) + b"]")
-    return replace(event(EventKind.OUTPUT, attempt), sequence=first, chunks=count, output=chunks)
+    return replace(event(EventKind.OUTPUT, attempt), worker=worker, sequence=first, chunks=count, output=chunks)
 
 
 def fold(facts: list[Fact]) -> Job:
@@ -97,6 +97,8 @@ class Telling:
         return bool(self.heard) and self.heard[-1].kind is EventKind.STARTED
 
     def is_next(self, fact: JobEvent) -> bool:
+        if self.said and fact.worker != self.said[0].worker:
+            return False
         if fact.kind is EventKind.OUTPUT:
             return fact.chunks > 0 and fact.sequence == self.interim.chunks
         return fact.sequence > self.interim.sequence
@@ -105,6 +107,7 @@ class Telling:
     def interim(self) -> Interim:
         words = [one for one in self.said if one.kind is EventKind.PROGRESS]
         return Interim(
+            worker=self.said[0].worker if self.said else "",
             progress=words[-1].progress if words else None,
             sequence=words[-1].sequence if words else 0,
             chunks=sum(one.chunks for one in self.said),
@@ -194,13 +197,13 @@ class ApplyMachine(RuleBasedStateMachine):
         self.clock += 1
         self.learn(event(kind, attempt, self.clock, version))
 
-    @rule(sequence=st.integers(0, 4), attempt=attempts)
-    def an_attempt_says_how_far_it_is(self, sequence: int, attempt: int) -> None:
-        self.learn(progress(sequence, attempt))
+    @rule(sequence=st.integers(0, 4), attempt=attempts, worker=st.sampled_from("ab"))
+    def an_attempt_says_how_far_it_is(self, sequence: int, attempt: int, worker: str) -> None:
+        self.learn(progress(sequence, attempt, worker))
 
-    @rule(first=st.integers(0, 4), count=st.integers(0, 2), attempt=attempts)
-    def an_attempt_emits(self, first: int, count: int, attempt: int) -> None:
-        self.learn(output(first, count, attempt))
+    @rule(first=st.integers(0, 4), count=st.integers(0, 2), attempt=attempts, worker=st.sampled_from("ab"))
+    def an_attempt_emits(self, first: int, count: int, attempt: int, worker: str) -> None:
+        self.learn(output(first, count, attempt, worker))
 
     @rule()
     def the_last_fact_comes_again(self) -> None:
