@@ -62,7 +62,13 @@ class KafkaPlace(EventLogPlace):
         self._open: dict[EventLog, Publisher] = {}
         names = self._link.names
         create_topics(
-            bootstrap, {names.events_topic: EVENTS_PARTITIONS, names.requests_topic(CHANNEL): 2, names.dlq_topic: 1}
+            bootstrap,
+            {
+                names.events_topic: EVENTS_PARTITIONS,
+                names.requests_topic(CHANNEL): 2,
+                names.dlq_topic: 1,
+                names.control_topic: 1,
+            },
         )
 
     async def open(self) -> tuple[Queue, EventLog]:

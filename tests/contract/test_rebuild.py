@@ -235,6 +235,9 @@ class Wrapped(EventLog):
     async def publish(self, events: Sequence[Event]) -> None:
         await self.sound.publish(events)
 
+    async def now(self) -> float:
+        return await self.sound.now()
+
     def sources(self) -> tuple[str, ...]:
         return self.sound.sources()
 

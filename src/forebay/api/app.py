@@ -26,6 +26,7 @@ from forebay.api.body_budget import BODY_BUDGET_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
 from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.dead_letters import DeadLetters
+from forebay.api.delete import Deleter
 from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
 from forebay.api.explaining import Explainer
@@ -44,6 +45,7 @@ from forebay.api.retrying import Retrier
 from forebay.api.submission import ModelCatalog, Submitter
 from forebay.api.tenancy import set_tenant
 from forebay.core.api_key import Scope
+from forebay.core.clocks import ClockLimits
 from forebay.core.errors import ForebayError
 from forebay.core.ids import IdMint
 from forebay.core.quota import NO_QUOTA, Quota
@@ -59,6 +61,7 @@ from forebay.ports.task import Task
 from forebay.tasks import task
 from forebay.telemetry.metrics import Metrics
 
+DEFAULT_CLOCKS = ClockLimits()
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
@@ -84,6 +87,7 @@ def build_app(
     cancellations: Cancellations,
     keys: ApiKeys,
     quotas: Quotas,
+    clocks: ClockLimits = DEFAULT_CLOCKS,
     metrics: Metrics,
     draining: asyncio.Event,
     max_body_bytes: int,
@@ -116,6 +120,7 @@ def build_app(
         meter=Meter(quotas=quotas, store=store, defaults=default_quota, clock=clock, monotonic=monotonic),
         clock=clock,
         monotonic=monotonic,
+        clocks=clocks,
         inline_limit_bytes=inline_limit_bytes,
     )
     reader = JobReader(
@@ -136,6 +141,7 @@ def build_app(
         submitter=submitter,
         reader=reader,
         canceler=canceler,
+        deleter=Deleter(reader=reader, events=events, clock=clock),
         writer=writer,
         budget=budget,
         metrics=metrics,

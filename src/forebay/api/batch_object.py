@@ -72,6 +72,9 @@ class LineObject(Struct, frozen=True, kw_only=True):
     error: JobError | Mistake | UnsetType = UNSET
 
 
+_GONE = Mistake("job_gone", "the job was deleted, and its output with it")
+
+
 def write_batch(batch: JobBatch) -> bytes:
     return _encode(_object(batch))
 
@@ -105,7 +108,7 @@ def write_line(one: Job | RejectedLine, output: bytes = b"") -> bytes:
             output=Raw(output if b"\n" not in output else msgspec.json.format(output, indent=-1)) if output else UNSET,
             media_type=media_type if media_type != JSON else UNSET,
             output_url=f"/v1/jobs/{one.id}/result" if media_type != JSON else UNSET,
-            error=UNSET if one.error is None else one.error,
+            error=_GONE if one.deleted_at is not None else UNSET if one.error is None else one.error,
         )
     )
 

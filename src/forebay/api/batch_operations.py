@@ -20,7 +20,6 @@ from forebay.api.describe import (
     reference,
 )
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
-from forebay.api.schemas import MAX_LIFE_S
 from forebay.core.api_key import Scope
 from forebay.core.job_batch import LINES_MOST
 from forebay.core.lanes import Lane
@@ -41,7 +40,7 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
         **({"example": lines} if lines else {}),
     }
     body = {"required": True, "content": dict.fromkeys(LINES_TYPES, of_lines)}
-    seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
+    seconds = {"type": "number", "exclusiveMinimum": 0}
     defaults = (
         query_parameter("model", "Of the lines that name none."),
         query_parameter("version", means("version")),
@@ -54,6 +53,7 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
         ),
         query_parameter("start_within_s", means("start_within_s"), **seconds),
         query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
+        query_parameter("retain_s", means("retain_s"), **seconds),
     )
     uploaded = {
         202: answers(

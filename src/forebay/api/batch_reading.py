@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from msgspec.structs import replace
+
 from forebay.api.batch_log import LOGGED_WITHIN_S, BatchDiffers, BatchLog, key_of
 from forebay.api.batch_object import write_line
 from forebay.api.idempotency import Key, KeyInUse
 from forebay.api.reading import YOUNG_S, JobReader
-from forebay.core.errors import NotFound, Unavailable
+from forebay.core.errors import Gone, NotFound, Unavailable
 from forebay.core.event import EventKind, JobEvent
 from forebay.core.ids import IdMint, is_uuid
 from forebay.core.job import Job
@@ -98,8 +100,7 @@ class BatchReader:
             page = await self._store.lines(batch.tenant, batch.id, after=after_line, limit=PAGE_LINES)
             text = b""
             for one in page:
-                is_json = isinstance(one, Job) and one.output is not None and one.output.media_type == JSON
-                text += write_line(one, await self._jobs.output(one) if isinstance(one, Job) and is_json else b"")
+                text += await self._line(one)
                 if len(text) >= FLUSH_BYTES:
                     yield text
                     text = b""
@@ -108,6 +109,14 @@ class BatchReader:
             if len(page) < PAGE_LINES:
                 return
             after_line = _number(page[-1])
+
+    async def _line(self, one: Job | RejectedLine) -> bytes:
+        if not isinstance(one, Job) or one.output is None or one.output.media_type != JSON:
+            return write_line(one)
+        try:
+            return write_line(one, await self._jobs.output(one))
+        except Gone:  # deleted since the page was read
+            return write_line(replace(one, output=None, deleted_at=self._clock()))
 
 
 class BatchCanceler:

@@ -152,6 +152,7 @@ def _defaults(request: Request) -> Order:
         parameters=said.parameters,
         start_within_s=said.start_within_s,
         run_timeout_s=said.run_timeout_s,
+        retain_s=said.retain_s,
     )
 
 

@@ -178,7 +178,7 @@ class Uploader:
         order = order_of(defaults.tenant, said)
         unsaid = {
             name: getattr(defaults, name)
-            for name in ("model", "version", "lane", "start_within_s", "run_timeout_s")
+            for name in ("model", "version", "lane", "start_within_s", "run_timeout_s", "retain_s")
             if name not in said.model_fields_set
         }
         order = replace(order, **unsaid, parameters={**defaults.parameters, **order.parameters})

@@ -23,8 +23,10 @@ _MEANING = {
     403: "`scope_missing`: the API key may not do this.",
     404: "Unknown: nothing of that name or id is known to this caller.",
     409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
-    "UUID; of a retry `job_not_final`, `job_succeeded`; `batch_canceled`.",
-    410: "`input_gone`: what the job was given is no longer kept.",
+    "UUID; `job_not_final`: only a job that has ended is deleted or done again; of a retry `job_succeeded`; "
+    "`batch_canceled`.",
+    410: "`job_gone`: the job was retained no longer, or somebody deleted it; of a retry `input_gone`: its "
+    "input is no longer kept.",
     413: "The body is larger than `limit_bytes`; `too_many_lines`: more than `limit_lines`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",

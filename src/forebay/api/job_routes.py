@@ -13,6 +13,7 @@ from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, VARY_
 from forebay.api.bodies import parse_json, read_body, read_json_body
 from forebay.api.body_budget import LARGE_BODY_BYTES, BodyBudget
 from forebay.api.cancel import Canceler
+from forebay.api.delete import Deleter
 from forebay.api.etags import etag, matches
 from forebay.api.events import LAST_EVENT_ID, PING_S, STREAM_S, EventStream, is_over, read_place
 from forebay.api.idempotency import HEADER, Key, read_key
@@ -59,6 +60,7 @@ class JobRoutes:
         submitter: Submitter,
         reader: JobReader,
         canceler: Canceler,
+        deleter: Deleter,
         writer: JobWriter,
         budget: BodyBudget,
         metrics: Metrics,
@@ -66,6 +68,7 @@ class JobRoutes:
         self._submitter = submitter
         self._reader = reader
         self._canceler = canceler
+        self._deleter = deleter
         self._writer = writer
         self._budget = budget
         self._one_large = asyncio.Lock()
@@ -128,6 +131,7 @@ class JobRoutes:
                 lane=said.lane.value,
                 start_within_s=said.start_within_s,
                 run_timeout_s=said.run_timeout_s,
+                retain_s=said.retain_s,
             )
 
             def take(request: Request, body: bytes) -> Offer:
@@ -197,6 +201,14 @@ class JobRoutes:
         job = await self._canceler.cancel(tenant, job_id, request.is_disconnected)
         body = self._writer.job(job)  # without an output: who may cancel may not read
         return Answer(200, body, _FINAL) if job.status.final else Answer(202, body, _PENDING)
+
+    async def delete_job(self, request: Request) -> Answer:
+        """204 once nobody finds the job any more: whoever asks for it is answered 410. Its output and its input are
+        deleted, too. Only a job that has ended: 409 for any other. Deleting it again is no mistake."""
+        refuse_query(request)
+        tenant, job_id = tenant_of(request), request.path_params["job_id"]
+        deleted = await self._deleter.delete(tenant, job_id, request.is_disconnected)
+        return Answer(204, b"", (NO_STORE,)) if deleted else Answer(202, b"", (NO_STORE, RETRY_SOON))
 
     # --------------------------------------------------------------------------------------------------------- read
 

@@ -45,7 +45,6 @@ from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.queue_routes import QueueRoutes
-from forebay.api.schemas import MAX_LIFE_S
 from forebay.api.submission import ModelCatalog
 from forebay.core.api_key import Scope
 from forebay.core.job import JobStatus
@@ -123,7 +122,7 @@ class OpenApi:
 
     def _simple_door(self, jobs: JobRoutes) -> list[dict[str, Any]]:
         request_id = path_parameter("request_id", "As the submission answered it.")
-        read = {**problems(404, 422, 503), 200: answers("The job.", "SimpleDocument")}
+        read = {**problems(404, 410, 422, 503), 200: answers("The job.", "SimpleDocument")}
         pending = {202: answers("Not final yet.", "SimpleDocument", "Retry-After")}
         body = json_body(
             "SimpleSubmission", {name: {"model_name": name, "data": value} for name, value in self._inputs()}
@@ -166,14 +165,14 @@ class OpenApi:
         job_id = path_parameter("job_id", "As the submission answered it.")
         model = path_parameter("model", "Name of a model.")
         body = json_body("JobSubmission", {name: {"model": name, "input": value} for name, value in self._inputs()})
-        read = {**problems(404, 422, 503), 200: answers("The job.", "JobDocument")}
+        read = {**problems(404, 410, 422, 503), 200: answers("The job.", "JobDocument")}
         output = {
             "description": "The output alone, with its media type.",
             "headers": headers("ETag"),
             "content": {"*/*": {"schema": {}}},
         }
         pending = answers("Not final yet.", "JobDocument", "Retry-After")
-        seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LIFE_S}
+        seconds = {"type": "number", "exclusiveMinimum": 0}
         return [
             operation(
                 Scope.SUBMIT,
@@ -216,6 +215,7 @@ class OpenApi:
                     query_parameter("lane", means("lane"), type="string", enum=list(Lane), default="normal"),
                     query_parameter("start_within_s", means("start_within_s"), **seconds),
                     query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
+                    query_parameter("retain_s", means("retain_s"), **seconds),
                 ),
                 body=raw_body(self._bodies()),
             ),
@@ -261,7 +261,7 @@ class OpenApi:
                 jobs.get_output,
                 _JOBS,
                 "Fetch the output",
-                {**problems(404, 422, 503), 200: output, 202: pending, 304: NOT_MODIFIED},
+                {**problems(404, 410, 422, 503), 200: output, 202: pending, 304: NOT_MODIFIED},
                 parameters=(job_id, WAIT, IF_NONE_MATCH),
             ),
             operation(
@@ -271,7 +271,7 @@ class OpenApi:
                 jobs.watch_job,
                 _JOBS,
                 "Watch a job",
-                {**problems(404, 422, 503), 200: EVENTS, 204: {"description": "The end had been told already."}},
+                {**problems(404, 410, 422, 503), 200: EVENTS, 204: {"description": "The end had been told already."}},
                 parameters=(job_id, LAST_EVENT),
             ),
             operation(
@@ -282,9 +282,23 @@ class OpenApi:
                 _JOBS,
                 "Cancel a job",
                 {
-                    **problems(404, 422, 503),
+                    **problems(404, 410, 422, 503),
                     200: answers("The job, final.", "JobDocument"),
                     202: pending,
+                },
+                parameters=(job_id,),
+            ),
+            operation(
+                Scope.CANCEL,
+                "DELETE",
+                "/v1/jobs/{job_id}",
+                jobs.delete_job,
+                _JOBS,
+                "Delete a job",
+                {
+                    **problems(404, 409, 422, 503),
+                    202: {"description": "It will be gone within moments."},
+                    204: {"description": "It is gone."},
                 },
                 parameters=(job_id,),
             ),
@@ -323,7 +337,7 @@ def _submitted(model: str) -> dict[int, Any]:
     return {
         200: answers("The job, final: only with `Prefer: wait=N`.", model, *headers),
         202: answers("Accepted: it survives what `durability` names.", model, *headers, "Retry-After"),
-        **problems(400, 404, 409, 413, 415, 422, 429, 503),
+        **problems(400, 404, 409, 410, 413, 415, 422, 429, 503),
     }
 
 

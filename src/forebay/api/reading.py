@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 
 from forebay.api.idempotency import Key
-from forebay.core.errors import Conflict, NotFound, Unavailable
+from forebay.core.errors import BlobDamaged, Conflict, Gone, NotFound, Unavailable
 from forebay.core.ids import IdMint, is_derived, is_uuid
 from forebay.core.job import Job
 from forebay.core.partials import Partial
@@ -68,14 +68,14 @@ class JobReader:
         A job that came by a record of another producer, or as a line of a batch, is found too, once its row is there;
         one under a UUID of the caller's choice by that UUID, too.
         Raises NotFound for an id that we did not issue to this tenant and for one without a row when the store has had
-        time enough; the two cannot be told apart.
+        time enough; the two cannot be told apart. Raises Gone for one that was deleted.
         """
         asked, job_id = job_id, await self.whole(tenant, job_id)
         issued_at = self._mint.issued_at(tenant, job_id)
         chosen = issued_at is None and self._mint.chosen(tenant, job_id)
         if issued_at is None and not chosen and not is_derived(job_id):
             raise _unknown(asked)
-        job = await self._store.get(tenant, job_id)
+        job = await self._look(tenant, job_id)
         if job is not None:
             return job
         if issued_at is not None and self._clock() - issued_at < max(YOUNG_S, self._projector_lag_s()):
@@ -87,6 +87,13 @@ class JobReader:
             if reservation is not None and (reservation.published or self._clock() - reservation.accepted_at < young_s):
                 return Job(tenant=tenant, id=job_id, created_at=reservation.accepted_at)
         raise _unknown(asked)
+
+    async def _look(self, tenant: str, job_id: str) -> Job | None:
+        """What the store has. Raises Gone for a job that was deleted."""
+        job = await self._store.get(tenant, job_id)
+        if job is not None and job.deleted_at is not None:
+            raise Gone("the job was deleted, when it was retained no longer or because somebody asked for it")
+        return job
 
     async def whole(self, tenant: str, job_id: str) -> str:
         """The id of a job that is asked for by the UUID alone, which its caller chose; any other as it is."""
@@ -119,21 +126,42 @@ class JobReader:
                     return job
                 await subscription.changed(min(left_s, REREAD_S))
                 # Not `get`: a job that was known when the wait began does not become unknown by growing old in it.
-                job = await self._store.get(tenant, job_id) or job
+                job = await self._look(tenant, job_id) or job
+
+    async def wait_until_gone(
+        self, tenant: str, job_id: str, wait_s: float, gone: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        """Whether the job is deleted; not known to be after `wait_s`, or when the service stops or the caller is
+        `gone`."""
+        until = self._monotonic() + wait_s
+        async with self._store.subscribe(tenant, job_id) as subscription:
+            while True:
+                job = await self._store.get(tenant, job_id)
+                if job is None or job.deleted_at is not None:
+                    return True
+                left_s = until - self._monotonic()
+                if left_s <= 0 or self._draining.is_set() or await gone():
+                    return False
+                await subscription.changed(min(left_s, REREAD_S))
 
     async def changes(
         self, job: Job, gone: Callable[[], Awaitable[bool]], *, quiet_s: float, within_s: float
     ) -> AsyncGenerator[Job | None, None]:
         """The job, and then the job again whenever it may have changed; None after `quiet_s` without a word. Ends when
-        it is final, after `within_s`, when the service stops or the caller is `gone`. A store that is away has no news.
+        it is final or deleted, after `within_s`, when the service stops or the caller is `gone`. A store that is away
+        has no news.
         """
         told_at = began_at = self._monotonic()
         async with self._store.subscribe(job.tenant, job.id) as subscription:
             job = await self._now(job)
+            if job.deleted_at is not None:
+                return
             yield job
             while not (job.status.final or self._draining.is_set() or await gone()):
                 await subscription.changed(REREAD_S)
                 now = await self._now(job)
+                if now.deleted_at is not None:
+                    return
                 if now != job:
                     job, told_at = now, self._monotonic()
                     yield job
@@ -176,11 +204,15 @@ class JobReader:
             query = replace(query, after=page.next)
 
     async def output(self, job: Job) -> bytes:
-        """The bytes of a succeeded job's output, wherever they lie."""
+        """The bytes of a succeeded job's output, wherever they lie. Raises Gone for one that was deleted since."""
         if job.output is None:
             return b""
         if job.output.blob is not None:
-            return await self._blobs.get(job.output.blob)
+            try:
+                return await self._blobs.get(job.output.blob)
+            except BlobDamaged:
+                await self._look(job.tenant, job.id)  # it may have been deleted since
+                raise
         return job.output.data or b""
 
 

@@ -14,12 +14,11 @@ from forebay.core.job_batch import BatchStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
 
-MAX_LIFE_S = 86_400.0
-"""No job lives longer than a day, so no clock of a job is longer."""
 MAX_ERRORS = 20
 """More places than this are not listed: who made so many mistakes made one."""
 
-Seconds = Annotated[float, Field(gt=0, le=MAX_LIFE_S, strict=False)]
+Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
+"""How many at most is for the service's settings to say (core/clocks.py)."""
 
 
 class Body(BaseModel):
@@ -47,6 +46,9 @@ class JobSubmission(Body):
     run_timeout_s: Seconds | None = Field(
         None, description="Seconds for one attempt; the model's own limit if left out, and never more."
     )
+    retain_s: Seconds | None = Field(
+        None, description="Seconds for which the job is kept once it is final; 60 at least. Then it is gone: `410`."
+    )
 
 
 class LineSubmission(JobSubmission):
@@ -67,6 +69,7 @@ class BatchDefaults(BaseModel):
     parameters: Json[dict[str, Any]] = Field(default_factory=dict)
     start_within_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
+    retain_s: Seconds | None = None
 
 
 class SimpleSubmission(Body):
@@ -85,6 +88,7 @@ class RawSubmission(BaseModel):
     lane: Lane = Lane.NORMAL
     start_within_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
+    retain_s: Seconds | None = None
 
 
 class Document(BaseModel):

@@ -16,6 +16,7 @@ from forebay.api.metering import Meter
 from forebay.api.problems import without_folders
 from forebay.api.schemas import JobSubmission
 from forebay.core import crash
+from forebay.core.clocks import ClockLimits
 from forebay.core.errors import InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from forebay.core.event import JobRequest
 from forebay.core.ids import IdMint
@@ -48,8 +49,9 @@ class ModelCatalog(Protocol):
         """Raises NotFound with the names that are known."""
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """What a caller asks for, apart from the input itself."""
+class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a caller asks for, apart from the input itself. Its fingerprint leaves out what is not asked for, so that it
+    stays the same where later versions know more to ask for."""
 
     tenant: str
     model: str
@@ -59,6 +61,7 @@ class Order(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] = {}
     start_within_s: float | None = None
     run_timeout_s: float | None = None
+    retain_s: float | None = None
 
 
 def order_of(tenant: str, said: JobSubmission) -> Order:
@@ -71,6 +74,7 @@ def order_of(tenant: str, said: JobSubmission) -> Order:
         metadata=said.metadata,
         start_within_s=said.start_within_s,
         run_timeout_s=said.run_timeout_s,
+        retain_s=said.retain_s,
     )
 
 
@@ -104,6 +108,7 @@ class Submitter:
         meter: Meter,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        clocks: ClockLimits,
         inline_limit_bytes: int,
     ) -> None:
         self._queue = queue
@@ -116,6 +121,7 @@ class Submitter:
         self._meter = meter
         self._clock = clock
         self._monotonic = monotonic
+        self._clocks = clocks
         self._inline_limit_bytes = inline_limit_bytes
         self._doors: dict[tuple[str, str], Door] = {}
         self._closed_until = 0.0
@@ -148,12 +154,7 @@ class Submitter:
         if door is None:
             spec = self._resolve(order.model, order.version)
             door = self._doors[order.model, order.version] = Door(spec, self._task_of(spec.task))
-        limit_s = door.spec.limits.run_timeout_s
-        if order.run_timeout_s is not None and order.run_timeout_s > limit_s:
-            raise InvalidRequest(
-                f"run_timeout_s may shorten the model's own limit of {limit_s:g} s, not lengthen it",
-                pointer="/run_timeout_s",
-            )
+        self._clocks.check(order.start_within_s, order.run_timeout_s, order.retain_s, door.spec.limits)
         if order.metadata and len(msgspec.json.encode(order.metadata)) > METADATA_MAX_BYTES:
             raise InvalidRequest(f"metadata is more than {METADATA_MAX_BYTES} bytes of JSON", pointer="/metadata")
         return door
@@ -257,6 +258,9 @@ class Submitter:
         self._closed_until = 0.0
 
     def request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
+        """With all of its clocks set, so that whoever reads the log need not know the models."""
+        limits = self._doors[order.model, order.version].spec.limits
+        within_s = order.start_within_s
         return JobRequest(
             tenant=order.tenant,
             job_id=job_id,
@@ -267,8 +271,10 @@ class Submitter:
             lane=order.lane,
             parameters=order.parameters,
             metadata=order.metadata,
-            start_within_s=order.start_within_s,
+            start_within_s=within_s if within_s is not None else limits.start_within_s,
             run_timeout_s=order.run_timeout_s,
+            retain_s=self._clocks.retain_of(order.retain_s, limits),
+            max_life_s=self._clocks.max_life_s,
             durability=self._durability,
         )
 

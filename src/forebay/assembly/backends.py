@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from forebay.adapters.postgres import PostgresStore
     from forebay.assembly.kafka import KafkaBackends
 
-WITH_STORE = frozenset({"api", "projector"})
-"""Roles that read or write visible job state; the others never open the store."""
+WITH_STORE = frozenset({"api", "projector", "scheduler"})
+"""Roles that read or write visible job state; a worker never opens the store."""
 
 
 class Backends(Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from forebay.api.admin import build_admin_app
 from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
+from forebay.assembly.clocks import check_models, clock_limits, scheduler_of
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.http import http_server
 from forebay.assembly.own_reports import OwnReports
@@ -38,7 +39,6 @@ from forebay.core.message import Channel
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import ModelReport
 from forebay.projector import LagWatch, Projector
-from forebay.scheduler import Scheduler
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
 from forebay.worker.solitude import Solitude
@@ -87,6 +87,7 @@ async def serve(
     arm_crash_point(settings.crash_at)
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
+    check_models(settings, catalog)
     log_unserved(catalog, settings.models, settings.trusted_models)
     mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()
@@ -133,7 +134,7 @@ class _Service:
                 self._projector = Projector(backends.events, backends.store, metrics)
             if settings.on_kafka and "api" in roles:
                 self._lag = LagWatch(backends.events, backends.store)
-        self._scheduler = Scheduler(backends.queue) if "scheduler" in roles else None
+        self._scheduler = scheduler_of(settings, backends, metrics) if "scheduler" in roles else None
         solitude = Solitude()
         self._workers = (
             [KeptWorker(settings, spec, backends, metrics, solitude) for spec in specs] if "worker" in roles else []
@@ -157,6 +158,7 @@ class _Service:
                 keys=backends.keys,
                 quotas=backends.quotas,
                 default_quota=settings.default_quota,
+                clocks=clock_limits(settings),
                 metrics=metrics,
                 projector_lag_s=self._lag_s,
                 draining=self._stopping,

@@ -23,6 +23,7 @@ MAX_SIZE = 2**62
 
 Delay = Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")]
 Duration = Annotated[float, Meta(gt=0, le=30 * 24 * 3600, description="seconds, more than 0 and at most 30 days")]
+Retention = Annotated[float, Meta(ge=60, le=365 * 24 * 3600, description="seconds from 60 to a year")]
 Size = Annotated[
     Annotated[int, Meta(ge=1, le=MAX_SIZE)]
     | Annotated[str, Meta(pattern=r"^\s*\d{1,19}(\.\d{1,9})?\s*([KMGT]i?)?B?\s*$")],
@@ -51,6 +52,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     run_timeout_s: Duration = ModelLimits().run_timeout_s
     start_within_s: Duration | None = ModelLimits().start_within_s
+    retain_s: Retention | None = ModelLimits().retain_s
     cancel_grace_s: Delay = ModelLimits().cancel_grace_s
     memory_bytes: Size = ModelLimits().memory_bytes
     max_pixels: Count = ModelLimits().max_pixels
@@ -90,6 +92,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return ModelLimits(
             run_timeout_s=self.limits.run_timeout_s,
             start_within_s=self.limits.start_within_s,
+            retain_s=self.limits.retain_s,
             cancel_grace_s=self.limits.cancel_grace_s,
             memory_bytes=byte_count(self.limits.memory_bytes),
             max_pixels=self.limits.max_pixels,

@@ -75,7 +75,7 @@ class NotFound(ForebayError):
 class Gone(ForebayError):
     """It existed and its retention has ended, or it was deleted."""
 
-    code = "gone"
+    code = "job_gone"
 
 
 class Conflict(ForebayError):

@@ -22,6 +22,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     EXPIRED = "expired"
+    DELETED = "deleted"  # of a job that is final: nothing but the memory that there was one is left of it
 
     @property
     def interim(self) -> bool:
@@ -30,7 +31,10 @@ class EventKind(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self not in (EventKind.QUEUED, EventKind.STARTED, EventKind.PROGRESS, EventKind.OUTPUT)
+        return self in _FINAL
+
+
+_FINAL = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED})
 
 
 class JobError(Struct, frozen=True, kw_only=True):
@@ -49,12 +53,33 @@ class JobMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_size: int | None = None
 
 
+class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which line of which batch (core/job_batch.py) a job is. Lines count from 1; `custom_id` is the caller's name for
+    it, "" for none."""
+
+    batch_id: str
+    number: int
+    custom_id: str = ""
+
+
+class Remains(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of a deleted job still: how and when it ended, and which line of which batch it was, so that those
+    who count jobs count it as before."""
+
+    status: EventKind
+    finished_at: float
+    line: BatchLine | None = None
+
+
 class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`attempt` counts from 1; it is 0 only for a final state reached without an attempt (`canceled`, `expired`).
 
     `sequence`, within the attempt: of `progress` its number, from 1; of `output` the number of its first chunk, from 0.
     The `output` of that kind is a JSON array, in one line, of so many `chunks`. `due_at`, of `queued`: not before then
     the next attempt begins.
+
+    What time brings about has a `not_before`: it counts only if the log took it then or later, so that nobody's fast
+    clock ends anything early. `logged_at` is when the log took it, by the log's own clock; 0.0 where that is not known.
     """
 
     tenant: str
@@ -71,15 +96,14 @@ class JobEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float | None = None
     chunks: int = 0
     due_at: float | None = None
+    remains: Remains | None = None
+    not_before: float | None = None
+    logged_at: float = 0.0
 
-
-class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which line of which batch (core/job_batch.py) a job is. Lines count from 1; `custom_id` is the caller's name for
-    it, "" for none."""
-
-    batch_id: str
-    number: int
-    custom_id: str = ""
+    @property
+    def taken_at(self) -> float:
+        """When the log took it; by the word of whoever sent it where the log does not say."""
+        return self.logged_at or self.at
 
 
 class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +114,8 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     those of its reservation (core/reservation.py), "" for a job that was submitted without a key. `line` is
     None for a job that came alone. `retry_of` is the job that this one does again, "" for any other. `place` is where
     it stands in the log (`EventLog.at`): known to whoever read it from there, and never sent.
+    `retain_s` and `max_life_s` are None only where whoever sent it did not say. `logged_at` is when the log took it, by
+    the log's own clock, from which all of its clocks run; 0.0 where that is not known.
     """
 
     tenant: str
@@ -109,3 +135,11 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     line: BatchLine | None = None
     retry_of: str = ""
     place: str = ""
+    retain_s: float | None = None
+    max_life_s: float | None = None
+    logged_at: float = 0.0
+
+    @property
+    def taken_at(self) -> float:
+        """When the log took it; by the word of whoever sent it where the log does not say."""
+        return self.logged_at or self.accepted_at

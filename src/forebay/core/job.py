@@ -5,7 +5,8 @@
       │  └─ any final ─▶     └── queued (a retryable failure) ──▶ queued
 
 A fact that the table does not name for a status is ignored: that is how the first final event in a job's partition
-stays the truth, however many follow. `progress` and `output` tell of the attempt that runs and move no status.
+stays the truth, however many follow. `progress` and `output` tell of the attempt that runs and move no status. Of a
+job that was deleted nothing is left but a tombstone, which no fact moves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from forebay.core.attempts import Attempt, after_event
-from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.payload import Payload
 
 
@@ -34,6 +35,12 @@ class JobStatus(StrEnum):
     def final(self) -> bool:
         return self in FINAL
 
+
+MAX_LIFE_S = 86_400.0
+RETAIN_S = 86_400.0
+"""Of a job whose request does not say, such as one that came by a record of another producer."""
+
+DEADLINE = JobError(code="deadline", message="it has not come to an end in the time that any job has")
 
 FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -74,6 +81,9 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job is under way, and for ever once it has failed. `retry_of` is the job that this one does again; `place` is where
     its request stands in the log, "" if nobody knows. `due_at`: while it waits for its next attempt, which does not
     begin before then.
+
+    The times from `expires_at` on are the log's: until when it must have started, must have ended, and when it ended.
+    With `deleted_at` it is a tombstone: of the rest it has only what those need who count jobs.
     """
 
     tenant: str
@@ -97,6 +107,25 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: str = ""
     history: tuple[Attempt, ...] = ()
     due_at: float | None = None
+    expires_at: float | None = None
+    dies_at: float | None = None
+    retain_s: float = RETAIN_S
+    ended_at: float | None = None
+    deleted_at: float | None = None
+
+    @property
+    def over_at(self) -> float | None:
+        """When time alone will bring it further: it expires, has lived too long, is retained no longer. None for a
+        stub. Of a tombstone it is when the job was deleted, until a store is told that all of it is gone."""
+        if self.deleted_at is not None:
+            return self.deleted_at
+        if self.dies_at is None:
+            return None
+        if self.ended_at is not None:
+            return self.ended_at + self.retain_s
+        if self.expires_at is not None and self.attempts == 0:
+            return min(self.expires_at, self.dies_at)
+        return self.dies_at
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
@@ -106,8 +135,14 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
     """
     if job is None:
         job = Job(tenant=fact.tenant, id=fact.job_id)
+    if job.deleted_at is not None:
+        return job
     if isinstance(fact, JobRequest):
         return _accept(job, fact)
+    if fact.not_before is not None and fact.taken_at < fact.not_before:
+        return job
+    if fact.kind is EventKind.DELETED:  # said of final jobs only; what made this one final may be gone from the log
+        return _tombstone(job, fact)
     to = TRANSITIONS[job.status].get(fact.kind)
     if to is None or _is_stale(job, fact):
         return job
@@ -118,6 +153,7 @@ def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:
             attempts=fact.attempt or job.attempts,
             version=fact.model_version or job.version,
             finished_at=fact.at,
+            ended_at=fact.taken_at,
             metrics=fact.metrics,
             output=fact.output,
             error=fact.error,
@@ -162,10 +198,17 @@ def _hear(job: Job, event: JobEvent) -> Job:
 
 
 def _accept(job: Job, request: JobRequest) -> Job:
+    expires_at = None if request.start_within_s is None else request.taken_at + request.start_within_s
+    dies_at = request.taken_at + (MAX_LIFE_S if request.max_life_s is None else request.max_life_s)
     if job.model:
         # The same request may stand in the log twice, after a delay or an unknown outcome: whichever is read first,
-        # the place is the same in the end.
-        return replace(job, place=request.place) if "" < request.place < job.place else job
+        # the place and the clocks are the same in the end.
+        place = request.place if "" < request.place < job.place else job.place
+        if job.dies_at is not None and job.dies_at <= dies_at:
+            expires_at, dies_at = job.expires_at, job.dies_at
+        if (place, expires_at, dies_at) == (job.place, job.expires_at, job.dies_at):
+            return job
+        return replace(job, place=place, expires_at=expires_at, dies_at=dies_at)
     return replace(
         job,
         model=request.model,
@@ -177,7 +220,28 @@ def _accept(job: Job, request: JobRequest) -> Job:
         line=request.line,
         retry_of=request.retry_of,
         place=request.place,
+        expires_at=expires_at,
+        dies_at=dies_at,
+        retain_s=RETAIN_S if request.retain_s is None else request.retain_s,
     )
+
+
+def deletion(job: Job, at: float, not_before: float | None = None) -> JobEvent:
+    """The word that this final job is deleted."""
+    assert job.finished_at is not None, "only final jobs are deleted"
+    remains = Remains(status=EventKind(job.status.value), finished_at=job.finished_at, line=job.line)
+    return JobEvent(
+        tenant=job.tenant, job_id=job.id, kind=EventKind.DELETED, at=at, remains=remains, not_before=not_before
+    )
+
+
+def _tombstone(job: Job, event: JobEvent) -> Job:
+    """From the event alone: the facts before it may be gone from the log."""
+    tombstone = Job(tenant=job.tenant, id=job.id, deleted_at=event.taken_at)
+    if event.remains is None or not event.remains.status.final:
+        return tombstone
+    status = JobStatus(event.remains.status.value)
+    return replace(tombstone, status=status, finished_at=event.remains.finished_at, line=event.remains.line)
 
 
 def _is_stale(job: Job, event: JobEvent) -> bool:

@@ -14,6 +14,10 @@ class Channel(Struct, frozen=True):
     lane: str
 
 
+JobKey = tuple[str, str]
+"""Tenant and job id."""
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One record. `headers` are CloudEvents binary-mode attributes plus ours; `core/wire.py` writes and reads them."""
 
@@ -28,10 +32,12 @@ class ReceivedMessage(Struct, frozen=True, kw_only=True):
 
     `receipt` means something only to the consumer that gave it. `attempt` is how many attempts were begun before, by
     anybody, deaths included: 0 for a message that never ran. `interruptions` is of how many of them nobody has said
-    how they ended (no ack, no nack): whoever ran it died or was cut off.
+    how they ended (no ack, no nack): whoever ran it died or was cut off. `logged_at` is when the log took it, by the
+    log's own clock; after a delay it may be later.
     """
 
     message: Message
     receipt: Hashable
     attempt: int
     interruptions: int = 0
+    logged_at: float = 0.0

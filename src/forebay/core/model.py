@@ -15,12 +15,14 @@ from forebay.core.retry import RetryPolicy
 class ModelLimits(Struct, frozen=True, kw_only=True):
     """`run_timeout_s` bounds the decoding and the predicting of one batch, each; `memory_bytes` bounds one runner.
 
+    `start_within_s` and `retain_s` hold for jobs that do not say; None for no such limit, and for the service's own.
     `cancel_grace_s`: a batch of which nobody wants anything any more may go on for so long before its runner is killed.
     5 s: a handler that looks at its token stops well within, and starting another runner costs about as much.
     """
 
     run_timeout_s: float = 60.0
     start_within_s: float | None = None
+    retain_s: float | None = None
     cancel_grace_s: float = 5.0
     memory_bytes: int = 4 * 1024**3
     max_pixels: int = 50_000_000

@@ -33,11 +33,18 @@ class PartialRows:
 
     def note(self, before: Job | None, after: Job, fact: JobRequest | JobEvent) -> None:
         """`fact` made the job `after` of the job `before`."""
+        if after.deleted_at is not None:
+            if after is not before:
+                self._drop((after.tenant, after.id))
+            return
         had = before.interim.chunks if before is not None and before.interim is not None else 0
         has = after.interim.chunks if after.interim is not None else 0
         if has > had and isinstance(fact, JobEvent) and fact.output is not None:
             partial = Partial(attempt=fact.attempt, first=had, last=has - 1, chunks=fact.output.data or b"")
             self.added.setdefault((after.tenant, after.id), []).append(partial)
         elif has < had and not after.status.final:
-            self.added.pop((after.tenant, after.id), None)
-            self.dropped.add((after.tenant, after.id))
+            self._drop((after.tenant, after.id))
+
+    def _drop(self, key: Key) -> None:
+        self.added.pop(key, None)
+        self.dropped.add(key)

@@ -32,6 +32,11 @@ def blob_ref(tenant: str, job_id: str, data: bytes) -> BlobRef:
     return ref
 
 
+def may_have_blobs(tenant: str, job_id: str) -> bool:
+    """Whether the two make a name of a blob at all."""
+    return bool(_PART.fullmatch(tenant) and _PART.fullmatch(job_id))
+
+
 def check_blob_name(ref: BlobRef) -> None:
     """Raises InvalidRequest for a name that is not tenant/job/sha256, such as one that leads out of the store.
 

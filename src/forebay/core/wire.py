@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Event, Fact
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
@@ -26,6 +26,7 @@ REQUEST_TYPE = "io.forebay.job.requested.v1"
 EVENT_TYPE_PREFIX = "io.forebay.job."
 BATCH_TYPE_PREFIX = "io.forebay.batch."
 EVENT_TYPE_SUFFIX = ".v1"
+DELETED_TYPE = f"{EVENT_TYPE_PREFIX}{EventKind.DELETED.value}{EVENT_TYPE_SUFFIX}"
 
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -33,6 +34,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _blob = msgspec.json.Decoder(BlobRef).decode
 _error = msgspec.json.Decoder(JobError).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
+_remains = msgspec.json.Decoder(Remains).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _rejected = msgspec.json.Decoder(tuple[RejectedLine, ...]).decode
 
@@ -59,6 +61,10 @@ def encode_request(request: JobRequest) -> Message:
         headers["forebay-start-within-s"] = repr(request.start_within_s)
     if request.run_timeout_s is not None:
         headers["forebay-run-timeout-s"] = repr(request.run_timeout_s)
+    if request.retain_s is not None:
+        headers["forebay-retain-s"] = repr(request.retain_s)
+    if request.max_life_s is not None:
+        headers["forebay-max-life-s"] = repr(request.max_life_s)
     if request.durability:
         headers["forebay-durability"] = request.durability
     if request.key:
@@ -74,9 +80,9 @@ def encode_request(request: JobRequest) -> Message:
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
-def decode_request(message: Message, place: str = "") -> JobRequest:
-    """The inverse. `place`: where the message stands in the log. Raises InvalidRequest naming the header that is
-    missing or wrong."""
+def decode_request(message: Message, place: str = "", logged_at: float = 0.0) -> JobRequest:
+    """The inverse. `place`: where the message stands in the log, which took it at `logged_at`. Raises InvalidRequest
+    naming the header that is missing or wrong."""
     headers = message.headers
     with _Typed(headers):
         if headers["ce_type"] != REQUEST_TYPE:
@@ -99,6 +105,9 @@ def decode_request(message: Message, place: str = "") -> JobRequest:
             line=_line(headers) if "forebay-batch" in headers else None,
             retry_of=headers.get("forebay-retry-of", ""),
             place=place,
+            retain_s=_seconds(headers.get("forebay-retain-s")),
+            max_life_s=_seconds(headers.get("forebay-max-life-s")),
+            logged_at=logged_at,
         )
 
 
@@ -116,8 +125,12 @@ def encode_event(event: Event) -> Message:
         headers["forebay-sequence"] = str(event.sequence)
     if event.progress is not None:
         headers["forebay-progress"] = repr(event.progress)
+    if event.remains is not None:
+        headers["forebay-remains"] = _encode(event.remains).decode()
     if event.due_at is not None:
         headers["forebay-due-at"] = to_rfc3339(event.due_at)
+    if event.not_before is not None:
+        headers["forebay-not-before"] = to_rfc3339(event.not_before)
     if event.worker:
         headers["forebay-worker"] = event.worker
     if event.model_version:
@@ -165,18 +178,21 @@ def _decode_batch_event(message: Message) -> BatchEvent:
 
 
 def _source(event: JobEvent) -> str:
-    """Who says it: without a worker it is the API that cancels, and the scheduler that says anything else."""
+    """Who says it: without a worker it is the API that cancels and deletes, and the scheduler that says what is due."""
     if event.worker:
         return f"/forebay/worker/{event.worker}"
-    return "/forebay/api" if event.kind is EventKind.CANCELED else "/forebay/scheduler"
+    asked = event.kind in (EventKind.CANCELED, EventKind.DELETED) and event.not_before is None
+    return "/forebay/api" if asked else "/forebay/scheduler"
 
 
-def decode_event(message: Message) -> JobEvent:
-    """The inverse, of a job. Raises InvalidRequest naming the header that is missing or wrong."""
+def decode_event(message: Message, logged_at: float = 0.0) -> JobEvent:
+    """The inverse, of a job: of a message that the log took at `logged_at`. Raises InvalidRequest naming the header
+    that is missing or wrong."""
     headers = message.headers
     with _Typed(headers):
         error, metrics = headers.get("forebay-error"), headers.get("forebay-metrics")
         kind = EventKind(headers["ce_type"].removeprefix(EVENT_TYPE_PREFIX).removesuffix(EVENT_TYPE_SUFFIX))
+        not_before, remains = headers.get("forebay-not-before"), headers.get("forebay-remains")
         return JobEvent(
             tenant=message.tenant,
             job_id=message.job_id,
@@ -192,21 +208,24 @@ def decode_event(message: Message) -> JobEvent:
             progress=_fraction(headers["forebay-progress"]) if kind is EventKind.PROGRESS else None,
             chunks=_chunks(message) if kind is EventKind.OUTPUT else 0,
             due_at=from_rfc3339(headers["forebay-due-at"]) if "forebay-due-at" in headers else None,
+            not_before=None if not_before is None else from_rfc3339(not_before),
+            remains=None if remains is None else _remains(remains),
+            logged_at=logged_at,
         )
 
 
-def decode(message: Message, place: str = "") -> Fact:
-    """Whatever the message carries, which stands at `place` in the log."""
+def decode(message: Message, place: str = "", logged_at: float = 0.0) -> Fact:
+    """Whatever the message carries, which stands at `place` in the log, that took it at `logged_at`."""
     if message.headers.get("ce_type") == REQUEST_TYPE:
-        return decode_request(message, place)
-    return decode_any_event(message)
+        return decode_request(message, place, logged_at)
+    return decode_any_event(message, logged_at)
 
 
-def decode_any_event(message: Message) -> Event:
+def decode_any_event(message: Message, logged_at: float = 0.0) -> Event:
     """Of a job or of a batch."""
     if message.headers.get("ce_type", "").startswith(BATCH_TYPE_PREFIX):
         return _decode_batch_event(message)
-    return decode_event(message)
+    return decode_event(message, logged_at)
 
 
 def _common(tenant: str, at: float, kind: str, source: str) -> dict[str, str]:

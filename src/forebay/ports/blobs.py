@@ -21,5 +21,9 @@ class BlobStore(ABC):
         """The bytes, checked against the digest. Raises BlobDamaged when they are missing or differ."""
 
     @abstractmethod
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        """Remove all blobs of a job. Repeating it is harmless, and so is a job that has none. Raises Unavailable."""
+
+    @abstractmethod
     async def delete(self, ref: BlobRef) -> None:
         """Remove it. Repeating it is harmless."""

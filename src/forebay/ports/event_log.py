@@ -28,7 +28,8 @@ class LogBatch(Struct, frozen=True, kw_only=True):
 
 
 class EventLog(ABC):
-    """Facts about one job, or one batch, keep their order within events; facts of different jobs have none."""
+    """Facts about one job, or one batch, keep their order within events; facts of different jobs have none. Those of a
+    job are read with the time at which the log took them."""
 
     @abstractmethod
     async def publish(self, events: Sequence[Event]) -> None:
@@ -38,6 +39,12 @@ class EventLog(ABC):
         Raises Unavailable when it is not known that all were written: repeat it with the same events, which is harmless
         (`core.job.apply`). Raises PayloadTooLarge for an event that the log will never take; others may be written.
         """
+
+    @abstractmethod
+    async def now(self) -> float:
+        """The log's time, in seconds since the epoch: what it would note of a fact that it takes now (`logged_at`), to
+        within some milliseconds, and rather less than more. No setting of this machine's clock moves it; after a
+        restart an embedded log may only begin later. Raises Unavailable."""
 
     @abstractmethod
     def sources(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from forebay.core.event import JobError
-from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.core.message import Channel, JobKey, Message, ReceivedMessage
 
 
 class Durability(StrEnum):
@@ -63,6 +63,12 @@ class Queue(ABC):
     async def depth(self, channel: Channel) -> int:
         """How many messages of this channel are not acknowledged, those in hand included (for those that are delayed
         see `features`). Raises Unavailable."""
+
+    @abstractmethod
+    async def forget(self, jobs: Sequence[JobKey], *, wholly: bool = False) -> None:
+        """These jobs are deleted: drop their messages, and what the log has of them but the word that they are deleted;
+        `wholly` that too. A log that ends by age keeps all of it so long. Harmless when repeated. Raises Unavailable.
+        """
 
     @abstractmethod
     async def forward_delayed(self) -> None:

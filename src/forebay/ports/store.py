@@ -12,6 +12,7 @@ from forebay.core.job import Job
 from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
 from forebay.core.quota import Use
+from forebay.ports.due import DueJobs
 from forebay.ports.event_log import LogBatch
 from forebay.ports.job_batches import JobBatches
 from forebay.ports.reservations import Reservations
@@ -53,8 +54,9 @@ class Subscription(ABC):
         """
 
 
-class ResultStore(Reservations, JobBatches):
-    """A final job never changes: neither its row nor its output's bytes, nor what was emitted before."""
+class ResultStore(Reservations, JobBatches, DueJobs):
+    """A final job never changes, until it is deleted: neither its row nor its output's bytes, nor what was emitted
+    before."""
 
     @abstractmethod
     async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -94,7 +96,8 @@ class ResultStore(Reservations, JobBatches):
 
     @abstractmethod
     async def get(self, tenant: str, job_id: str) -> Job | None:
-        """The job, its output included; None if no request or event about it has been applied, or if it is a stub."""
+        """The job, its output included, or its tombstone; None if no request or event about it has been applied, or if
+        it is a stub."""
 
     @abstractmethod
     async def list_jobs(self, query: JobQuery) -> JobPage:

@@ -185,7 +185,7 @@ class Projector:
         self._metrics.projector_malformed.inc(sum(batch.malformed for batch in batches))
         finals = 0
         for job in changed:
-            if not job.status.final:
+            if not job.status.final or job.deleted_at is not None:
                 continue
             finals += 1
             self._metrics.jobs_finished.labels(job.model, job.status.value).inc()

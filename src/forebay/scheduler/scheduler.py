@@ -1,4 +1,4 @@
-"""Brings delayed messages back when they are due. Several may run side by side."""
+"""Brings delayed messages back when they are due, and keeps the clocks of jobs. Several may run side by side."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import structlog
 
 from forebay.core.errors import Unavailable
 from forebay.ports.queue import Queue
+from forebay.scheduler.timekeeper import Timekeeper
 
 log = structlog.get_logger()
 
 
 class Scheduler:
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, timekeeper: Timekeeper) -> None:
         self._queue = queue
+        self._timekeeper = timekeeper
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -23,6 +25,12 @@ class Scheduler:
         self._stopping.set()
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            timekeeping = tasks.create_task(self._timekeeper.run(), name="timekeeper")
+            await self._keep_forwarding()
+            timekeeping.cancel()
+
+    async def _keep_forwarding(self) -> None:
         while not self._stopping.is_set():
             try:
                 await self._forward()

@@ -198,6 +198,13 @@ def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
 def _contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], str]]:
     """What no single setting can be blamed for, with the settings that it is about."""
     yield from _kafka_contradictions(settings)
+    if not settings.min_retain_s <= settings.retain_s <= settings.longest_retain_s:
+        yield (
+            frozenset({"retain_s", "max_retain_s", "min_retain_s", "max_life_s", "kafka_retention_s", "queue"}),
+            f"{_keys('retain_s')}: {settings.retain_s:g} s, and a job may be kept from {settings.min_retain_s:g} to "
+            f"{settings.longest_retain_s:g} s; change it, or max_retain_s (with Kafka, kafka_retention_s less "
+            "max_life_s bounds it too)",
+        )
     if settings.queue == "memory://" and settings.store != "memory://":
         yield (
             frozenset({"queue", "store"}),
@@ -227,6 +234,12 @@ def _kafka_contradictions(settings: Settings) -> Iterator[tuple[frozenset[str], 
             f"{_keys('blobs')}: with Kafka the roles may be on several machines, and {settings.blobs} is a folder of "
             f"this one; set {_keys('blobs_shared')} to true if all of them see it (or all roles run here), or use an "
             "object store, such as s3://BUCKET",
+        )
+    if settings.max_life_s > settings.kafka_retention_s / 3:
+        yield (
+            frozenset({"max_life_s", "kafka_retention_s", "queue"}),
+            f"{_keys('max_life_s')}: a job may live for {settings.max_life_s:g} s, and topics forget after "
+            f"{settings.kafka_retention_s:g} s; make kafka_retention_s three times as long at least, or it shorter",
         )
     if settings.kafka_max_poll_interval_s < settings.kafka_drain_s + HELD_UP_S:
         yield (

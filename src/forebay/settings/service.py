@@ -193,6 +193,57 @@ class ServiceSettings(BaseModel):
             "a whole number, 0 for no limit",
         ),
     ] = 0
+    max_life_s: Annotated[
+        Seconds,
+        Meaning(
+            "Within so long after its acceptance every job has ended; one that has not by then fails with `deadline`. "
+            "At most a third of `kafka_retention_s`.",
+            "A day: nothing waits for ever, and a night's outage fails nothing.",
+            "seconds, more than 0",
+        ),
+    ] = 86_400.0
+    max_start_within_s: Annotated[
+        Seconds,
+        Meaning(
+            "Most that a job may ask for as `start_within_s`; `max_life_s` bounds it too.",
+            "As long as a job lives.",
+            "seconds, more than 0",
+        ),
+    ] = 86_400.0
+    max_run_timeout_s: Annotated[
+        Seconds,
+        Meaning(
+            "Most that a job may ask for as `run_timeout_s`; its model's own limit bounds it too.",
+            "As long as a job lives: the models' own limits are narrower.",
+            "seconds, more than 0",
+        ),
+    ] = 86_400.0
+    retain_s: Annotated[
+        Seconds,
+        Meaning(
+            "How long a final job is kept, with its output, if neither the job nor its model says. Then it is deleted.",
+            "A day: whoever was away overnight still finds it, and no disk fills.",
+            "seconds, 60 or more",
+        ),
+    ] = 86_400.0
+    max_retain_s: Annotated[
+        Seconds,
+        Meaning(
+            "Most that a job may ask for as `retain_s`. With Kafka it is never more than `kafka_retention_s` less "
+            "`max_life_s`: what was visible must be in the log until it is deleted.",
+            "Six days, which is what the default retention of topics leaves.",
+            "seconds, 60 or more",
+        ),
+    ] = 6 * 86_400.0
+    min_retain_s: Annotated[
+        Seconds,
+        Meaning(
+            "Least that a job may ask for as `retain_s`. For tests.",
+            "A minute: whoever asks for the result has time for it.",
+            "seconds, more than 0",
+            hidden=True,
+        ),
+    ] = 60.0
     secrets: Annotated[
         tuple[Secret, ...],
         Meaning(

@@ -14,6 +14,11 @@ class Settings(ServiceSettings):
     """All of them, frozen: the service's own, and what only Kafka needs. Made by `load_settings`; made directly only in
     tests."""
 
+    @property
+    def longest_retain_s(self) -> float:
+        """`max_retain_s`, as far as the log reaches."""
+        return min(self.max_retain_s, self.kafka_retention_s - self.max_life_s) if self.on_kafka else self.max_retain_s
+
     kafka_prefix: Annotated[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=64)],
         Meaning(

@@ -50,6 +50,13 @@ class Metrics:
             "Jobs that do another again: retries and redriven dead letters.",
             "model",
         )
+        self.jobs_due = counter(
+            "forebay_jobs_due_total",
+            "Jobs whose time was over, by what the scheduler said of them: expired, failed (lived too long), deleted "
+            "(retained no longer). Said twice counts twice.",
+            "model",
+            "event",
+        )
         self.queue_depth = gauge(
             "forebay_queue_depth", "Jobs accepted and not finished with by a worker.", "model", "lane"
         )

@@ -56,6 +56,18 @@ class BlobsContract:
         assert refs == refs[:1] * 3
         assert await blobs.get(refs[0]) == b"hello"
 
+    async def test_all_blobs_of_a_job_are_deleted_and_none_of_another(self, blobs: BlobStore) -> None:
+        mine = [await blobs.put("default", JOB, data) for data in (b"input", b"output")]
+        others = [await blobs.put("default", f"{JOB}0", b"input"), await blobs.put("other", JOB, b"input")]
+        for _ in range(2):
+            await blobs.delete_job("default", JOB)
+        for ref in mine:
+            with pytest.raises(BlobDamaged, match="missing"):
+                await blobs.get(ref)
+        assert [await blobs.get(ref) for ref in others] == [b"input", b"input"]
+        await blobs.put("default", JOB, b"late")
+        await blobs.delete_job("default", "no/name/of/a/blob")
+
     async def test_many_at_once_do_not_disturb_each_other(self, blobs: BlobStore) -> None:
         """The same blob several times, and others of the same job and of another."""
         wanted = [(job, bytes([n % 5]) * 50_000) for n in range(30) for job in (JOB, JOB[:-1] + "0")]

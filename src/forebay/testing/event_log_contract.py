@@ -10,6 +10,7 @@ import pytest
 
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.fact import Fact
+from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel, Message
 from forebay.core.payload import Payload
 from forebay.core.wire import encode_request
@@ -19,6 +20,8 @@ from forebay.testing.samples import as_sent, event, failed, job_id, request, suc
 
 CHANNEL = Channel("sample", "normal")
 LONG_S = 30.0
+NEARLY_S = 0.25
+"""Clocks of two brokers, or of one told in whole milliseconds."""
 
 
 class EventLogPlace(ABC):
@@ -38,7 +41,7 @@ Positions = dict[str, str]
 
 
 class LogReader:
-    """Reads all sources of a log."""
+    """Reads all sources of a log, and leaves out when the log took what."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
@@ -102,6 +105,19 @@ class EventLogContract:
         await log.publish(events)
         facts = await LogReader(log).facts(4)
         assert sorted(facts, key=events.index) == events  # type: ignore[arg-type]  # a fact that is no event fails
+
+    async def test_the_log_notes_its_own_time_of_what_it_takes(self, queue: Queue, log: EventLog) -> None:
+        before = await log.now()
+        await queue.publish(CHANNEL, [encode_request(request(1))])
+        await log.publish([event(1, EventKind.STARTED)])
+        reader, facts = LogReader(log), list[JobRequest | JobEvent]()
+        while len(facts) < 2:
+            found = [fact for batch in await reader.batches(100, LONG_S) for fact in batch.facts]
+            facts += [fact for fact in found if not isinstance(fact, BatchEvent)]
+        after = await log.now()
+        assert all(before - NEARLY_S <= fact.logged_at <= after + NEARLY_S for fact in facts)
+        (received,) = await queue.consumer(CHANNEL).receive(1, LONG_S)
+        assert received.logged_at == next(fact.logged_at for fact in facts if isinstance(fact, JobRequest))
 
     async def test_facts_of_one_job_keep_their_order(self, log: EventLog) -> None:
         events = [event(1, EventKind.STARTED, attempt=attempt) for attempt in range(1, 8)]

@@ -48,8 +48,10 @@ def message(number: int, *, data: bytes = b'{"text":"hello"}') -> Message:
 
 
 def as_sent(fact: FactT) -> FactT:
-    """What was read of the log, without where it stands there."""
-    return replace(fact, place="") if isinstance(fact, JobRequest) else fact
+    """What was read of the log, without where it stands there, and since when."""
+    if isinstance(fact, JobRequest):
+        return replace(fact, place="", logged_at=0.0)
+    return replace(fact, logged_at=0.0) if isinstance(fact, JobEvent) else fact
 
 
 def event(number: int, kind: EventKind, *, attempt: int = 1, tenant: str = TENANT, at_s: float = 1.0) -> JobEvent:

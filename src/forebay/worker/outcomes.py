@@ -148,9 +148,11 @@ class Outcomes:
         """End it as failed for a reason of ours that no retry would mend."""
         await self.end(job, EventKind.FAILED, JobError(code=code, message=message), attempt)
 
-    async def end(self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int) -> None:
+    async def end(
+        self, job: JobInHand, kind: EventKind, error: JobError | None, attempt: int, *, not_before: float | None = None
+    ) -> None:
         """Publish this final state, then let go of the job: for good, or as a dead letter if it failed."""
-        await self._publish([self.event(job, kind, attempt, self._clock(), error=error)])
+        await self._publish([self.event(job, kind, attempt, self._clock(), error=error, not_before=not_before)])
         if error is None:
             await self._ack([job])
             return
@@ -169,6 +171,7 @@ class Outcomes:
         output: Payload | None = None,
         metrics: JobMetrics | None = None,
         error: JobError | None = None,
+        not_before: float | None = None,
     ) -> JobEvent:
         """What this worker says of the job."""
         return JobEvent(
@@ -182,6 +185,7 @@ class Outcomes:
             output=output,
             metrics=metrics,
             error=error,
+            not_before=not_before,
         )
 
     async def _publish(self, events: Sequence[JobEvent]) -> None:

@@ -23,6 +23,7 @@ from forebay.core.batching import Batcher, halves
 from forebay.core.canceled import CanceledJobs
 from forebay.core.errors import BlobDamaged, InvalidRequest, Revoked, Unavailable
 from forebay.core.event import EventKind, JobError, JobRequest
+from forebay.core.job import DEADLINE, MAX_LIFE_S
 from forebay.core.lanes import Lane
 from forebay.core.message import ReceivedMessage
 from forebay.core.model import ModelSpec
@@ -57,7 +58,7 @@ class Worker:
     """Serves one version of one model. `run()` returns after `stop()`, when everything in hand is published or given
     back.
 
-    `clock` is wall time, for what is shown and for `start_within_s`; waits use the loop's monotonic clock.
+    `clock` is wall time, for what is shown; waits use the loop's monotonic clock, the clocks of jobs the log's time.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Worker:
         self._vitals = runners.vitals
         self._interim = Interim(spec.name, self._outcomes, events, metrics, clock)
         self._intake = intake
+        self._events = events
         self._blobs = blobs
         self._runners = runners
         self._metrics = metrics
@@ -192,8 +194,8 @@ class Worker:
         elif received.interruptions >= self._spec.retry.max_attempts:
             text = f"the worker died in {received.interruptions} of its {received.attempt} attempts"
             await self._outcomes.fail(job, "worker_lost", text, received.attempt)
-        elif self._too_late(job):
-            await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
+        elif await self._is_late(job):
+            await self._end_late(job)
         elif request.version not in ("", self._spec.version):
             text = f"version {request.version} is not served; version {self._spec.version} is"
             await self._outcomes.fail(job, "version_not_served", text, received.attempt)
@@ -206,11 +208,33 @@ class Worker:
     def _is_canceled(self, job: JobInHand) -> bool:
         return (job.request.tenant, job.request.job_id) in self._canceled
 
-    def _too_late(self, job: JobInHand) -> bool:
-        """`started` beats expiry: only what was never begun can expire."""
+    def _until(self, job: JobInHand) -> tuple[float, EventKind]:
+        """When it is too late to begin, by the log's time, and what the job is then. `started` beats expiry: only what
+        was never begun can expire."""
         request = job.request
-        within = request.start_within_s if request.start_within_s is not None else self._spec.limits.start_within_s
-        return within is not None and job.attempt == 1 and self._clock() >= request.accepted_at + within
+        logged_at = job.received.logged_at or request.accepted_at
+        over = (logged_at + (MAX_LIFE_S if request.max_life_s is None else request.max_life_s), EventKind.FAILED)
+        within_s = request.start_within_s if request.start_within_s is not None else self._spec.limits.start_within_s
+        return over if within_s is None or job.attempt > 1 else min(over, (logged_at + within_s, EventKind.EXPIRED))
+
+    async def _is_late(self, job: JobInHand) -> bool:
+        """The log, whose word is the one that counts, is asked for the time only where our clock says so; what is not
+        known to be late is run."""
+        until, _ = self._until(job)
+        if self._clock() < until:
+            return False
+        try:
+            return await self._events.now() >= until
+        except Unavailable as error:
+            log.warning("worker.backend_away", model=self._spec.name, error=error.message)
+            return False
+
+    async def _end_late(self, job: JobInHand) -> None:
+        until, kind = self._until(job)
+        if kind is EventKind.EXPIRED:
+            await self._outcomes.end(job, kind, None, 0, not_before=until)
+        else:
+            await self._outcomes.end(job, kind, DEADLINE, job.attempt - 1, not_before=until)
 
     # -- batch -----------------------------------------------------------------------------------------------------
 
@@ -294,7 +318,7 @@ class Worker:
         lost: list[JobInHand] = []
         items: list[frames.Item] = []
         for job in batch:
-            if self._too_late(job):
+            if await self._is_late(job):
                 late.append(job)
                 continue
             given = job.request.input
@@ -308,7 +332,7 @@ class Worker:
             parameters = wire.canonical_json(job.request.parameters) if job.request.parameters else b""
             items.append(frames.Item(job.request.job_id, job.attempt, given.media_type, data, parameters))
         for job in late:
-            await self._outcomes.end(job, EventKind.EXPIRED, None, 0)
+            await self._end_late(job)
         for job in lost:
             await self._outcomes.fail(job, "input_lost", "the stored input is missing or damaged", job.attempt - 1)
         return kept, items

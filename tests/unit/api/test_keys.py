@@ -38,6 +38,7 @@ TAKES = {
     ("post", "/v1/batches"): Scope.SUBMIT,
     ("put", "/v1/batches/{batch_id}"): Scope.SUBMIT,
     ("post", "/v1/batches/{batch_id}/cancel"): Scope.CANCEL,
+    ("delete", "/v1/jobs/{job_id}"): Scope.CANCEL,
 }
 """What changes something says here what it takes; what reads takes READ, unless it says so here."""
 

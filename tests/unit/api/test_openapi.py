@@ -27,6 +27,7 @@ ROUTES = {
     ("get", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/result"),
     ("post", "/v1/jobs/{job_id}/cancel"),
+    ("delete", "/v1/jobs/{job_id}"),
     ("put", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/events"),
     ("post", "/v1/jobs/{job_id}/retry"),
@@ -223,8 +224,8 @@ async def test_the_page_shows_the_fields_of_a_body_with_type_default_and_meaning
     assert fields["model"].startswith("string, required; Name of a model")
     assert fields["input"].startswith("any JSON, required; What the model's input_schema says")
     assert fields["lane"].startswith("high | normal | low, default normal; Where it waits")
-    assert fields["start_within_s"].startswith("number > 0 ≤ 86400; Seconds")
-    assert fields["run_timeout_s"].startswith("number > 0 ≤ 86400; Seconds")
+    assert fields["start_within_s"].startswith("number > 0; Seconds")
+    assert fields["run_timeout_s"].startswith("number > 0; Seconds")
     assert fields["metadata"].startswith("object; Yours")
     assert fields["version"].startswith("string; ")
     assert fields["parameters"].startswith("object; ")

@@ -18,12 +18,12 @@ from forebay.core.payload import JSON, Payload
 Fact = JobRequest | JobEvent
 FINAL_KINDS = (EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED, EventKind.EXPIRED)
 
-kinds = st.sampled_from([kind for kind in EventKind if not kind.interim])
+kinds = st.sampled_from([kind for kind in EventKind if not kind.interim and kind is not EventKind.DELETED])
 attempts = st.integers(0, 4)
 versions = st.sampled_from(["", "1", "2"])
 
 
-def request(number: int = 0, version: str = "") -> JobRequest:
+def request(number: int = 0, version: str = "", logged_at: float = 0.0) -> JobRequest:
     return JobRequest(
         tenant="t",
         job_id="j",
@@ -34,6 +34,10 @@ def request(number: int = 0, version: str = "") -> JobRequest:
         input=Payload(media_type=JSON, data=b"1"),
         metadata={"n": number},
         durability=f"class {number}",
+        start_within_s=50.0 if number else None,
+        retain_s=1000.0 + number,
+        max_life_s=500.0 if number else None,
+        logged_at=logged_at,
     )
 
 
@@ -78,6 +82,7 @@ class Telling:
     requests: list[JobRequest] = field(default_factory=list)
     heard: list[JobEvent] = field(default_factory=list)
     """The events that count."""
+    deleted: JobEvent | None = None
 
     said: list[JobEvent] = field(default_factory=list)
     """What counts of what the newest attempt says of itself."""
@@ -85,6 +90,10 @@ class Telling:
     def tell(self, fact: Fact) -> None:
         if isinstance(fact, JobRequest):
             self.requests.append(fact)
+        elif self.deleted or (fact.not_before is not None and fact.at < fact.not_before):
+            pass
+        elif fact.kind is EventKind.DELETED:
+            self.deleted = fact
         elif fact.kind.interim:
             if self.running and fact.attempt == self.heard[-1].attempt and self.is_next(fact):
                 self.said.append(fact)
@@ -130,11 +139,14 @@ class Telling:
         return next((one for one in self.heard if one.kind in FINAL_KINDS), None)
 
     def job(self) -> Job:
+        if self.deleted:
+            return Job(tenant="t", id="j", deleted_at=self.deleted.at)
         last = self.heard[-1] if self.heard else None
         starts = [one for one in self.heard if one.kind is EventKind.STARTED]
         named = [one.model_version for one in self.heard if one.model_version and one.kind is not EventKind.QUEUED]
         decided, failures = self.final, [one for one in self.heard if one.kind is EventKind.QUEUED]
         first = self.requests[0] if self.requests else None
+        soonest = min(self.requests, key=dies_at, default=None)
         counted = [one.attempt for one in self.heard if one.attempt]
         deciding = decided or (failures[-1] if failures else None)
         return Job(
@@ -155,7 +167,15 @@ class Telling:
             durability=first.durability if first else "",
             interim=self.interim if self.said else None,
             due_at=last.due_at if last else None,
+            expires_at=soonest.accepted_at + 50.0 if soonest and soonest.start_within_s else None,
+            dies_at=dies_at(soonest) if soonest else None,
+            retain_s=(first.retain_s if first else None) or 86_400.0,
+            ended_at=decided.at if decided else None,
         )
+
+
+def dies_at(request: JobRequest) -> float:
+    return request.accepted_at + (request.max_life_s or 86_400.0)
 
 
 _STATUS = {
@@ -182,7 +202,7 @@ class ApplyMachine(RuleBasedStateMachine):
         before, self.last = self.job, fact
         self.job = apply(before, fact)
         self.telling.tell(fact)
-        if before is not None and before.status in FINAL:
+        if before is not None and before.status in FINAL and self.job.deleted_at is None:
             assert self.job.status is before.status
             assert (self.job.output, self.job.finished_at) == (before.output, before.finished_at)
         if before == self.job:
@@ -204,6 +224,16 @@ class ApplyMachine(RuleBasedStateMachine):
     @rule(first=st.integers(0, 4), count=st.integers(0, 2), attempt=attempts, worker=st.sampled_from("ab"))
     def an_attempt_emits(self, first: int, count: int, attempt: int, worker: str) -> None:
         self.learn(output(first, count, attempt, worker))
+
+    @rule(kind=st.sampled_from([EventKind.EXPIRED, EventKind.FAILED, EventKind.DELETED]), early_s=st.integers(-2, 2))
+    def time_brings_it_further(self, kind: EventKind, early_s: int) -> None:
+        self.clock += 1
+        self.learn(replace(event(kind, 0, self.clock), not_before=self.clock + early_s))
+
+    @rule()
+    def it_is_deleted(self) -> None:
+        self.clock += 1
+        self.learn(event(EventKind.DELETED, 0, self.clock))
 
     @rule()
     def the_last_fact_comes_again(self) -> None:
@@ -235,6 +265,8 @@ def lives(draw: st.DrawFn) -> list[JobEvent]:
         events.append(event(end, attempt, 205.0 + 10 * attempt))
         if end is not EventKind.QUEUED:
             break
+    if events and events[-1].kind in FINAL_KINDS and draw(st.booleans()):
+        events.append(event(EventKind.DELETED, 0, 300.0))
     return events
 
 
@@ -257,7 +289,7 @@ def test_facts_that_are_repeated_later_change_nothing(events: list[JobEvent], da
 @given(lives(), st.sampled_from(FINAL_KINDS), st.lists(st.builds(event, kinds, attempts), max_size=6))
 def test_nothing_follows_the_first_final_event(events: list[JobEvent], kind: EventKind, late: list[JobEvent]) -> None:
     decided = fold([request(), *events, event(kind, 3)])
-    if decided.status in FINAL:
+    if decided.status in FINAL or decided.deleted_at is not None:
         job = decided
         for fact in late:
             job = apply(job, fact)
@@ -343,3 +375,31 @@ def test_attempts_are_those_of_the_deciding_event() -> None:
     assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
     job = fold([request(), event(EventKind.STARTED, 2), event(EventKind.CANCELED, 0)])
     assert (job.status, job.attempts) == (JobStatus.CANCELED, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "then"), [(EventKind.EXPIRED, JobStatus.EXPIRED), (EventKind.FAILED, JobStatus.FAILED)]
+)
+def test_what_is_due_counts_by_the_time_of_the_log_alone(kind: EventKind, then: JobStatus) -> None:
+    due = replace(event(kind, 0, at=1e12), not_before=250.0)
+    assert fold([request(), replace(due, logged_at=249.999)]).status is JobStatus.QUEUED
+    assert fold([request(), replace(due, at=0.0, logged_at=250.0)]).status is then
+
+
+def test_a_jobs_clocks_run_from_when_the_log_took_it() -> None:
+    job = fold([request(1, logged_at=10_000.0)])
+    assert (job.created_at, job.expires_at, job.dies_at, job.over_at) == (101.0, 10_050.0, 10_500.0, 10_050.0)
+    job = fold([request(1, logged_at=10_000.0), event(EventKind.STARTED, 1)])
+    assert job.over_at == 10_500.0
+    job = fold([request(1, logged_at=10_000.0), replace(event(EventKind.CANCELED, 0), logged_at=10_020.0)])
+    assert job.over_at == 10_020.0 + 1001.0
+
+
+def test_a_stub_is_never_due() -> None:
+    assert fold([event(EventKind.SUCCEEDED)]).over_at is None
+
+
+def test_a_job_whose_end_is_gone_from_the_log_is_deleted_all_the_same() -> None:
+    tombstone = fold([event(EventKind.DELETED, 0, 300.0)])
+    assert tombstone == fold([request(), event(EventKind.SUCCEEDED), event(EventKind.DELETED, 0, 300.0)])
+    assert fold([event(EventKind.DELETED, 0, 300.0), request(), event(EventKind.STARTED)]) == tombstone

@@ -13,7 +13,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Fact
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
@@ -82,6 +82,28 @@ RELEASED: dict[str, Fact] = {
         key="cd" * 32,
         fingerprint="ef" * 32,
         retry_of="019ab697-0000-7d82-8a63-86d2c96e819b-0123456789abcdef",
+    ),
+    "request-clocks.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        start_within_s=30.0,
+        retain_s=3600.0,
+        max_life_s=86_400.0,
+    ),
+    "event-expired-due.v1": JobEvent(tenant="acme", job_id=JOB, kind=EventKind.EXPIRED, at=AT, not_before=AT - 0.5),
+    "event-deleted.v1": JobEvent(
+        tenant="acme",
+        job_id=JOB,
+        kind=EventKind.DELETED,
+        at=AT,
+        remains=Remains(
+            status=EventKind.SUCCEEDED,
+            finished_at=AT - 60.5,
+            line=BatchLine(batch_id=BATCH, number=17, custom_id="row é"),
+        ),
     ),
     "request-blob.v1": JobRequest(
         tenant="acme",

@@ -181,6 +181,24 @@ class Stumbling(ResultStore):
     async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
         return await self.sound.used(tenant, minute_from=minute_from, day_from=day_from, most=most)
 
+    async def due(self, now: float, limit: int) -> list[Job]:
+        return await self.sound.due(now, limit)
+
+    async def unswept(self, limit: int) -> list[Job]:
+        return await self.sound.unswept(limit)
+
+    async def swept(self, tombstones: Sequence[Job]) -> None:
+        await self.sound.swept(tombstones)
+
+    async def tombstones(self, before: float, limit: int) -> list[Job]:
+        return await self.sound.tombstones(before, limit)
+
+    async def forget(self, tombstones: Sequence[Job]) -> None:
+        await self.sound.forget(tombstones)
+
+    async def forget_unpublished(self, before: float) -> None:
+        await self.sound.forget_unpublished(before)
+
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self.sound.subscribe(tenant, job_id)
 

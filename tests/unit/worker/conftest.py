@@ -308,7 +308,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = HandClock()
-        self.shared = MemoryLog()
+        self.shared = MemoryLog(wall=self.clock, elapsed=self.clock)
         self.queue = MemoryQueue(self.shared, self.clock)
         self.events = AwayLog(self.shared)
         self.blobs = MemoryBlobs()

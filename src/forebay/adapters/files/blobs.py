@@ -12,7 +12,7 @@ from pathlib import Path
 
 from forebay.core import crash
 from forebay.core.errors import BlobDamaged, Unavailable
-from forebay.core.payload import BlobRef, blob_ref, check_blob_name
+from forebay.core.payload import BlobRef, blob_ref, check_blob_name, may_have_blobs
 from forebay.ports.blobs import BlobStore
 
 TRIES = 5
@@ -37,6 +37,10 @@ class FilesBlobs(BlobStore):
 
     async def delete(self, ref: BlobRef) -> None:
         await asyncio.to_thread(self._delete, ref)
+
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        if may_have_blobs(tenant, job_id):
+            await asyncio.to_thread(self._delete_folder, self._folder / tenant / job_id)
 
     def _put(self, tenant: str, job_id: str, data: bytes) -> BlobRef:
         ref = blob_ref(tenant, job_id, data)
@@ -115,6 +119,14 @@ class FilesBlobs(BlobStore):
             # The folder is gone already, or another blob of the job has arrived in it since.
             if exc.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise self._unavailable("deleted", ref, exc) from exc
+
+    def _delete_folder(self, folder: Path) -> None:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:  # it had none, or another scheduler was first
+            return
+        except OSError as exc:
+            raise Unavailable(f"the blobs in {folder} cannot be deleted: {exc.strerror}", retry_after_s=5.0) from exc
 
     def _path(self, ref: BlobRef) -> Path:
         """Raises InvalidRequest for a name that is not tenant/job/sha256, such as one that leads out of the folder."""

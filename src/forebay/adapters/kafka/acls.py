@@ -113,7 +113,8 @@ def _scheduler(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.retry_prefix, ("Read",), "finds what is due", prefixed=True),
         Acl("group", names.scheduler_group, ("Read",), "shares it with other schedulers"),
         Acl("topic", names.requests_prefix, ("Write",), "brings back what is due", prefixed=True),
-        Acl("topic", names.events_topic, ("Write",), "ends jobs that it cannot bring back"),
+        Acl("topic", names.events_topic, ("Write",), "ends jobs whose time is over, or that it cannot bring back"),
+        Acl("topic", names.control_topic, ("Write",), "asks the brokers for their time"),
         Acl("topic", names.dlq_topic, ("Write",), "leaves what it cannot bring back"),
     ]
 

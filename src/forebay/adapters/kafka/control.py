@@ -2,6 +2,7 @@
 
 key    fleet/<worker>/<model>/<version>   what a worker says of a model (`fleet.py`)
        cancel/<tenant>/<job id>           nobody wants this job any more (`cancellations.py`)
+       tick                               nothing: who writes it learns the brokers' time (`event_log.py`)
 """
 
 from __future__ import annotations

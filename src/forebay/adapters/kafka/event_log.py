@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 
 import confluent_kafka
@@ -18,7 +19,7 @@ from forebay.adapters.kafka.lookup import Lookup
 from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.offsets import Offsets, partition_of
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.records import key_of, to_record
+from forebay.adapters.kafka.records import Record, key_of, to_record
 from forebay.adapters.kafka.shelves import Shelves
 from forebay.adapters.kafka.waiting import blocking
 from forebay.core.errors import Unavailable
@@ -29,6 +30,12 @@ from forebay.ports.event_log import EventLog, LogBatch
 
 PUBLISH_WAIT_S = 10.0
 """The worker repeats what was not confirmed; until then its runner goes on."""
+
+TICK_EVERY_S = 10.0
+"""So long the monotonic clock is believed to run as the brokers' do."""
+
+TICK_WAIT_S = 2.0
+TICK = b"tick"
 
 SETTLE_S = 0.5
 """How long a read that waits for nothing waits to know the end of each of its sources."""
@@ -82,6 +89,17 @@ class KafkaEventLog(EventLog):
             for message in map(encode_event, events)
         ]
         await self._publisher.publish(records, wait_s=self._publish_wait_s)
+
+    async def now(self) -> float:
+        """As the brokers last told it, and the time that has passed since. Asked of them with a record, a tick, where
+        nothing was published for a while: of the control topic, which keeps only the newest."""
+        told = self._publisher.told
+        if told is None or time.monotonic() - told[1] > TICK_EVERY_S:
+            tick = Record(self._names.control_topic, TICK, b"{}")
+            await self._publisher.publish([tick], wait_s=TICK_WAIT_S)
+            told = self._publisher.told
+        assert told is not None, "a confirmed record has a time"
+        return told[0] + time.monotonic() - told[1]
 
     def sources(self) -> tuple[str, ...]:
         self._told = self._following.sources

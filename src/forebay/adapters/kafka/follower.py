@@ -24,7 +24,7 @@ from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.lookup import place_of
 from forebay.adapters.kafka.membership import Membership
 from forebay.adapters.kafka.offsets import Offsets, partition_of, source_of
-from forebay.adapters.kafka.records import from_record, headers_of
+from forebay.adapters.kafka.records import from_record, headers_of, logged_at
 from forebay.adapters.kafka.shelves import Entry, Shelves
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.fact import Fact
@@ -248,10 +248,10 @@ class Follower:
         """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
         message = from_record(record, headers_of(record), self._names)
         if record.topic() == self._names.events_topic:
-            return decode_any_event(message)
+            return decode_any_event(message, logged_at(record))
         # What comes back from a delay is a copy: a request stands where it was accepted.
         is_copy = ATTEMPT in message.headers
-        return decode_request(message, "" if is_copy else place_of(record))
+        return decode_request(message, "" if is_copy else place_of(record), logged_at(record))
 
     def _report(self, fetcher: Consumer, source: str, message: Message, error: KafkaError) -> None:
         code = error.code()

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from forebay.adapters.kafka.delivery import TOO_LARGE, Delivery, refusal
 from forebay.adapters.kafka.gathering import Nagle, Turns
@@ -114,6 +114,9 @@ class Publisher:
         self._fatal: KafkaError | None = None
         self._made_at = 0.0
         self._wanted = False  # somebody has tried to publish since the producer failed
+        self.told: tuple[float, float] | None = None
+        """What time the brokers said it was, in seconds since the epoch, when they last confirmed a record; and when
+        that was heard, by the monotonic clock."""
         self._not_let_in = ""  # why, since brokers were last asked
         self._topic: str | None = None  # the last one published to: what is asked for when brokers are probed
         self._closing = threading.Event()
@@ -207,7 +210,7 @@ class Publisher:
                 record.value,
                 record.key,
                 partition,
-                on_delivery=lambda error, _: self._reported(delivery, error),
+                on_delivery=lambda error, record: self._reported(delivery, error, record),
                 headers=list(record.headers),
             )
         except BufferError:
@@ -293,7 +296,9 @@ class Publisher:
         self._fatal, self._wanted = error, wanted
         log.warning("kafka.producer_failed", code=error.name(), reason=error.str())
 
-    def _reported(self, delivery: Delivery, error: KafkaError | None) -> None:
+    def _reported(self, delivery: Delivery, error: KafkaError | None, record: Message) -> None:
+        if error is None:
+            self.told = record.timestamp()[1] / 1000, time.monotonic()
         self._reports.append((delivery, error))
 
     def _hand_back(self, *, always: bool = False) -> None:

@@ -21,11 +21,11 @@ from forebay.adapters.kafka.names import RETRY_TIERS_S
 from forebay.adapters.kafka.offsets import Offsets
 from forebay.adapters.kafka.plan import ConsumerPlan
 from forebay.adapters.kafka.publisher import Publisher
-from forebay.adapters.kafka.records import ANY_PARTITION, to_record
+from forebay.adapters.kafka.records import ANY_PARTITION, logged_at, to_record
 from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import PayloadTooLarge, Revoked, Unavailable
 from forebay.core.event import JobError
-from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.core.message import Channel, JobKey, Message, ReceivedMessage
 from forebay.ports.queue import Consumer, Durability, Queue, QueueFeatures
 
 log = structlog.get_logger(__name__)
@@ -125,6 +125,9 @@ class KafkaQueue(Queue):
     async def close(self) -> None:
         """Close the consumers that are still open."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+
+    async def forget(self, jobs: Sequence[JobKey], *, wholly: bool = False) -> None:
+        """Nothing: topics forget by age."""
 
     async def forward_delayed(self) -> None:
         await Forwarder(
@@ -249,4 +252,5 @@ def _received(entry: Entry, mark: Mark) -> ReceivedMessage:
         receipt=entry.receipt,
         attempt=mark.attempt,
         interruptions=mark.interruptions,
+        logged_at=logged_at(entry.record),
     )

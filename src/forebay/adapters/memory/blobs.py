@@ -26,5 +26,9 @@ class MemoryBlobs(BlobStore):
             raise BlobDamaged(f"the blob {ref.name} has {len(data)} bytes that do not match its digest")
         return data
 
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        for name in [name for name in self.blobs if name.startswith(f"{tenant}/{job_id}/")]:
+            del self.blobs[name]
+
     async def delete(self, ref: BlobRef) -> None:
         self.blobs.pop(ref.name, None)

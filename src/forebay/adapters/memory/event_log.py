@@ -28,6 +28,9 @@ class MemoryEventLog(EventLog):
     async def publish(self, events: Sequence[Event]) -> None:
         self._log.append([encode_event(event) for event in events])
 
+    async def now(self) -> float:
+        return self._log.clock.now()
+
     def sources(self) -> tuple[str, ...]:
         return (SOURCE,)
 
@@ -42,7 +45,7 @@ class MemoryEventLog(EventLog):
         facts: list[Fact] = []
         for number, message in enumerate(messages, start=start):
             try:
-                facts.append(decode(message, str(number)))
+                facts.append(decode(message, str(number), self._log.logged_at[number]))
             except InvalidRequest as exc:
                 log.warning("event_log.malformed", job=message.job_id, reason=exc.message)
         end = str(start + len(messages))

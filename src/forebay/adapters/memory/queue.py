@@ -14,13 +14,14 @@ from msgspec import Struct
 from forebay.adapters.memory.log import MemoryLog
 from forebay.core.errors import Revoked
 from forebay.core.event import JobError
-from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.core.message import Channel, JobKey, Message, ReceivedMessage
 from forebay.ports.queue import Consumer, Durability, Queue, QueueFeatures
 
 
 class _Item(Struct, eq=False):
     seq: int
     message: Message
+    logged_at: float
     attempt: int = 0
     running: bool = False
     cut_off: int = 0
@@ -74,13 +75,16 @@ class MemoryQueue(Queue):
         self._log.append(messages)
         waiting.unacknowledged += len(messages)
         for message in messages:
-            waiting.put(_Item(next(self._seq), message))
+            waiting.put(_Item(next(self._seq), message, self._log.logged_at[-1]))
 
     def consumer(self, channel: Channel) -> Consumer:
         return MemoryConsumer(self._waiting(channel), self._clock)
 
     async def depth(self, channel: Channel) -> int:
         return self._waiting(channel).unacknowledged
+
+    async def forget(self, jobs: Sequence[JobKey], *, wholly: bool = False) -> None:
+        """Nothing: all of it goes with the process."""
 
     async def forward_delayed(self) -> None:
         await asyncio.Event().wait()  # what is due comes by itself
@@ -152,4 +156,10 @@ def _received(item: _Item) -> ReceivedMessage:
     if item.running:
         item.cut_off += 1
         item.running = False
-    return ReceivedMessage(message=item.message, receipt=item.seq, attempt=item.attempt, interruptions=item.cut_off)
+    return ReceivedMessage(
+        message=item.message,
+        receipt=item.seq,
+        attempt=item.attempt,
+        interruptions=item.cut_off,
+        logged_at=item.logged_at,
+    )

@@ -32,6 +32,7 @@ class MemoryStore(ResultStore):
         self._reservations: dict[tuple[str, str], Reservation] = {}
         self._batches: dict[Key, JobBatch] = {}
         self._rejected: dict[Key, dict[int, RejectedLine]] = {}
+        self._swept: set[tuple[str, str]] = set()
         self._leases: dict[tuple[str, str], tuple[str, float]] = {}  # holder, and until when by our clock
 
     async def project(self, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -68,7 +69,8 @@ class MemoryStore(ResultStore):
         for key in changed:
             for subscription in self._subscriptions.get(key, ()):
                 subscription.wake()
-        return [job for job in changed.values() if job.model]
+        self._swept -= changed.keys()
+        return [job for job in changed.values() if job.model or job.deleted_at is not None]
 
     async def position(self, source: str) -> str:
         return self._positions.get(source, START)
@@ -82,6 +84,7 @@ class MemoryStore(ResultStore):
         self._partials.clear()
         self._batches.clear()
         self._rejected.clear()
+        self._swept.clear()
         self._positions.clear()
         self._reservations = {key: one for key, one in self._reservations.items() if not one.published}
         self._rebuilding = dict(until)
@@ -95,7 +98,7 @@ class MemoryStore(ResultStore):
     async def get(self, tenant: str, job_id: str) -> Job | None:
         self._refuse_while_rebuilding()
         job = self._jobs.get((tenant, job_id))
-        return job if job is not None and job.model else None
+        return job if job is not None and (job.model or job.deleted_at is not None) else None
 
     async def list_jobs(self, query: JobQuery) -> JobPage:
         self._refuse_while_rebuilding()
@@ -178,6 +181,45 @@ class MemoryStore(ResultStore):
             jobs_per_day=min(most, sum(job.created_at > day_from for job in jobs)),
             jobs_outstanding=min(most, sum(not job.status.final for job in jobs)),
         )
+
+    async def due(self, now: float, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        found = [
+            (job.over_at, key, job)
+            for key, job in self._jobs.items()
+            if job.over_at is not None and job.over_at <= now and job.deleted_at is None
+        ]
+        return [replace(job, output=None) for _, _, job in sorted(found, key=lambda one: one[:2])[:limit]]
+
+    async def unswept(self, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        found = [job for key, job in self._jobs.items() if job.deleted_at is not None and key not in self._swept]
+        return found[:limit]
+
+    async def swept(self, tombstones: Sequence[Job]) -> None:
+        self._refuse_while_rebuilding()
+        self._swept.update((job.tenant, job.id) for job in tombstones)
+
+    async def tombstones(self, before: float, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        found = [(job.deleted_at, job.id, job) for job in self._jobs.values() if job.deleted_at is not None]
+        return [job for at, _, job in sorted(found, key=lambda one: one[:2]) if at < before][:limit]
+
+    async def forget(self, tombstones: Sequence[Job]) -> None:
+        self._refuse_while_rebuilding()
+        for key in ((job.tenant, job.id) for job in tombstones):
+            if key in self._jobs and self._jobs[key].deleted_at is not None:
+                del self._jobs[key]
+        named = {(job.tenant, job.id) for job in tombstones}
+        self._reservations = {
+            key: one for key, one in self._reservations.items() if (one.tenant, one.job_id) not in named
+        }
+
+    async def forget_unpublished(self, before: float) -> None:
+        self._refuse_while_rebuilding()
+        self._reservations = {
+            key: one for key, one in self._reservations.items() if one.published or one.accepted_at >= before
+        }
 
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()

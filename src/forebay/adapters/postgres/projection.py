@@ -58,8 +58,23 @@ _OF_ATTEMPT = (
     "due_at",
     "place",
     "history",
+    "ended_at",
+    "over_at",
+    "expires_at",
+    "dies_at",
 )
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id", "retry_of")
+_OF_REQUEST = (
+    "model",
+    "lane",
+    "created_at",
+    "metadata",
+    "durability",
+    "batch",
+    "line",
+    "custom_id",
+    "retry_of",
+    "retain_s",
+)
 
 _INSERT_STARTS = """
 INSERT INTO forebay.positions SELECT source, '' FROM unnest($1::text[]) AS new (source) ORDER BY source
@@ -141,6 +156,10 @@ def _update(columns: Sequence[str]) -> str:
 # What the request says is written once; leaving it out of later updates leaves the index alone.
 _UPDATE_ATTEMPT = _update(_OF_ATTEMPT)
 _UPDATE_ALL = _update(_OF_ATTEMPT + _OF_REQUEST)
+_UPDATE_DELETED = _update((*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at"))
+
+_BELONGINGS = ("results",)
+"""Tables with rows that go with their job."""
 
 
 async def project(database: Database, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -225,7 +244,8 @@ async def _save(connection: Connection, changed: list[tuple[Job | None, Job]]) -
     ]
     await _copy(connection, "results", RESULT_COLUMNS, results)
     await _copy(connection, "jobs", JOB_COLUMNS, [to_job_row(job) for old, job in changed if old is None])
-    known = [(old, to_job_row(job)) for old, job in changed if old is not None]
+    await _delete(connection, [job for old, job in changed if old is not None and job.deleted_at is not None])
+    known = [(old, to_job_row(job)) for old, job in changed if old is not None and job.deleted_at is None]
     await _upsert(connection, _UPDATE_ATTEMPT, [row for old, row in known if old.model])
     await _upsert(connection, _UPDATE_ALL, [row for old, row in known if not old.model])
 
@@ -258,6 +278,20 @@ def _waiting_row(job: Job) -> Row:
     return to_text(job.model), to_text(job.lane), job.created_at, to_text(job.id), to_text(job.tenant)
 
 
+async def _delete(connection: Connection, tombstones: Sequence[Job]) -> None:
+    """In place of the jobs that were there, with what belonged to them."""
+    if not tombstones:
+        return
+    await _upsert(connection, _UPDATE_DELETED, [to_job_row(job) for job in tombstones])
+    keys = _arrays([(to_text(job.tenant), to_text(job.id)) for job in tombstones], 2)
+    for table in _BELONGINGS:
+        await connection.execute(
+            f"DELETE FROM forebay.{table} USING unnest($1::text[], $2::text[]) AS gone (tenant, id) "
+            f"WHERE {table}.tenant = gone.tenant AND {table}.id = gone.id",
+            *keys,
+        )
+
+
 async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:
     if rows:
         await connection.execute(sql, *_arrays(rows, len(JOB_COLUMNS)))
@@ -269,8 +303,9 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
 
 
 async def _visible(connection: Connection, changed: list[tuple[Job | None, Job]]) -> list[Job]:
-    """Those that have had their request, each with its output: of a stub that was final before, it is not loaded."""
-    jobs = [job for _, job in changed if job.model]
+    """Tombstones, and those that have had their request, each with its output: of a stub that was final before, it is
+    not loaded."""
+    jobs = [job for _, job in changed if job.model or job.deleted_at is not None]
     late = [(to_text(job.tenant), to_text(job.id)) for old, job in changed if job.model and old and old.status.final]
     if not late:
         return jobs

@@ -55,6 +55,7 @@ ON CONFLICT (tenant, key) DO UPDATE SET job_id = excluded.job_id, fingerprint = 
     accepted_at = excluded.accepted_at, published = true, holder = '', leased_until = '-infinity'
 WHERE excluded.job_id = reservations.job_id OR excluded.accepted_at > reservations.accepted_at
 """
+_FORGET_UNPUBLISHED = "DELETE FROM forebay.reservations WHERE NOT published AND accepted_at < $1"
 FORGET_PUBLISHED = "LOCK TABLE forebay.reservations; DELETE FROM forebay.reservations WHERE published"
 """For a rebuild: the others stand for what may not be in the log."""
 
@@ -83,6 +84,9 @@ class PostgresReservations:
 
     async def release(self, one: Reservation, holder: str) -> None:
         await self._database.fetch(_RELEASE, to_text(one.tenant), to_text(one.key), holder)
+
+    async def forget_unpublished(self, before: float) -> None:
+        await self._database.fetch(_FORGET_UNPUBLISHED, before)
 
     async def read(self, tenant: str, key: str) -> Reservation | None:
         """Raises Unavailable (`rebuilding`), too."""

@@ -43,6 +43,12 @@ JOB_TYPES = {
     "retry_of": "text",
     "place": "text",
     "history": "bytea",
+    "expires_at": "double precision",
+    "dies_at": "double precision",
+    "retain_s": "double precision",
+    "ended_at": "double precision",
+    "deleted_at": "double precision",
+    "over_at": "double precision",
     "due_at": "double precision",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
@@ -75,6 +81,12 @@ def to_job_row(job: Job) -> Row:
         to_text(job.retry_of),
         to_text(job.place),
         _encode(job.history) if job.history else None,
+        job.expires_at,
+        job.dies_at,
+        job.retain_s,
+        job.ended_at,
+        job.deleted_at,
+        job.over_at,
         job.due_at,
     )
 
@@ -86,7 +98,8 @@ def _line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, due_at = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, *times = rest
+    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at = times
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -108,6 +121,11 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         retry_of=from_text(retry_of),
         place=from_text(place),
         history=() if history is None else _history(history),
+        expires_at=expires_at,
+        dies_at=dies_at,
+        retain_s=retain_s,
+        ended_at=ended_at,
+        deleted_at=deleted_at,
         output=output,
         interim=None if interim is None else _interim(interim),
         due_at=due_at,

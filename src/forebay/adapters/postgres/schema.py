@@ -287,6 +287,45 @@ CREATE TABLE forebay.quotas (
 )
 """
 
+# The clocks of a job, all in the log's time; `over_at` is when time alone will bring it further, NULL where there is
+# nothing to be done. With `deleted_at` it is a tombstone.
+_CLOCKS = (
+    """
+    ALTER TABLE forebay.jobs ADD COLUMN expires_at double precision, ADD COLUMN dies_at double precision,
+    ADD COLUMN retain_s double precision NOT NULL DEFAULT 86400, ADD COLUMN ended_at double precision,
+    ADD COLUMN deleted_at double precision, ADD COLUMN over_at double precision
+    """,
+    "UPDATE forebay.jobs SET ended_at = finished_at WHERE finished_at IS NOT NULL",
+    """
+    UPDATE forebay.jobs SET dies_at = created_at + 86400, over_at = coalesce(ended_at, created_at) + 86400
+    WHERE model <> ''
+    """,
+    "CREATE INDEX jobs_over ON forebay.jobs (over_at) WHERE over_at IS NOT NULL AND deleted_at IS NULL",
+    "CREATE INDEX jobs_unswept ON forebay.jobs (over_at) WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL",
+    "CREATE INDEX jobs_deleted ON forebay.jobs (deleted_at) WHERE deleted_at IS NOT NULL",
+    "CREATE INDEX reservations_of_job ON forebay.reservations (tenant, job_id)",
+    "CREATE INDEX reservations_unpublished ON forebay.reservations (accepted_at) WHERE NOT published",
+    "DROP TRIGGER final_is_final ON forebay.jobs",
+)
+
+# A final row may only become a tombstone, and that stays one.
+_FINAL_UNLESS_DELETED = f"""
+CREATE TRIGGER final_is_final BEFORE UPDATE ON forebay.jobs FOR EACH ROW WHEN (
+    OLD.deleted_at IS DISTINCT FROM NEW.deleted_at AND OLD.deleted_at IS NOT NULL
+    OR OLD.status IN {_FINAL} AND NEW.deleted_at IS NULL AND (
+    NEW.tenant <> OLD.tenant OR NEW.id <> OLD.id OR NEW.status <> OLD.status OR NEW.attempts <> OLD.attempts
+    OR NEW.started_at IS DISTINCT FROM OLD.started_at OR NEW.finished_at IS DISTINCT FROM OLD.finished_at
+    OR NEW.metrics IS DISTINCT FROM OLD.metrics OR NEW.error IS DISTINCT FROM OLD.error
+    OR NEW.ended_at IS DISTINCT FROM OLD.ended_at
+    OR (OLD.version <> '' AND NEW.version <> OLD.version)
+    OR (OLD.model <> '' AND (
+        NEW.model <> OLD.model OR NEW.version <> OLD.version OR NEW.lane <> OLD.lane
+        OR NEW.created_at <> OLD.created_at OR NEW.metadata IS DISTINCT FROM OLD.metadata
+        OR NEW.durability <> OLD.durability OR NEW.retain_s <> OLD.retain_s
+    ))
+)) EXECUTE FUNCTION forebay.refuse('a final job never changes')
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _POSITIONS,
@@ -307,6 +346,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_RETRIES,),
     (_QUOTAS, _OUTSTANDING, _COUNT_OUTSTANDING),
     (_DUE_AT,),
+    (*_CLOCKS, _FINAL_UNLESS_DELETED),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

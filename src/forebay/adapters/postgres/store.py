@@ -43,7 +43,7 @@ _JOB_WIDTH = len(JOB_COLUMNS)
 _REBUILDING = "(SELECT EXISTS (SELECT FROM forebay.rebuilding) AS rebuilding) AS now"
 _GET = f"""
 SELECT rebuilding, {_JOB}, {", ".join(PAYLOAD_COLUMNS)} FROM {_REBUILDING}
-LEFT JOIN forebay.jobs ON jobs.tenant = $1 AND jobs.id = $2 AND model <> ''
+LEFT JOIN forebay.jobs ON jobs.tenant = $1 AND jobs.id = $2 AND (model <> '' OR deleted_at IS NOT NULL)
 LEFT JOIN forebay.results ON results.tenant = jobs.tenant AND results.id = jobs.id
 """
 _PARTIALS = f"""
@@ -94,6 +94,34 @@ _USED = f"""
 SELECT rebuilding, {_COUNT.format("$2")}, {_COUNT.format("$3")},
     (SELECT least(coalesce(sum(jobs), 0), $4)::bigint FROM forebay.outstanding WHERE tenant = $1)
 FROM {_REBUILDING}
+"""
+_DUE = f"""
+SELECT rebuilding, {_JOB} FROM {_REBUILDING}
+LEFT JOIN LATERAL (
+    SELECT * FROM forebay.jobs WHERE over_at <= $1 AND deleted_at IS NULL ORDER BY over_at LIMIT $2
+) AS jobs ON true ORDER BY jobs.over_at
+"""
+_UNSWEPT = f"""
+SELECT rebuilding, {_JOB} FROM {_REBUILDING} LEFT JOIN LATERAL (
+    SELECT * FROM forebay.jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL LIMIT $1
+) AS jobs ON true
+"""
+_TOMBSTONES = f"""
+SELECT rebuilding, {_JOB} FROM {_REBUILDING}
+LEFT JOIN LATERAL (SELECT * FROM forebay.jobs WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2) AS jobs ON true
+ORDER BY jobs.deleted_at
+"""
+_SWEPT = """
+UPDATE forebay.jobs SET over_at = NULL FROM unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id AND deleted_at IS NOT NULL
+"""
+_FORGET = """
+WITH forgotten AS (
+    DELETE FROM forebay.jobs USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+    WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id AND deleted_at IS NOT NULL
+)
+DELETE FROM forebay.reservations USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE reservations.tenant = gone.tenant AND reservations.job_id = gone.id
 """
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -254,6 +282,29 @@ class PostgresStore(ResultStore):
         _refuse_while(row[0])
         return Use(jobs_per_minute=row[1], jobs_per_day=row[2], jobs_outstanding=row[3])
 
+    async def due(self, now: float, limit: int) -> list[Job]:
+        return await self._jobs(_DUE, now, limit)
+
+    async def unswept(self, limit: int) -> list[Job]:
+        return await self._jobs(_UNSWEPT, limit)
+
+    async def swept(self, tombstones: Sequence[Job]) -> None:
+        await self._database.fetch(_SWEPT, *_keys(tombstones))
+
+    async def tombstones(self, before: float, limit: int) -> list[Job]:
+        return await self._jobs(_TOMBSTONES, before, limit)
+
+    async def forget(self, tombstones: Sequence[Job]) -> None:
+        await self._database.fetch(_FORGET, *_keys(tombstones))
+
+    async def forget_unpublished(self, before: float) -> None:
+        await self._reservations.forget_unpublished(before)
+
+    async def _jobs(self, sql: str, *arguments: Any) -> list[Job]:
+        rows = await self._database.fetch(sql, *arguments)
+        _refuse_while(rows[0][0])
+        return [from_job_row(tuple(row)[1:]) for row in rows if row[1] is not None]
+
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         return await self._reservations.reserve(wanted, holder, lease_s)
 
@@ -271,6 +322,10 @@ class PostgresStore(ResultStore):
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._wakeups.subscribe(tenant, job_id)
+
+
+def _keys(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
+    return [to_text(job.tenant) for job in jobs], [to_text(job.id) for job in jobs]
 
 
 def _text(value: str | None) -> str | None:

@@ -22,7 +22,7 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from forebay.core import crash
 from forebay.core.errors import BlobDamaged, Misconfigured, Unavailable
-from forebay.core.payload import BlobRef, blob_ref, check_blob_name
+from forebay.core.payload import BlobRef, blob_ref, check_blob_name, may_have_blobs
 from forebay.ports.blobs import BlobStore
 
 SCHEMES = ("s3", "gs", "az")
@@ -111,6 +111,21 @@ class S3Blobs(BlobStore):
         # Google and Azure say so when there is nothing to delete, S3 does not.
         with contextlib.suppress(FileNotFoundError):  # as said above
             await self._do("deleted", ref, lambda: obstore.delete_async(self._store, ref.name))
+
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        if not may_have_blobs(tenant, job_id):
+            return
+        try:
+            await self._repeat(lambda: self._delete_below(f"{tenant}/{job_id}/"))
+        except (BaseError, OSError) as exc:
+            reason = f"the blobs of {job_id} cannot be deleted at {self._url}: {_said(exc)}"
+            raise Unavailable(reason, retry_after_s=RETRY_AFTER_S) from exc
+
+    async def _delete_below(self, prefix: str) -> None:
+        async for page in obstore.list(self._store, prefix=prefix):
+            for found in page:
+                with contextlib.suppress(FileNotFoundError):  # another scheduler was first
+                    await obstore.delete_async(self._store, found["path"])
 
     async def _write(self, ref: BlobRef, data: bytes) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,35 @@ from forebay.adapters.sqlite.folder_lock import FolderLock
 from forebay.adapters.sqlite.schema import migrate
 from forebay.adapters.sqlite.writer import A, Operation, R, Writer
 from forebay.core.errors import Misconfigured
+from forebay.core.log_clock import LogClock
 from forebay.ports.queue import Durability
 
 CACHE_KIB = 4096
 """Page cache of the writer, and of each reader a quarter of it: small, since memory shall not grow with a backlog."""
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def elapsed_s() -> float:
+    """As time.monotonic, and counting the time that a machine sleeps where the system tells it (Linux)."""
+    return time.clock_gettime(_BOOTTIME) if _BOOTTIME is not None else time.monotonic()
 
 
 class Database:
     """`<folder>/forebay.db` in WAL mode: one process, one writer thread, readers that never wait for it.
 
     `durability` FLUSHED: what is durable survives a power cut (synchronous=FULL). PROCESS: it survives the death of the
-    process (synchronous=NORMAL).
+    process (synchronous=NORMAL). `wall` and `elapsed` are what the log's clock is made of (`core.log_clock`).
     """
 
-    def __init__(self, folder: Path, *, durability: Durability = Durability.FLUSHED) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability = Durability.FLUSHED,
+        wall: Callable[[], float] = time.time,
+        elapsed: Callable[[], float] = elapsed_s,
+    ) -> None:
         if durability not in (Durability.FLUSHED, Durability.PROCESS):
             raise Misconfigured(f"SQLite offers the durability flushed or process, not {durability.value}")
         self.durability = durability
@@ -40,6 +56,8 @@ class Database:
         self._lock = FolderLock(folder)
         self._connections: list[apsw.Connection] = []
         self._scanning = threading.Lock()
+        self._wall = wall
+        self._elapsed = elapsed
 
     def open(self) -> Database:
         """Raises FolderInUse, or Misconfigured for a file that this version cannot use. Returns itself."""
@@ -55,9 +73,11 @@ class Database:
             checkpointing.pragma("synchronous", "NORMAL")
             self._reading = self._connect(CACHE_KIB // 4, apsw.SQLITE_OPEN_READONLY)
             self._scans = self._connect(CACHE_KIB // 4, apsw.SQLITE_OPEN_READONLY)
+            newest = self.read("SELECT logged_at FROM log ORDER BY seq DESC LIMIT 1")
         except BaseException as exc:
             self._release()
             reraise(exc, self.path)
+        self.log_clock = LogClock(newest[0][0] if newest else 0.0, wall=self._wall, elapsed=self._elapsed)
         self._checkpointer = Checkpointer(checkpointing, self.path)
         self._writer = Writer(self._writing, self.path, self._checkpointer, flush=self.durability is Durability.FLUSHED)
         self._checkpointer.start()

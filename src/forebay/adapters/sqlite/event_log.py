@@ -13,6 +13,7 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
+from forebay.core.event import EventKind
 from forebay.core.fact import Event, Fact
 from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Message
@@ -38,10 +39,16 @@ class SqliteEventLog(EventLog):
         self._database = database
 
     async def publish(self, events: Sequence[Event]) -> None:
-        rows = [to_log(encode_event(event)) for event in events]
-        durable = any(isinstance(event, BatchEvent) or event.kind.final for event in events)
+        now = self._database.log_clock.now()
+        rows = [to_log(encode_event(event), now) for event in events]
+        durable = any(
+            isinstance(event, BatchEvent) or event.kind.final or event.kind is EventKind.DELETED for event in events
+        )
         if rows:
             await self._database.write(_append, rows, durable=durable, committed=self._appended)
+
+    async def now(self) -> float:
+        return self._database.log_clock.now()
 
     def sources(self) -> tuple[str, ...]:
         return (SOURCE,)
@@ -63,9 +70,9 @@ class SqliteEventLog(EventLog):
         seq, size_bytes, malformed = _seq(after), 0, 0
         start = seq
         with closing(self._database.rows(_SELECT, (start, limit))) as rows:
-            for seq, tenant, job_id, headers, value in rows:
+            for seq, tenant, job_id, headers, value, logged_at in rows:
                 try:
-                    facts.append(decode(from_log(tenant, job_id, headers, value), str(seq)))
+                    facts.append(decode(from_log(tenant, job_id, headers, value), str(seq), logged_at))
                 except InvalidRequest as exc:
                     malformed += 1
                     log.warning("event_log.malformed", seq=seq, job=job_id, reason=exc.message)

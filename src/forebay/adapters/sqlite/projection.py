@@ -39,8 +39,23 @@ _OF_ATTEMPT = (
     "due_at",
     "place",
     "history",
+    "ended_at",
+    "over_at",
+    "expires_at",
+    "dies_at",
 )
-_OF_REQUEST = ("model", "lane", "created_at", "metadata", "durability", "batch", "line", "custom_id", "retry_of")
+_OF_REQUEST = (
+    "model",
+    "lane",
+    "created_at",
+    "metadata",
+    "durability",
+    "batch",
+    "line",
+    "custom_id",
+    "retry_of",
+    "retain_s",
+)
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
 _INSERT_RESULTS = f"INSERT INTO results ({RESULT_COLUMNS}) VALUES"
@@ -61,6 +76,10 @@ def _set(columns: Sequence[str]) -> str:
 # What the request says is written once; leaving it out of later updates leaves the index alone.
 _SET_ATTEMPT = _set(_OF_ATTEMPT)
 _SET_ALL = _set(_OF_ATTEMPT + _OF_REQUEST)
+_SET_DELETED = _set((*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at"))
+
+_BELONGINGS = ("results",)
+"""Tables with rows that go with their job."""
 
 
 def project(connection: apsw.Connection, calls: Sequence[Sequence[LogBatch]]) -> list[list[Job] | None]:
@@ -89,7 +108,11 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
     write_rows(connection, _COUNT, [(*place, *by) for place, by in moved(changed).items()], _ADD)
     write_rows(connection, "INSERT INTO outstanding VALUES", list(outstanding(changed).items()), _ADD_OUTSTANDING)
     project_reservations(connection, facts)
-    return [job if old is None else _whole(connection, old, job) for old, job in changed if job.model]
+    return [
+        job if old is None else _whole(connection, old, job)
+        for old, job in changed
+        if job.model or job.deleted_at is not None
+    ]
 
 
 def _is_at_start(connection: apsw.Connection, batch: LogBatch) -> bool:
@@ -121,7 +144,13 @@ def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) ->
     ]
     write_rows(connection, _INSERT_RESULTS, results)
     write_rows(connection, _INSERT_JOBS, [to_job_row(job) for old, job in changed if old is None])
-    known = [(old, to_job_row(job)) for old, job in changed if old is not None]
+    deleted = [job for old, job in changed if old is not None and job.deleted_at is not None]
+    write_rows(connection, _UPDATE_JOBS, [to_job_row(job) for job in deleted], _SET_DELETED)
+    for part in parts([(job.tenant, job.id) for job in deleted]):
+        for table in _BELONGINGS:
+            sql = f"DELETE FROM {table} WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
+            connection.execute(sql, [text for key in part for text in key])
+    known = [(old, to_job_row(job)) for old, job in changed if old is not None and job.deleted_at is None]
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if old.model], _SET_ATTEMPT)
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if not old.model], _SET_ALL)
 
@@ -135,7 +164,7 @@ def _save_partials(connection: apsw.Connection, partials: PartialRows) -> None:
 
 def _whole(connection: apsw.Connection, old: Job, job: Job) -> Job:
     """With its output, which is not loaded with a stub that was final before its request came."""
-    if not old.status.final:
+    if not old.status.final or job.deleted_at is not None:
         return job
     columns: Any = connection.execute(
         "SELECT media_type, data, blob_name, blob_size_bytes, blob_sha256 FROM results WHERE tenant = ? AND id = ?",

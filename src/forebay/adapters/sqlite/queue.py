@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -18,7 +18,8 @@ from forebay.adapters.sqlite.statements import write_rows
 from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
 from forebay.core.errors import InvalidRequest, OutcomeUnknown, Revoked
 from forebay.core.event import JobError
-from forebay.core.message import Channel, Message, ReceivedMessage
+from forebay.core.message import Channel, JobKey, Message, ReceivedMessage
+from forebay.core.wire import DELETED_TYPE, REQUEST_TYPE
 from forebay.ports.queue import Consumer, Queue, QueueFeatures
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,8 @@ class SqliteQueue(Queue):
             waiting.arrived(count)
             self._database.log_grew.ring()
 
-        rows = [to_log(message) for message in messages]
+        now = self._database.log_clock.now()
+        rows = [to_log(message, now) for message in messages]
         try:
             await self._database.write(_publish, (channel, rows), durable=True, committed=committed)
         except CommitUnclear as exc:
@@ -61,6 +63,15 @@ class SqliteQueue(Queue):
 
     async def depth(self, channel: Channel) -> int:
         return self._waiting(channel).depth
+
+    async def forget(self, jobs: Sequence[JobKey], *, wholly: bool = False) -> None:
+        if jobs:
+            await self._database.write(_forget, (jobs, wholly), durable=False, committed=self._forgotten)
+
+    def _forgotten(self, gone: Mapping[tuple[str, str], Sequence[int]]) -> None:
+        for (model, lane), seqs in gone.items():
+            if waiting := self._channels.get(Channel(model, lane)):
+                waiting.forgotten(seqs)
 
     async def forward_delayed(self) -> None:
         await asyncio.Event().wait()  # what is due comes by itself
@@ -106,6 +117,7 @@ class SqliteConsumer(Consumer):
         job_id: str,
         headers: bytes,
         value: bytes,
+        logged_at: float,
     ) -> ReceivedMessage:
         self._hand[seq] = (self._channel.model, self._channel.lane, due_at_us, seq)
         try:
@@ -113,7 +125,9 @@ class SqliteConsumer(Consumer):
         except InvalidRequest as exc:  # handed out all the same, for the worker to end the job
             log.error("queue.malformed", seq=seq, job=job_id, reason=exc.message)
             message = Message(tenant=tenant, job_id=job_id, headers={}, value=value)
-        return ReceivedMessage(message=message, receipt=seq, attempt=attempt, interruptions=interruptions)
+        return ReceivedMessage(
+            message=message, receipt=seq, attempt=attempt, interruptions=interruptions, logged_at=logged_at
+        )
 
     def holds(self, received: ReceivedMessage) -> bool:
         return received.receipt in self._hand
@@ -228,10 +242,38 @@ def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held], f
     return [None] * len(calls)
 
 
+Forgotten = dict[tuple[str, str], list[int]]
+"""Model and lane, and the rows that waited there."""
+
+
+def _forget(connection: apsw.Connection, calls: Sequence[tuple[Sequence[JobKey], bool]]) -> Sequence[Forgotten]:
+    return [_forget_jobs(connection, jobs, wholly) for jobs, wholly in calls]
+
+
+def _forget_jobs(connection: apsw.Connection, jobs: Sequence[JobKey], wholly: bool) -> Forgotten:
+    gone: Forgotten = {}
+    for key in jobs:
+        rows: list[Any] = connection.execute(_OF_JOB, key).fetchall()
+        for seq, kind, model, lane in rows:
+            if kind == REQUEST_TYPE:
+                waited = connection.execute(_NO_LONGER_PENDING, (model, lane, seq)).fetchall()
+                waited = waited or connection.execute(_NO_LONGER_DELAYED, (model, lane, seq)).fetchall()
+                gone.setdefault((model, lane), []).extend(seq for _ in waited)
+            if wholly or kind != DELETED_TYPE:
+                connection.execute("DELETE FROM log WHERE seq = ?", (seq,))
+    return gone
+
+
 def _nothing(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[None]:
     return calls
 
 
+_OF_JOB = """
+SELECT seq, headers ->> '$.ce_type', headers ->> '$.forebay-model', headers ->> '$.forebay-lane'
+FROM log WHERE tenant = ? AND job_id = ?
+"""
+_NO_LONGER_PENDING = "DELETE FROM pending WHERE model = ? AND lane = ? AND due_at_us = 0 AND seq = ? RETURNING seq"
+_NO_LONGER_DELAYED = "DELETE FROM pending WHERE model = ? AND lane = ? AND due_at_us > 0 AND seq = ? RETURNING seq"
 _WHERE = "WHERE model = ? AND lane = ? AND due_at_us = ? AND seq IN (SELECT value FROM json_each(?))"
 
 

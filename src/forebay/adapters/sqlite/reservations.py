@@ -75,6 +75,11 @@ def release(connection: apsw.Connection, calls: Sequence[tuple[Reservation, str]
     return [None] * len(calls)
 
 
+def forget_unpublished(connection: apsw.Connection, calls: Sequence[float]) -> Sequence[None]:
+    connection.execute("DELETE FROM reservations WHERE NOT published AND accepted_at < ?", (max(calls),))
+    return [None] * len(calls)
+
+
 def project_reservations(connection: apsw.Connection, facts: Iterable[Fact]) -> None:
     """Those of the jobs in a part of the log."""
     for one in newest_of(facts):

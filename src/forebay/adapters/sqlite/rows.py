@@ -22,19 +22,20 @@ _interim = msgspec.json.Decoder(Interim).decode
 _history = msgspec.json.Decoder(tuple[Attempt, ...]).decode
 _metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
-LOG_COLUMNS = "tenant, job_id, headers, value"
+LOG_COLUMNS = "tenant, job_id, headers, value, logged_at"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim, batch, line, custom_id, retry_of, place, history, due_at"
+    "metadata, durability, interim, batch, line, custom_id, retry_of, place, history, "
+    "expires_at, dies_at, retain_s, ended_at, deleted_at, over_at, due_at"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
 
-LogRow = tuple[str, str, bytes, bytes]
+LogRow = tuple[str, str, bytes, bytes, float]
 
 
-def to_log(message: Message) -> LogRow:
-    return message.tenant, message.job_id, _encode(message.headers), message.value
+def to_log(message: Message, logged_at: float) -> LogRow:
+    return message.tenant, message.job_id, _encode(message.headers), message.value, logged_at
 
 
 def from_log(tenant: str, job_id: str, headers: bytes, value: bytes) -> Message:
@@ -66,6 +67,12 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         job.retry_of,
         job.place,
         _encode(job.history) if job.history else None,
+        job.expires_at,
+        job.dies_at,
+        job.retain_s,
+        job.ended_at,
+        job.deleted_at,
+        job.over_at,
         job.due_at,
     )
 
@@ -77,7 +84,8 @@ def to_line_columns(line: BatchLine | None) -> tuple[str, int, str]:
 def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
-    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, due_at = rest
+    metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, *times = rest
+    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at = times
     return Job(
         tenant=tenant,
         id=job_id,
@@ -97,6 +105,11 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         retry_of=retry_of,
         place=place,
         history=() if history is None else _history(history),
+        expires_at=expires_at,
+        dies_at=dies_at,
+        retain_s=retain_s,
+        ended_at=ended_at,
+        deleted_at=deleted_at,
         output=output,
         interim=None if interim is None else _interim(interim),
         due_at=due_at,

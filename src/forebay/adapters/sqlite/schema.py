@@ -247,6 +247,43 @@ _RETRIES = (
     "ALTER TABLE jobs ADD COLUMN history BLOB",
 )
 
+# The clocks of a job, all in the log's time; `over_at` is when time alone will bring it further, NULL where there is
+# nothing to be done. With `deleted_at` it is a tombstone. `logged_at` is when the log took a row, 0 in older rows.
+_CLOCKS = (
+    "ALTER TABLE log ADD COLUMN logged_at REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE jobs ADD COLUMN expires_at REAL",
+    "ALTER TABLE jobs ADD COLUMN dies_at REAL",
+    "ALTER TABLE jobs ADD COLUMN retain_s REAL NOT NULL DEFAULT 86400",
+    "ALTER TABLE jobs ADD COLUMN ended_at REAL",
+    "ALTER TABLE jobs ADD COLUMN deleted_at REAL",
+    "ALTER TABLE jobs ADD COLUMN over_at REAL",
+    "UPDATE jobs SET ended_at = finished_at",
+    "UPDATE jobs SET dies_at = created_at + 86400, over_at = coalesce(ended_at, created_at) + 86400 WHERE model <> ''",
+    "CREATE INDEX jobs_over ON jobs (over_at) WHERE over_at IS NOT NULL AND deleted_at IS NULL",
+    "CREATE INDEX jobs_unswept ON jobs (over_at) WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL",
+    "CREATE INDEX jobs_deleted ON jobs (deleted_at) WHERE deleted_at IS NOT NULL",
+    "CREATE INDEX log_of_job ON log (tenant, job_id)",
+    "CREATE INDEX reservations_of_job ON reservations (tenant, job_id)",
+    "CREATE INDEX reservations_unpublished ON reservations (accepted_at) WHERE NOT published",
+    "DROP TRIGGER final_is_final",
+)
+
+# A final row may only become a tombstone, and that stays one.
+_FINAL_UNLESS_DELETED = f"""
+CREATE TRIGGER final_is_final BEFORE UPDATE ON jobs WHEN OLD.deleted_at IS NOT NEW.deleted_at
+AND OLD.deleted_at IS NOT NULL OR OLD.status IN {_FINAL} AND NEW.deleted_at IS NULL AND (
+    NEW.tenant <> OLD.tenant OR NEW.id <> OLD.id OR NEW.status <> OLD.status OR NEW.attempts <> OLD.attempts
+    OR NEW.started_at IS NOT OLD.started_at OR NEW.finished_at IS NOT OLD.finished_at
+    OR NEW.metrics IS NOT OLD.metrics OR NEW.error IS NOT OLD.error OR NEW.ended_at IS NOT OLD.ended_at
+    OR (OLD.version <> '' AND NEW.version <> OLD.version)
+    OR (OLD.model <> '' AND (
+        NEW.model <> OLD.model OR NEW.version <> OLD.version OR NEW.lane <> OLD.lane
+        OR NEW.created_at <> OLD.created_at OR NEW.metadata IS NOT OLD.metadata
+        OR NEW.durability <> OLD.durability OR NEW.retain_s <> OLD.retain_s
+    ))
+) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -269,6 +306,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _RETRIES,
     (_OUTSTANDING, _COUNT_OUTSTANDING),
     (_DUE_AT,),
+    (*_CLOCKS, _FINAL_UNLESS_DELETED),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -33,7 +33,7 @@ _JOB = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS.split(", "))
 _GET = f"""
 SELECT {_JOB}, media_type, data, blob_name, blob_size_bytes, blob_sha256
 FROM jobs LEFT JOIN results ON results.tenant = jobs.tenant AND results.id = jobs.id
-WHERE jobs.tenant = ? AND jobs.id = ? AND model <> ''
+WHERE jobs.tenant = ? AND jobs.id = ? AND (model <> '' OR deleted_at IS NOT NULL)
 """
 _PARTIALS = """
 SELECT attempt, first, last, chunks FROM partials
@@ -163,6 +163,33 @@ class SqliteStore(ResultStore):
         [(minute, day, outstanding)] = await self._database.scan(_USED, arguments)
         return Use(jobs_per_minute=minute, jobs_per_day=day, jobs_outstanding=outstanding or 0)
 
+    async def due(self, now: float, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE over_at <= ? AND deleted_at IS NULL ORDER BY over_at LIMIT ?"
+        return [from_job_row(row) for row in self._database.read(sql, (now, limit))]
+
+    async def unswept(self, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL LIMIT ?"
+        return [from_job_row(row) for row in self._database.read(sql, (limit,))]
+
+    async def swept(self, jobs: Sequence[Job]) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(_swept, [(job.tenant, job.id) for job in jobs], durable=False)
+
+    async def tombstones(self, before: float, limit: int) -> list[Job]:
+        self._refuse_while_rebuilding()
+        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE deleted_at < ? ORDER BY deleted_at LIMIT ?"
+        return [from_job_row(row) for row in self._database.read(sql, (before, limit))]
+
+    async def forget(self, jobs: Sequence[Job]) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(_forget, [(job.tenant, job.id) for job in jobs], durable=False)
+
+    async def forget_unpublished(self, before: float) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(reservations.forget_unpublished, before, durable=False)
+
     async def reserve(self, wanted: Reservation, *, holder: str, lease_s: float) -> Claim:
         self._refuse_while_rebuilding()
         wish = Wish(wanted, holder, lease_s, self._clock())
@@ -243,6 +270,19 @@ def _empty(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:
         connection.execute(f"DELETE FROM {table}")
     connection.execute("DELETE FROM reservations WHERE published")  # the others stand for what may not be in the log
     connection.execute("INSERT INTO rebuilding VALUES (?)", (calls[-1],))
+    return [None] * len(calls)
+
+
+def _swept(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
+    sql = "UPDATE jobs SET over_at = NULL WHERE tenant = ? AND id = ? AND deleted_at IS NOT NULL"
+    connection.executemany(sql, [key for keys in calls for key in keys])
+    return [None] * len(calls)
+
+
+def _forget(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
+    for key in (key for keys in calls for key in keys):
+        connection.execute("DELETE FROM jobs WHERE tenant = ? AND id = ? AND deleted_at IS NOT NULL", key)
+        connection.execute("DELETE FROM reservations WHERE tenant = ? AND job_id = ?", key)
     return [None] * len(calls)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from forebay.adapters.sqlite.bell import Bell
 from forebay.adapters.sqlite.database import Database
 from forebay.core.message import Channel
 
 NEVER_US = 2**63 - 1
-Found = tuple[int, int, int, int, str, str, bytes, bytes]
-"""due_at_us, seq, attempt, interruptions, tenant, job_id, headers, value"""
+Found = tuple[int, int, int, int, str, str, bytes, bytes, float]
+"""due_at_us, seq, attempt, interruptions, tenant, job_id, headers, value, logged_at"""
 
-_COLUMNS = "due_at_us, pending.seq, attempt, running + cut_off, tenant, job_id, headers, value"
+_COLUMNS = "due_at_us, pending.seq, attempt, running + cut_off, tenant, job_id, headers, value, logged_at"
 _FROM = f"SELECT {_COLUMNS} FROM pending JOIN log ON log.seq = pending.seq WHERE model = ? AND lane = ?"
 _FRESH = f"{_FROM} AND due_at_us = 0 AND pending.seq > ? ORDER BY pending.seq LIMIT ?"
 _DELAYED = f"{_FROM} AND due_at_us <= ? AND (due_at_us, pending.seq) > (?, ?) ORDER BY due_at_us, pending.seq LIMIT ?"
@@ -85,6 +87,10 @@ class Waiting:
         """A row in hand was acknowledged and is deleted."""
         self._in_hand.discard(seq)
         self.depth -= 1
+
+    def forgotten(self, seqs: Sequence[int]) -> None:
+        """Rows were deleted, whether they were in hand or not. Of those that are, whoever has them says `gone`."""
+        self.depth -= sum(seq not in self._in_hand for seq in seqs)
 
     def given_back(self, due_at_us: int, seq: int) -> None:
         """A row in hand waits again, under `due_at_us`. Ring the bell after the last of several."""

@@ -30,7 +30,7 @@ def operations(role: Role, resource: str, name: str) -> set[str]:
         (Role.API, {"requests.m.low", "control"}, {"requests.m.low", "events", "control"}),
         (Role.WORKER, {"requests.m.low", "control"}, {"events", "control", "retry.5s", "dlq"}),
         (Role.PROJECTOR, {"requests.m.low", "events"}, set()),
-        (Role.SCHEDULER, {"retry.5s"}, {"requests.m.low", "events", "dlq"}),
+        (Role.SCHEDULER, {"retry.5s"}, {"requests.m.low", "events", "control", "dlq"}),
         (Role.ADMIN, {"dlq"}, set()),
     ],
 )

@@ -1,0 +1,55 @@
+"""The clocks of jobs: what the settings let them be, and the role that keeps them."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from forebay.assembly.backends import Backends
+from forebay.catalog import Catalog
+from forebay.core.clocks import ClockLimits
+from forebay.core.errors import Misconfigured
+from forebay.scheduler import Scheduler, Timekeeper, TimekeeperPlan
+from forebay.settings import Settings
+from forebay.telemetry.metrics import Metrics
+
+
+def clock_limits(settings: Settings) -> ClockLimits:
+    return ClockLimits(
+        max_life_s=settings.max_life_s,
+        max_start_within_s=settings.max_start_within_s,
+        max_run_timeout_s=settings.max_run_timeout_s,
+        retain_s=settings.retain_s,
+        min_retain_s=settings.min_retain_s,
+        max_retain_s=settings.longest_retain_s,
+    )
+
+
+def check_models(settings: Settings, catalog: Catalog) -> None:
+    """Raises Misconfigured for models that would keep their jobs for longer than the settings allow."""
+    too_long = [
+        f"{name}/model.toml: limits.retain_s: {spec.limits.retain_s:g} s"
+        for name, versions in catalog.specs.items()
+        for spec in list(versions.values())[:1]
+        if spec.limits.retain_s is not None and spec.limits.retain_s > settings.longest_retain_s
+    ]
+    if too_long:
+        limit = f"no job is kept for more than {settings.longest_retain_s:g} s (max_retain_s; kafka_retention_s)"
+        raise Misconfigured(limit, mistakes=too_long)
+
+
+def scheduler_of(settings: Settings, backends: Backends, metrics: Metrics) -> Scheduler:
+    assert backends.store is not None
+    plan = TimekeeperPlan(remember_s=settings.kafka_retention_s) if settings.on_kafka else TimekeeperPlan()
+    timekeeper = Timekeeper(
+        plan,
+        events=backends.events,
+        store=backends.store,
+        blobs=backends.blobs,
+        queue=backends.queue,
+        metrics=metrics,
+        clock=time.time,
+        monotonic=time.monotonic,
+        random=random.random,
+    )
+    return Scheduler(backends.queue, timekeeper)
