@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from forebay.api.idempotency import Keeper, Key, KeyReused
-from forebay.core import crash
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.reservation import Reservation, digest_of_key
@@ -73,7 +72,6 @@ class BatchLog:
 
         async def publish(under: Reservation) -> None:
             accepted = await publish_jobs(under.accepted_at)
-            crash.reach("api.batch_part")
             await self._say(under, BatchEventKind.LINES, lines=last, accepted=accepted, rejected=rejected)
 
         wanted = self._wanted(tenant, batch_id, _line_key(batch_id, first), fingerprint, self._clock())

@@ -16,6 +16,7 @@ from forebay.api.idempotency import Key
 from forebay.api.problems import TOO_MANY_LINES, InvalidFields
 from forebay.api.schemas import LineSubmission, check
 from forebay.api.submission import Offer, Order, Submitter, order_of
+from forebay.core import crash
 from forebay.core.errors import Conflict, ForebayError, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from forebay.core.event import BatchLine, JobRequest
 from forebay.core.job_batch import LINES_MOST, JobBatch, RejectedLine, line_job_id
@@ -126,6 +127,7 @@ class Uploader:
 
     async def _settle(self, batch: JobBatch, defaults: Order, part: Part) -> _Read:
         await self._check_wanted(batch)
+        crash.reach("api.batch_part")
         async with self._one_part:  # two threads would be no quicker
             read = await asyncio.to_thread(self._read, part, defaults)
 

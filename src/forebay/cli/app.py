@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import forebay
+from forebay.cli.batch import batch
 from forebay.cli.doctor import doctor
 from forebay.cli.jobs import jobs
 from forebay.cli.keys import keys
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command(cls=SettingsCommand)(up)
 app.command(cls=SettingsCommand)(run)
 app.command(cls=SubmitCommand)(submit)
+app.command()(batch)
 app.add_typer(jobs)
 app.add_typer(keys)
 app.add_typer(quotas)

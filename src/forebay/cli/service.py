@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,6 @@ from forebay.cli.program import program
 from forebay.core.errors import ForebayError, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import httpx2
 
 CONNECT_TIMEOUT_S = 5.0
@@ -162,6 +160,26 @@ class Service:
                 return found
             params["cursor"] = page["next_cursor"]
 
+    def upload_batch(self, batch_id: str, query: Mapping[str, str], lines: Iterable[bytes]) -> dict[str, Any]:
+        """Send JSON Lines under that id, which may have had them before; the batch, and what was rejected."""
+        headers = {"content-type": "application/x-ndjson"}
+        return self._object("PUT", _batch(batch_id), params=query, content=lines, headers=headers, timeout=None)
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        return self._object("GET", _batch(batch_id))
+
+    def cancel_batch(self, batch_id: str) -> dict[str, Any]:
+        """The batch, perhaps not finished yet."""
+        return self._object("POST", f"{_batch(batch_id)}/cancel")
+
+    def batch_results(self, batch_id: str) -> Iterator[bytes]:
+        """JSON Lines, in pieces."""
+        with self._reaching(), self._client.stream("GET", f"{_batch(batch_id)}/results") as answer:
+            if answer.status_code >= 400:
+                answer.read()
+                raise Refused(answer.status_code, _document(answer))
+            yield from answer.iter_bytes()
+
     def models(self) -> list[dict[str, Any]]:
         return list(self._object("GET", "/v1/models")["models"])
 
@@ -193,6 +211,10 @@ class Service:
                 f"no service answers at {self.url} ({str(error) or type(error).__name__}); "
                 f"start one with `{program()} up`, or name another with --url or FOREBAY_URL"
             ) from error
+
+
+def _batch(batch_id: str) -> str:
+    return f"/v1/batches/{quote(batch_id, safe='')}"
 
 
 def wait_until_final(

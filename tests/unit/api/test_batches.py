@@ -281,8 +281,13 @@ class Gates(MemoryQueue):
     def __init__(self, shared: MemoryLog) -> None:
         super().__init__(shared)
         self.failures = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.reached = asyncio.Event()
 
     async def publish(self, channel: Channel, messages: Sequence[Message]) -> None:
+        self.reached.set()
+        await self.open.wait()
         if not self.failures:
             return await super().publish(channel, messages)
         if self.failures.pop(0):
@@ -307,6 +312,25 @@ async def test_a_part_that_could_not_be_written_is_written_again_under_the_same_
     found = requests(api)
     assert len(found) == (6 if written else 3)
     assert len({(one.job_id, one.accepted_at, one.line) for one in found}) == 3
+
+
+async def test_of_a_process_that_died_in_a_part_another_takes_over_the_same_jobs(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.api.idempotency.LEASE_S", 0.0)
+    log = MemoryLog()
+    queue = Gates(log)
+    api = make_api(queue=queue)
+    api.log = log
+    queue.open.clear()
+    dying = asyncio.create_task(send(api, file(3)))
+    await queue.reached.wait()
+    dying.cancel()
+    await asyncio.wait({dying})
+    queue.open.set()
+    other = make_api(queue=queue, store=api.store, random_bytes=lambda count: b"\x02" * count)
+    assert (await send(other, file(3))).status_code == 202
+    assert len({(one.job_id, one.accepted_at) for one in requests(api)}) == len(requests(api)) == 3
 
 
 async def test_of_copies_at_once_each_line_is_published_once(api: Api) -> None:

@@ -34,7 +34,20 @@ def test_help_lists_the_commands(forebay: Forebay) -> None:
     ran = forebay("--help")
     assert ran.code == 0
     listed = [line.split()[0] for line in ran.out.partition("Commands:\n")[2].splitlines()]
-    assert listed == ["up", "run", "submit", "queues", "doctor", "jobs", "keys", "quotas", "models", "topics", "store"]
+    assert listed == [
+        "up",
+        "run",
+        "submit",
+        "batch",
+        "queues",
+        "doctor",
+        "jobs",
+        "keys",
+        "quotas",
+        "models",
+        "topics",
+        "store",
+    ]
 
 
 def test_version(forebay: Forebay) -> None:

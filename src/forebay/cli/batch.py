@@ -1,0 +1,242 @@
+"""`forebay batch`: a file of inputs in, a file of results out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from msgspec import Struct
+
+from forebay.cli.options import Url
+from forebay.cli.program import program
+from forebay.core.errors import InvalidRequest, Unavailable
+
+if TYPE_CHECKING:
+    from forebay.cli.batch_progress import Shown
+    from forebay.cli.service import Refused, Service
+
+PIECE_BYTES = 64 * 1024
+LOOK_EVERY_S = 0.5
+PATIENCE_S = 60.0
+"""For a service that is away: longer than it takes to start one again."""
+
+STATE_SUFFIX = ".batch"
+
+T = TypeVar("T")
+
+
+class Source(Struct, frozen=True):
+    """The file of inputs as it is now."""
+
+    path: Path
+    lines: int
+    size_bytes: int
+    digest: str
+
+
+def batch(
+    model: Annotated[str, typer.Argument(help="Of all lines that name none.", show_default=False)],
+    inputs: Annotated[Path, typer.Argument(metavar="IN", help="JSON Lines, each with an `input`.", show_default=False)],
+    outputs: Annotated[Path, typer.Argument(metavar="OUT", help="Where the results go.", show_default=False)],
+    lane: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter of the model, for all lines."),
+    ] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel what is not done, then write the results.")] = False,
+    url: Url = None,
+) -> None:
+    """Do every line of a file, and write the results in the same order. Exit code 0 only if all succeeded.
+
+    Interrupted, the same command goes on where it was; OUT.batch knows how. No line is done twice.
+
+    \b
+    {"input": "What a lovely day", "custom_id": "row 1"}
+    {"input": "It broke.", "parameters": {"top_k": 2}, "metadata": {"user": "ann"}}
+    """
+    from forebay.cli.batch_progress import showing
+    from forebay.cli.service import Service, service_url
+
+    query = {"model": model, **({"lane": lane} if lane else {}), **_parameters(param or [])}
+    source = _read(inputs)
+    state = outputs.with_name(outputs.name + STATE_SUFFIX)
+    if cancel and not state.exists():
+        raise InvalidRequest(f"there is no {state}, so no batch to cancel")
+    with Service(service_url(url)) as service, showing(source.lines, source.size_bytes) as shown:
+        batch_id = _begin(state, outputs, source, query)
+        try:
+            found = _run(service, batch_id, source, query, shown, cancel=cancel)
+            _fetch(service, batch_id, outputs, shown)
+        except KeyboardInterrupt:
+            again = shlex.join(["batch", model, str(inputs), str(outputs)])
+            shown.say(f"interrupted; the batch goes on. To go on from here: {program()} {again}")
+            shown.say(f"To end it: {program()} {again} --cancel")
+            raise typer.Exit(130) from None
+    state.unlink()
+    shown.say(_ending(found, outputs))
+    if found["counts"]["succeeded"] != found["counts"]["total"]:
+        raise typer.Exit(1)
+
+
+def _run(
+    service: Service, batch_id: str, source: Source, query: Mapping[str, str], shown: Shown, *, cancel: bool
+) -> dict[str, Any]:
+    """The batch, finished."""
+    found = _patiently(lambda: _look(service, batch_id), shown)
+    if cancel and found is None:
+        raise InvalidRequest("nothing of it was sent")
+    while cancel and found is not None and "finished_at" not in found:
+        found = _patiently(lambda: service.cancel_batch(batch_id), shown)
+    if found is None or found["status"] == "incomplete":
+        found = _patiently(lambda: service.upload_batch(batch_id, query, _pieces(source, shown)), shown)
+        for one in found.get("rejected", ()):
+            shown.say(f"line {one['line']}: {one['error']['message']} ({one['error']['code']})")
+    while "finished_at" not in found:
+        time.sleep(LOOK_EVERY_S)
+        found = _patiently(lambda: service.batch(batch_id), shown)
+        shown.counts(found["counts"])
+    return found
+
+
+def _look(service: Service, batch_id: str) -> dict[str, Any] | None:
+    """None if the service knows nothing of it yet."""
+    from forebay.cli.service import Refused
+
+    try:
+        return service.batch(batch_id)
+    except Refused as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _patiently(call: Callable[[], T], shown: Shown) -> T:
+    """A service that is away, or full, is asked again for up to PATIENCE_S: what was sent before is not lost."""
+    from forebay.cli.service import Refused
+
+    deadline, told = time.monotonic() + PATIENCE_S, False
+    while True:
+        try:
+            return call()
+        except (Unavailable, Refused) as error:
+            pause_s = _pause_s(error)
+            if pause_s is None or time.monotonic() + pause_s > deadline:
+                raise
+            if not told:
+                told = True
+                shown.say(f"{error.message}; trying again")
+        time.sleep(pause_s)
+
+
+def _pause_s(error: Unavailable | Refused) -> float | None:
+    """When to ask again; None if that would change nothing."""
+    if isinstance(error, Unavailable):
+        return 1.0
+    if error.status in (429, 503) or error.problem.get("code") == "idempotency_key_in_use":
+        return float(error.problem.get("retry_after_s", 1.0))
+    return None
+
+
+def _read(path: Path) -> Source:
+    from forebay.core.job_batch import LINES_MOST
+
+    digest, lines, size_bytes, last = hashlib.sha256(), 0, 0, b"\n"
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                digest.update(piece)
+                lines += piece.count(b"\n")
+                size_bytes += len(piece)
+                last = piece[-1:]
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+    lines += last != b"\n"
+    if lines > LINES_MOST:
+        raise InvalidRequest(f"{path} has {lines} lines; a batch has at most {LINES_MOST}: split it (split -l)")
+    return Source(path, lines, size_bytes, digest.hexdigest())
+
+
+def _pieces(source: Source, shown: Shown) -> Iterator[bytes]:
+    sent = 0
+    with open(source.path, "rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+            sent += len(piece)
+            shown.sent(sent)
+
+
+def _begin(state: Path, outputs: Path, source: Source, query: Mapping[str, str]) -> str:
+    """The batch's id: that of the state file if it is of this file and this command, else a new one, which is written
+    there before anything is sent."""
+    asked = {"digest": source.digest, "query": dict(query)}
+    if state.exists():
+        try:
+            known = json.loads(state.read_text())
+            if {name: known[name] for name in asked} == asked:
+                return str(known["batch"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidRequest(f"{state} is no state of a batch ({error}); remove it to begin anew") from error
+        raise InvalidRequest(
+            f"{state} is of another file, model or option; give the same again, or remove it to begin anew, while what "
+            "was sent goes on"
+        )
+    if outputs.exists():
+        raise InvalidRequest(f"{outputs} is there already; remove it, or name another file")
+    batch_id = str(uuid.uuid4())
+    _write(state, json.dumps({"batch": batch_id, **asked}).encode() + b"\n")
+    return batch_id
+
+
+def _fetch(service: Service, batch_id: str, outputs: Path, shown: Shown) -> None:
+    """All at once under its name, so that a half of it is never taken for the whole."""
+    part = outputs.with_name(outputs.name + ".part")
+
+    def fetch() -> None:
+        with open(part, "wb") as file:
+            for piece in service.batch_results(batch_id):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+
+    _patiently(fetch, shown)
+    part.rename(outputs)
+
+
+def _write(path: Path, text: bytes) -> None:
+    try:
+        part = path.with_name(path.name + ".part")
+        with open(part, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _parameters(given: list[str]) -> dict[str, str]:
+    """As the query takes them. A value is read as JSON where it is JSON, else as text."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, separator, value = one.partition("=")
+        if not name or not separator:
+            raise InvalidRequest(f"--param {one!r}: expected NAME=VALUE, such as top_k=3")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return {"parameters": json.dumps(found, sort_keys=True)} if found else {}
+
+
+def _ending(found: Mapping[str, Any], outputs: Path) -> str:
+    counts = {name: count for name, count in found["counts"].items() if count and name != "total"}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no lines"
+    return f"{found['status']}: {told}; results in {outputs}"
