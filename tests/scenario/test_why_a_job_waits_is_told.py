@@ -1,4 +1,4 @@
-"""Whatever keeps a job waiting is named, on both backends."""
+"""Whatever keeps a job waiting is named, and a queue that is full refuses more, on both backends."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def models(tmp_path: Path) -> Path:
         (folder / name / "model.toml").write_text(TOML)
         (folder / name / "1" / "model.py").write_text(source)
     shutil.copytree(TEST_MODELS / "echo", folder / "idle")
+    (folder / "idle" / "model.toml").write_text(TOML + "[limits]\nmax_queue_length = 2\n")
     return folder
 
 
@@ -76,8 +77,22 @@ def why(api: Client, job_id: str, code: str) -> str:
     return str(found[-1]["causes"][0]["message"])
 
 
-def each_cause_is_named(api: Client, models: Path) -> None:
-    assert "no live worker" in why(api, api.submit("idle", 1), "no_worker")
+def refused(api: Client, **fields: Any) -> bool:
+    answer = api.http.post("/v1/jobs", json={"model": "idle", "input": 1, **fields})
+    if answer.status_code == 202:
+        return False
+    assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+    assert 1 <= int(answer.headers["retry-after"]) <= 600
+    return True
+
+
+def each_cause_is_named(api: Client, models: Path) -> str:
+    """A job that nobody serves."""
+    unserved = api.submit("idle", 1)
+    assert "no live worker" in why(api, unserved, "no_worker")
+    assert refused(api, max_queue_length=0)
+    assert [refused(api) for _ in range(3)] == [False, True, True]
+    assert not refused(api, lane="low", max_queue_length=0)
     assert "no module named weights" in why(api, api.submit("broken", 1), "model_failed_to_load")
 
     retried = api.submit("actor", "later")
@@ -96,8 +111,9 @@ def each_cause_is_named(api: Client, models: Path) -> None:
     assert why(api, waiting, "final")
 
     queues = {(one["model"], one["lane"]): one for one in api.http.get("/v1/queues").json()["queues"]}
-    assert (queues["idle", "normal"]["waiting"], queues["idle", "normal"]["workers"]) == (1, 0)
+    assert (queues["idle", "normal"]["waiting"], queues["idle", "normal"]["workers"]) == (2, 0)
     assert queues["actor", "normal"]["workers"] == 1
+    return unserved
 
 
 def test_each_cause_is_named_in_one_process(start: Start, client_of: ClientOf, models: Path) -> None:
@@ -111,10 +127,6 @@ def test_each_cause_is_named_on_kafka(
     roles = roles_on_kafka("actor", "broken", "idle", models_dir=str(models))
     api = client_of(roles.start("api", "projector", "scheduler"))
     roles.start("worker", models="actor,broken")
-    each_cause_is_named(api, models)
-    waiting = api.submit("idle", 1)
-    why(api, waiting, "no_worker")
+    unserved = each_cause_is_named(api, models)
     kafka.kill()
-    assert "queue" in why(api, waiting, "backend_away")
-    kafka.start()
-    why(api, waiting, "no_worker")
+    assert "queue" in why(api, unserved, "backend_away")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 import forebay
+from forebay.api.back_pressure import Bounds
 from forebay.api.batch_log import BatchLog
 from forebay.api.batch_reading import BatchCanceler, BatchReader
 from forebay.api.batch_routes import PATH as BATCHES_PATH
@@ -93,6 +94,7 @@ def build_app(
     max_body_bytes: int,
     inline_limit_bytes: int,
     default_quota: Quota = NO_QUOTA,
+    max_queue_length: int = 0,
     body_budget_bytes: int = BODY_BUDGET_BYTES,
     kinds: Mapping[str, str] = {},
     projector_lag_s: Callable[[], float] = float,
@@ -104,7 +106,8 @@ def build_app(
     """The public API.
 
     Once `draining` is set, callers who wait are answered within a second, so that a stop does not last as long as their
-    patience, and /readyz says no. `default_quota` holds for tenants that have none of their own. `kinds` names the
+    patience, and /readyz says no. `default_quota` holds for tenants that have none of their own, `max_queue_length`
+    for models. `kinds` names the
     technologies behind `queue`, `store` and `blobs`, for /health.
     `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
     """
@@ -118,6 +121,14 @@ def build_app(
         mint=mint,
         keeper=keeper,
         meter=Meter(quotas=quotas, store=store, defaults=default_quota, clock=clock, monotonic=monotonic),
+        bounds=Bounds(
+            store=store,
+            fleet=fleet,
+            limits={name: catalog.resolve(name).limits.max_queue_length for name in catalog.specs},
+            default=max_queue_length,
+            monotonic=monotonic,
+            lag_s=projector_lag_s,
+        ),
         clock=clock,
         monotonic=monotonic,
         clocks=clocks,

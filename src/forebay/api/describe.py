@@ -30,7 +30,7 @@ _MEANING = {
     413: "The body is larger than `limit_bytes`; `too_many_lines`: more than `limit_lines`.",
     415: "The media type is not taken; `accepted` lists those that are.",
     422: "What was sent can never work; `errors` says where.",
-    429: "`quota_exceeded`: the tenant's quota has no room for it now.",
+    429: "`quota_exceeded`: the tenant's quota has no room for it now; `queue_full`: its lane has none.",
     503: "Something is away; `overloaded`: there is no room just now; `outcome_unknown`: the job `job_id` may exist.",
 }
 _HEADERS = {

@@ -58,6 +58,7 @@ class Explainer:
             now=self._clock(),
             ahead=ahead,
             waiting={count.lane: count.waiting for count in of_model},
+            ages_s={count.lane: self._clock() - count.oldest_at for count in of_model if count.oldest_at is not None},
             running=sum(count.running for count in of_model),
             workers=[_standing(report) for report in reports if report.model == job.model],
             queue_away=away,

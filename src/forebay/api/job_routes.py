@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, VARY_PREFER, Answer, Header, header
@@ -99,7 +100,8 @@ class JobRoutes:
 
     def _take_job(self, request: Request, body: bytes) -> Offer:
         said = check(JobSubmission, parse_json(body))
-        return self._submitter.take_value(order_of(tenant_of(request), said), said.input)
+        order = replace(order_of(tenant_of(request), said), max_queue_length=said.max_queue_length)
+        return self._submitter.take_value(order, said.input)
 
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
@@ -110,7 +112,7 @@ class JobRoutes:
 
     def _take_simple(self, request: Request, body: bytes) -> Offer:
         said = check(SimpleSubmission, parse_json(body))
-        order = Order(tenant=tenant_of(request), model=said.model_name)
+        order = Order(tenant=tenant_of(request), model=said.model_name, max_queue_length=said.max_queue_length)
         return self._submitter.take_value(order, said.data, input_name="data")
 
     async def submit_raw(self, request: Request) -> Answer:
@@ -132,6 +134,7 @@ class JobRoutes:
                 start_within_s=said.start_within_s,
                 run_timeout_s=said.run_timeout_s,
                 retain_s=said.retain_s,
+                max_queue_length=said.max_queue_length,
             )
 
             def take(request: Request, body: bytes) -> Offer:

@@ -216,6 +216,7 @@ class OpenApi:
                     query_parameter("start_within_s", means("start_within_s"), **seconds),
                     query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
                     query_parameter("retain_s", means("retain_s"), **seconds),
+                    query_parameter("max_queue_length", means("max_queue_length"), type="integer", minimum=0),
                 ),
                 body=raw_body(self._bodies()),
             ),

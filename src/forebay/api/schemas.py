@@ -21,21 +21,25 @@ Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
 """How many at most is for the service's settings to say (core/clocks.py)."""
 
 
+QueueLength = Annotated[int, Field(ge=0, le=10**12, strict=False)]
+
+
 class Body(BaseModel):
     """Types are taken as they are (no "1" for 1), and a field that this version does not know is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
-class JobSubmission(Body):
-    """A job for `POST /v1/jobs`."""
+class JobFields(Body):
+    """What makes a job."""
 
     model: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
     input: Any = Field(description="What the model's `input_schema` says.")
     version: str = Field("", description="One of the model's `versions`; its default version if left out.")
     parameters: dict[str, Any] = Field(default_factory=dict, description="What the model's `parameters_schema` says.")
     lane: Annotated[Lane, Field(strict=False)] = Field(
-        Lane.NORMAL, description="Where it waits. Of 12 turns high gets 8, normal 3, low 1, when all have work."
+        Lane.NORMAL,
+        description="Where it waits. Of 12 turns high gets 8, normal 3, low 1, when all have work; what is old, more.",
     )
     metadata: dict[str, Any] = Field(
         default_factory=dict, description="Yours; given back with the job. At most 16 KiB as JSON."
@@ -51,7 +55,15 @@ class JobSubmission(Body):
     )
 
 
-class LineSubmission(JobSubmission):
+class JobSubmission(JobFields):
+    """A job for `POST /v1/jobs`."""
+
+    max_queue_length: QueueLength | None = Field(
+        None, description="Refuse the job with 429 `queue_full` where more than this wait in its lane already."
+    )
+
+
+class LineSubmission(JobFields):
     """One line of a batch. What it leaves out is as the query of the upload says."""
 
     model: str = Field("", description="Name of a model; `model` of the query if left out.")
@@ -77,6 +89,9 @@ class SimpleSubmission(Body):
 
     model_name: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
     data: Any = Field(description="What the model's `input_schema` says.")
+    max_queue_length: QueueLength | None = Field(
+        None, description="Refuse the job with 429 `queue_full` where more than this wait in its lane already."
+    )
 
 
 class RawSubmission(BaseModel):
@@ -89,6 +104,7 @@ class RawSubmission(BaseModel):
     start_within_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
     retain_s: Seconds | None = None
+    max_queue_length: QueueLength | None = None
 
 
 class Document(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -10,11 +11,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from forebay.api.back_pressure import Bounds
 from forebay.api.door import Door
 from forebay.api.idempotency import Keeper, Key
 from forebay.api.metering import Meter
 from forebay.api.problems import without_folders
-from forebay.api.schemas import JobSubmission
+from forebay.api.schemas import JobFields
 from forebay.core import crash
 from forebay.core.clocks import ClockLimits
 from forebay.core.errors import InvalidRequest, NotFound, OutcomeUnknown, Unavailable
@@ -51,7 +53,8 @@ class ModelCatalog(Protocol):
 
 class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a caller asks for, apart from the input itself. Its fingerprint leaves out what is not asked for, so that it
-    stays the same where later versions know more to ask for."""
+    stays the same where later versions know more to ask for. `max_queue_length` is no part of the job: where more wait
+    than that, nothing is asked for."""
 
     tenant: str
     model: str
@@ -62,9 +65,10 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_within_s: float | None = None
     run_timeout_s: float | None = None
     retain_s: float | None = None
+    max_queue_length: int | None = None
 
 
-def order_of(tenant: str, said: JobSubmission) -> Order:
+def order_of(tenant: str, said: JobFields) -> Order:
     return Order(
         tenant=tenant,
         model=said.model,
@@ -106,6 +110,7 @@ class Submitter:
         mint: IdMint,
         keeper: Keeper,
         meter: Meter,
+        bounds: Bounds,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         clocks: ClockLimits,
@@ -119,6 +124,7 @@ class Submitter:
         self._mint = mint
         self._keeper = keeper
         self._meter = meter
+        self._bounds = bounds
         self._clock = clock
         self._monotonic = monotonic
         self._clocks = clocks
@@ -179,13 +185,13 @@ class Submitter:
         accepted_at = int(now * 1000) / 1000
         if key is None:
             request = self.request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
-            await self.publish([request])
+            await self.publish([request], order.max_queue_length)
             return Accepted(request)
         wanted = Reservation(
             tenant=order.tenant,
             key=key.digest,
             job_id=key.job_id or self._mint.issue(order.tenant, now),
-            fingerprint=fingerprint_of(msgspec.to_builtins(order), payload),
+            fingerprint=fingerprint_of(_job_of(order), payload),
             accepted_at=accepted_at,
         )
 
@@ -193,7 +199,7 @@ class Submitter:
             request = self.request(order, payload, under.job_id, under.accepted_at)
             return replace(request, key=under.key, fingerprint=under.fingerprint)
 
-        return await self._accept_under(wanted, requested)
+        return await self._accept_under(wanted, requested, order.max_queue_length)
 
     async def accept_again(self, old: JobRequest, key: Key) -> Accepted:
         """As `accept`, for a job that does `old` again, whose input must be inline. It was checked when `old` came.
@@ -224,20 +230,33 @@ class Submitter:
 
         return await self._accept_under(wanted, requested)
 
-    async def _accept_under(self, wanted: Reservation, requested: Callable[[Reservation], JobRequest]) -> Accepted:
+    async def _accept_under(
+        self, wanted: Reservation, requested: Callable[[Reservation], JobRequest], behind: int | None = None
+    ) -> Accepted:
         """`requested` is the job under the reservation that stands, which may be an earlier copy's."""
 
         async def publish(under: Reservation) -> None:
-            await self.publish([requested(under)])
+            await self.publish([requested(under)], behind)
 
         standing, replayed = await self._keeper.accept(wanted, publish)
         return Accepted(requested(standing), replayed)
 
-    async def publish(self, requests: Sequence[JobRequest]) -> None:
+    async def publish(self, requests: Sequence[JobRequest], behind: int | None = None) -> None:
         """When this returns, all of them, which are of one tenant, are durable. Raises as `accept` does; some may be
-        written then."""
+        written then. `behind`: not where more wait in their lane."""
         if not requests:
             return
+        lanes = Counter((request.model, request.lane) for request in requests)
+        await self._bounds.take(lanes, behind)
+        try:
+            await self._metered(requests)
+        except OutcomeUnknown:
+            raise  # they may have been accepted
+        except BaseException:
+            self._bounds.give_back(lanes)
+            raise
+
+    async def _metered(self, requests: Sequence[JobRequest]) -> None:
         tenant = requests[0].tenant
         await self._meter.take(tenant, len(requests))
         try:
@@ -295,3 +314,10 @@ class Submitter:
             return request
         ref = await self._blobs.put(request.tenant, request.job_id, data)
         return replace(request, input=Payload(media_type=request.input.media_type, blob=ref))
+
+
+def _job_of(order: Order) -> Mapping[str, Any]:
+    """What of it makes the job: a copy with another `max_queue_length` asks for the same."""
+    named: dict[str, Any] = msgspec.to_builtins(order)
+    named.pop("max_queue_length", None)
+    return named

@@ -159,6 +159,7 @@ class _Service:
                 quotas=backends.quotas,
                 default_quota=settings.default_quota,
                 clocks=clock_limits(settings),
+                max_queue_length=settings.max_queue_length,
                 metrics=metrics,
                 projector_lag_s=self._lag_s,
                 draining=self._stopping,

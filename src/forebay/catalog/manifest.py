@@ -56,6 +56,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     cancel_grace_s: Delay = ModelLimits().cancel_grace_s
     memory_bytes: Size = ModelLimits().memory_bytes
     max_pixels: Count = ModelLimits().max_pixels
+    max_queue_length: Count | None = ModelLimits().max_queue_length
 
 
 class Retry(Struct, frozen=True, kw_only=True):
@@ -96,6 +97,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             cancel_grace_s=self.limits.cancel_grace_s,
             memory_bytes=byte_count(self.limits.memory_bytes),
             max_pixels=self.limits.max_pixels,
+            max_queue_length=self.limits.max_queue_length,
         )
 
     def retry_policy(self) -> RetryPolicy:

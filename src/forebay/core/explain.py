@@ -24,7 +24,7 @@ from math import ceil, sqrt
 from msgspec import Struct
 
 from forebay.core.job import Job, JobStatus
-from forebay.core.lanes import WEIGHTS, Lane
+from forebay.core.lanes import Lane, weight
 from forebay.core.model import ModelStatus
 from forebay.core.pace import Pace, together
 
@@ -80,13 +80,15 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
-    """What is known around a job. `ahead`: how many of its lane were accepted before it and wait. `waiting` and
-    `running`: jobs of its model, by lane. `workers`: those heard of lately. `queue_away`: why the queue cannot be
-    reached, "" if it can. `lag_s`: how far what is visible is behind."""
+    """What is known around a job. `ahead`: how many of its lane were accepted before it and wait. `waiting`: jobs of
+    its model by lane, and `ages_s` for how long the oldest of them; `running`: jobs of its model. `workers`: those
+    heard of lately. `queue_away`: why the queue cannot be reached, "" if it can. `lag_s`: how far what is visible is
+    behind."""
 
     now: float
     ahead: int = 0
     waiting: Mapping[str, int] = {}
+    ages_s: Mapping[str, float] = {}
     running: int = 0
     workers: Sequence[Standing] = ()
     queue_away: str = ""
@@ -182,7 +184,9 @@ def _bands(job: Job, around: Surroundings, pace: Pace) -> tuple[Band, Band]:
         ahead = max(0, around.waiting.get(job.lane, 0) - 1)
     runners = sum(worker.replicas_ready for worker in around.workers)
     free = max(0, runners - ceil(around.running / pace.batch_size))
-    mean, variance = wait(turns_before(job.lane, ahead, around.waiting), pace, runners=runners, free=free)
+    mean, variance = wait(
+        turns_before(job.lane, ahead, around.waiting, around.ages_s), pace, runners=runners, free=free
+    )
     start = band(mean, variance)
     if due_s:
         start = Band(max(start.p50_s, due_s), max(start.p90_s, due_s))
@@ -213,9 +217,9 @@ def band(mean: float, variance: float) -> Band:
     return Band(mean * (1 - ninth) ** 3, mean * (1 - ninth + _Z90 * sqrt(ninth)) ** 3)
 
 
-def turns_before(lane: str, ahead: int, waiting: Mapping[str, int]) -> int:
+def turns_before(lane: str, ahead: int, waiting: Mapping[str, int], ages_s: Mapping[str, float] = {}) -> int:
     """How many jobs of all lanes go before one of `lane` that has `ahead` of its own before it."""
-    weights: dict[str, int] = {name.value: weight for name, weight in WEIGHTS.items()}
+    weights = {name.value: weight(name, ages_s.get(name.value, 0.0)) for name in Lane}
     left = {name: float(count) for name, count in waiting.items() if name in weights and name != lane and count > 0}
     own, mine, total = weights.get(lane, weights[Lane.NORMAL.value]), float(ahead), 0.0
     while left and mine > 0:

@@ -168,6 +168,16 @@ class ServiceSettings(BaseModel):
             "a whole number of bytes, 0 or more",
         ),
     ] = 32 * MIB
+    max_queue_length: Annotated[
+        Limit,
+        Meaning(
+            "How many jobs may wait in one lane of one model; more are answered with 429 until it has drained. "
+            "`max_queue_length` in a model's `[limits]` goes before it.",
+            "Two million: twice what was measured to wait while every process keeps its memory; it stops a producer "
+            "that runs away before the disk does.",
+            "a whole number, 0 for no limit",
+        ),
+    ] = 2_000_000
     quota_jobs_per_minute: Annotated[
         Limit,
         Meaning(

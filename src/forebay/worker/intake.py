@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from forebay.core.errors import Revoked, Unavailable
 from forebay.core.event import JobError
 from forebay.core.lanes import Lane, LaneWheel
 from forebay.core.message import ReceivedMessage
+from forebay.core.times import from_rfc3339
 from forebay.ports.queue import Consumer
 
 
@@ -19,9 +21,11 @@ class Intake:
     `released` is set whenever `in_hand` falls.
     """
 
-    def __init__(self, consumers: Mapping[Lane, Consumer]) -> None:
+    def __init__(self, consumers: Mapping[Lane, Consumer], clock: Callable[[], float] = time.time) -> None:
         self._consumers = dict(consumers)
+        self._clock = clock
         self._wheel = LaneWheel()
+        self._ages_s: dict[Lane, float] = {}  # of what came last from each lane, which is about its oldest
         # What came from a lane stays here until a `receive` returns it: so neither a cancel, nor another lane that is
         # away, nor lanes that deliver more than there is room for in the same instant can lose any of it.
         self._arrived: list[tuple[Lane, ReceivedMessage]] = []
@@ -53,12 +57,22 @@ class Intake:
         """What is there, in turns."""
         candidates = set(self._consumers)
         while candidates and len(self._arrived) < max_messages:
-            lane = self._wheel.turn(sorted(candidates, key=list(Lane).index))
+            lane = self._wheel.turn(sorted(candidates, key=list(Lane).index), self._ages_s)
             share = 1 if len(candidates) > 1 else max_messages - len(self._arrived)
             received = await self._consumers[lane].receive(share, 0.0)
-            if not received:
+            if received:
+                self._ages_s[lane] = self._age_s(received[-1])
+            else:
                 candidates.discard(lane)
+                self._ages_s.pop(lane, None)
             self._arrived += [(lane, one) for one in received]
+
+    def _age_s(self, received: ReceivedMessage) -> float:
+        """For how long it has waited; 0.0 for a message that does not say when it was accepted."""
+        try:
+            return self._clock() - from_rfc3339(received.message.headers["ce_time"])
+        except (KeyError, ValueError):
+            return 0.0
 
     async def _wait(self, max_messages: int, wait_s: float) -> None:
         """Until any lane has something."""

@@ -522,3 +522,17 @@ async def test_where_states_are_far_behind_it_is_202_and_can_be_sent_again(api: 
     await project(api)
     answer = await api.http.post(f"/v1/batches/{UUID}/cancel")
     assert (answer.status_code, answer.headers["retry-after"]) == (202, "1")
+
+
+async def test_a_full_queue_stops_an_upload_and_the_same_file_goes_on_later(make_api: Callable[..., Api]) -> None:
+    api = make_api(max_queue_length=3)
+    for _ in range(3):
+        api.clock.now += 0.01
+        await api.submit("echo", 1)
+    refused = await send(api, file(2))
+    assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) >= 1
+    for job in requests(api):
+        await api.project(job, JobEvent(tenant=TENANT, job_id=job.job_id, kind=EventKind.STARTED, at=1.0, attempt=1))
+    api.clock.now += 1.0
+    assert (await send(api, file(2))).status_code in (200, 201, 202)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.core.lanes import WEIGHTS, Lane, LaneWheel
+from forebay.core.lanes import AGE_S, WEIGHTS, Lane, LaneWheel, weight
 
 some_lanes = st.lists(st.sampled_from(list(Lane)), min_size=1, unique=True)
 
@@ -42,3 +42,45 @@ def test_a_lane_with_work_is_not_starved_by_lanes_that_come_and_go(lane: Lane, o
     wheel = LaneWheel()
     turns = [wheel.turn(sorted(rivals | {lane}, key=list(Lane).index)) for rivals in others]
     assert lane in turns[:24]
+
+
+@given(st.sampled_from(list(Lane)), st.floats(-1e9, 1e9))
+def test_an_old_lane_weighs_more_and_never_more_than_the_most_urgent(lane: Lane, age_s: float) -> None:
+    assert WEIGHTS[lane] <= weight(lane, age_s) <= WEIGHTS[Lane.HIGH]
+    assert weight(lane, age_s) <= weight(lane, age_s + AGE_S)
+
+
+def starts(low_alone_from: int, seconds: int) -> list[tuple[int, int]]:
+    """When jobs of `low` came and when they started, on a worker that starts 12 jobs a second, while `high` and
+    `normal` never run out of work and `low` gets one job a second from then on."""
+    wheel, waiting, told = LaneWheel(), [], []
+    for second in range(seconds):
+        if second >= low_alone_from:
+            waiting.append(second)
+        for _ in range(12):
+            rivals = [Lane.HIGH, Lane.NORMAL, *([Lane.LOW] if waiting else [])]
+            ages = {Lane.LOW: float(second - waiting[0])} if waiting else {}
+            if wheel.turn(rivals, ages) is Lane.LOW:
+                told.append((waiting.pop(0), second))
+    return told
+
+
+def test_low_starts_whatever_comes_to_the_others() -> None:
+    told = starts(0, 600)
+    assert len(told) >= 599
+    assert max(started - came for came, started in told) <= 1
+
+
+def test_a_backlog_of_low_is_worked_off_faster_the_older_it_is() -> None:
+    """600 jobs that came at once: without age they would take ten minutes and more."""
+    wheel, taken = LaneWheel(), 0
+    by_minute = []
+    for second in range(600):
+        ages = {Lane.LOW: float(second)}
+        taken += sum(wheel.turn(list(Lane), ages) is Lane.LOW for _ in range(12))
+        if second % 60 == 59:
+            by_minute.append(taken)
+    shares = [later - earlier for earlier, later in zip([0, *by_minute], by_minute, strict=False)]
+    assert shares == sorted(shares)
+    assert shares[0] < 120
+    assert shares[-1] > 240

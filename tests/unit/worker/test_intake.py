@@ -14,7 +14,7 @@ from forebay.core.event import JobError
 from forebay.core.lanes import WEIGHTS, Lane
 from forebay.core.message import ReceivedMessage
 from forebay.ports.queue import Consumer
-from forebay.testing.samples import job_id, message
+from forebay.testing.samples import ACCEPTED_AT, job_id, message
 from forebay.worker.intake import Intake
 
 Taken = Sequence[tuple[Lane, ReceivedMessage]]
@@ -66,7 +66,7 @@ def consumers(bench: Bench) -> dict[Lane, AwayConsumer]:
 
 @pytest.fixture
 def intake(consumers: dict[Lane, AwayConsumer]) -> Intake:
-    return Intake(consumers)
+    return Intake(consumers, clock=lambda: ACCEPTED_AT)
 
 
 async def publish(bench: Bench, lane: Lane, *numbers: int) -> None:
@@ -94,6 +94,16 @@ async def test_lanes_with_work_share_by_weight(bench: Bench, intake: Intake) -> 
     for place, lane in enumerate(Lane):
         await publish(bench, lane, *range(place * 100, place * 100 + 100))
     assert lanes(await intake.receive(12, 0.0)) == WEIGHTS
+
+
+async def test_a_lane_whose_messages_have_waited_for_long_gets_as_many_turns_as_the_most_urgent(
+    bench: Bench, consumers: dict[Lane, AwayConsumer]
+) -> None:
+    intake = Intake(consumers, clock=lambda: ACCEPTED_AT + 3600.0)
+    await publish(bench, Lane.LOW, *range(60))
+    await publish(bench, Lane.HIGH, *range(3600, 3660))
+    await intake.receive(12, 0.0)  # from which it knows their ages
+    assert lanes(await intake.receive(40, 0.0)) == {Lane.LOW: 20, Lane.HIGH: 20}
 
 
 async def test_shares_hold_over_single_receives(bench: Bench, intake: Intake) -> None:
