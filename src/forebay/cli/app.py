@@ -10,6 +10,7 @@ import typer
 
 import forebay
 from forebay.cli.batch import batch
+from forebay.cli.dlq import dlq
 from forebay.cli.doctor import doctor
 from forebay.cli.jobs import jobs
 from forebay.cli.keys import keys
@@ -37,6 +38,7 @@ app.command(cls=SettingsCommand)(run)
 app.command(cls=SubmitCommand)(submit)
 app.command()(batch)
 app.add_typer(jobs)
+app.add_typer(dlq)
 app.add_typer(keys)
 app.add_typer(quotas)
 app.add_typer(models)

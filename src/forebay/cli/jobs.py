@@ -72,7 +72,7 @@ def ls(
             "model": job.get("model", ""),
             "status": job["status"],
             "attempts": str(job.get("attempts", 0)),
-            "created": _to_the_second(job["created_at"]),
+            "created": to_the_second(job["created_at"]),
             "took": _took(job),
         }
         for job in found
@@ -101,7 +101,7 @@ def get(
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        job = service.job(_whole_id(service, job_id))
+        job = service.job(whole_id(service, job_id))
     if as_json:
         print_json(job)
         return
@@ -119,7 +119,7 @@ def cancel(
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        job = service.cancel(_whole_id(service, job_id))
+        job = service.cancel(whole_id(service, job_id))
     if as_json:
         print_json(job)
         return
@@ -139,7 +139,7 @@ def explain(
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        found = service.explain(_whole_id(service, job_id))
+        found = service.explain(whole_id(service, job_id))
     if as_json:
         print_json(found)
         return
@@ -159,7 +159,25 @@ def explain(
     console().print(pairs(shown))
 
 
-def _whole_id(service: Service, given: str) -> str:
+@jobs.command()
+def retry(
+    job_id: JobId,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Do a job again that failed, was canceled or expired: a new job, which may be there already."""
+    from forebay.cli.screen import console, print_json, styled
+    from forebay.cli.service import Service, service_url
+
+    with Service(service_url(url)) as service:
+        job = service.retry(whole_id(service, job_id))
+    if as_json:
+        print_json(job)
+        return
+    console().print(job["id"], styled(job["status"]))
+
+
+def whole_id(service: Service, given: str) -> str:
     """The id that begins so, among the newest jobs. Raises NotFound if none does, InvalidRequest if several do."""
     given = given.strip().lower()
     if WHOLE_ID.fullmatch(given):
@@ -181,5 +199,5 @@ def _took(job: dict[str, Any]) -> str:
     return f"{took_s(job):.3f} s" if "finished_at" in job else ""
 
 
-def _to_the_second(text: str) -> str:
+def to_the_second(text: str) -> str:
     return text.partition(".")[0] + "Z" if "." in text else text

@@ -141,6 +141,39 @@ class Service:
         """Why the job waits, and for how long it may."""
         return self._object("GET", f"/v1/jobs/{quote(job_id, safe='')}/explain")
 
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """The job that does it again."""
+        return self._object("POST", f"/v1/jobs/{quote(job_id, safe='')}/retry")
+
+    def dead_letters(self, *, limit: int, **filters: str | None) -> list[dict[str, Any]]:
+        """As `jobs`."""
+        return self._pages("/v1/dead-letters", "dead_letters", limit, filters)
+
+    def dead_letter(self, job_id: str) -> dict[str, Any]:
+        return self._object("GET", f"/v1/dead-letters/{quote(job_id, safe='')}")
+
+    def redrive(self, job_id: str) -> dict[str, Any]:
+        """The job that does it again, now or since before."""
+        return self._object("POST", f"/v1/dead-letters/{quote(job_id, safe='')}/redrive")
+
+    def redrive_some(self, **query: str | int | None) -> dict[str, Any]:
+        """What was done within some seconds, and where to go on."""
+        params = {name: value for name, value in query.items() if value is not None}
+        return self._object("POST", "/v1/dead-letters/redrive", params=params)
+
+    def export(self, **query: str | int | None) -> Iterator[str]:
+        """A line for each dead letter, without its end."""
+        params = {name: value for name, value in query.items() if value is not None}
+        headers = {"accept": "application/x-ndjson"}
+        with (
+            self._reaching(),
+            self._client.stream("GET", "/v1/dead-letters/export", params=params, headers=headers) as answer,
+        ):
+            if answer.status_code != 200:
+                answer.read()
+                raise Refused(answer.status_code, _document(answer))
+            yield from answer.iter_lines()
+
     def result(self, job_id: str) -> bytes:
         """The output of a job that succeeded, as it was stored."""
         with self._reaching():
@@ -151,11 +184,14 @@ class Service:
 
     def jobs(self, *, limit: int, **filters: str | None) -> list[dict[str, Any]]:
         """The newest first, at most `limit` of them, from as many pages as it takes."""
+        return self._pages("/v1/jobs", "jobs", limit, filters)
+
+    def _pages(self, path: str, name: str, limit: int, filters: Mapping[str, str | None]) -> list[dict[str, Any]]:
         params = {name: value for name, value in filters.items() if value is not None}
         found: list[dict[str, Any]] = []
         while True:
-            page = self._object("GET", "/v1/jobs", params={**params, "limit": min(PAGE_MOST, limit - len(found))})
-            found += page["jobs"]
+            page = self._object("GET", path, params={**params, "limit": min(PAGE_MOST, limit - len(found))})
+            found += page[name]
             if "next_cursor" not in page or len(found) >= limit:
                 return found
             params["cursor"] = page["next_cursor"]

@@ -42,6 +42,7 @@ def test_help_lists_the_commands(forebay: Forebay) -> None:
         "queues",
         "doctor",
         "jobs",
+        "dlq",
         "keys",
         "quotas",
         "models",
