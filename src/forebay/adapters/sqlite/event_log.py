@@ -27,7 +27,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """A batch ends after this many bytes of values: bounds the projector's memory when inputs are large."""
 
 _SELECT = f"SELECT seq, {LOG_COLUMNS} FROM log WHERE seq > ? ORDER BY seq LIMIT ?"
-_AT = f"SELECT {LOG_COLUMNS} FROM log WHERE seq = ?"
+_AT = "SELECT tenant, job_id, headers, value FROM log WHERE seq = ?"
 _END = "SELECT coalesce(max(seq), 0) FROM log"
 _COUNT = "SELECT count(*) FROM log WHERE seq > ?"
 
