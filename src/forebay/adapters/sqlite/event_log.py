@@ -87,9 +87,9 @@ class SqliteEventLog(EventLog):
         return [self._at(place) for place in places]
 
     def _at(self, place: str) -> Message | None:
-        for tenant, job_id, headers, value, _ in self._database.read(_AT, (int(place),)):
+        for row in self._database.read(_AT, (int(place),)):
             try:
-                return from_log(tenant, job_id, headers, value)
+                return from_log(*row)
             except InvalidRequest as exc:
                 log.warning("event_log.malformed", seq=int(place), reason=exc.message)
         return None
