@@ -8,29 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from chaos.rows import differing, missing, own_in_sqlite, sqlite_finals, sqlite_owned, sqlite_rows
+from chaos.rows import TABLES, differing, missing, own_in_sqlite, sqlite_finals, sqlite_owned, sqlite_rows
 
-JOBS = (
-    "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability"
-)
 JOBS_THERE = (("a", "succeeded", "m", 2.0), ("b", "running", "m", None), ("c", "succeeded", "", 2.0))
-RESULTS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     path = tmp_path / "store.db"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(f"CREATE TABLE jobs ({JOBS})")
-        connection.execute(f"CREATE TABLE results ({RESULTS})")
+        for table, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE {table} ({columns})")
         connection.execute("CREATE TABLE positions (source, position)")
         connection.execute("CREATE TABLE log (number, data)")
         connection.execute("INSERT INTO log VALUES (1, 'a fact')")
         for job_id, status, model, finished_at in JOBS_THERE:
             connection.execute(
-                f"INSERT INTO jobs VALUES ({', '.join('?' * 14)})",
-                ("t", job_id, status, model, "1", "normal", 1, 1.0, 1.5, finished_at, None, None, None, "process"),
+                "INSERT INTO jobs (tenant, id, status, model, attempts, finished_at) VALUES ('t', ?, ?, ?, 1, ?)",
+                (job_id, status, model, finished_at),
             )
             connection.execute("INSERT INTO results VALUES ('t', ?, 'text/plain', x'00', NULL, NULL, NULL)", (job_id,))
     own_in_sqlite(path)
