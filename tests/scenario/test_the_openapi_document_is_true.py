@@ -32,11 +32,16 @@ peers = ["default", "rival"]
 
 [dictionaries.failed]
 values = ["{failed}"]
+[dictionaries.batches]
+values = ["{batch}"]
 
-# Only what failed is a dead letter, and is done again.
+# Only what failed is a dead letter, and is done again; batches are few.
 [[operations]]
-include-path-regex = "^/v1/dead-letters/[{{]job_id[}}]|/retry$"
+include-operation-id = ["get_dead_letter", "redrive_dead_letter", "retry_job"]
 parameters."path.job_id" = {{ dictionary = "failed", probability = 0.8 }}
+[[operations]]
+include-operation-id = ["get_batch", "get_results", "cancel_batch"]
+parameters."path.batch_id" = {{ dictionary = "batches", probability = 0.8 }}
 """
 """What tests/fuzz/schemathesis.toml cannot know."""
 
@@ -73,24 +78,25 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) ->
         settings = {**roles.settings, "models_dir": str(models_dir), "data_dir": str(tmp_path / "command")}
         rival = output_of("keys", "create", "--tenant", "rival", settings=settings)
         service = roles.start("api", "worker", "projector", "scheduler")
-    (tmp_path / "schemathesis.toml").write_text(
-        (ROOT / "tests" / "fuzz" / "schemathesis.toml").read_text()
-        + SETTINGS.format(sequences=4 * EXAMPLES, keys=tmp_path / "keys.json", failed=seed(service))
-    )
+    settings_of_run = SETTINGS.format(sequences=4 * EXAMPLES, keys=tmp_path / "keys.json", **seed(service))
+    common = (ROOT / "tests" / "fuzz" / "schemathesis.toml").read_text()
+    (tmp_path / "schemathesis.toml").write_text(common + settings_of_run)
     keys = {"default": KEY, "rival": rival.strip()}
     users = [{"name": name, "fixedHeaders": [{"name": "X-API-Key", "value": key}]} for name, key in keys.items()]
     (tmp_path / "keys.json").write_text(json.dumps({"auth": users}))
     return service
 
 
-def seed(service: RunningService) -> str:
-    """The id of a job that failed, as hardly any does; and one that succeeded is there, too."""
-    for value in (1, None):
-        job = {"model": "echo", "input": value}
-        headers = {"x-api-key": KEY, "prefer": "wait=30"}
-        answer = httpx2.post(f"{service.url}/v1/jobs", json=job, headers=headers, timeout=60)
-        assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
+def seed(service: RunningService) -> dict[str, str]:
+    """The ids of a job that failed, as hardly any does, and of a batch; and one job that succeeded is there, too."""
+    with httpx2.Client(base_url=service.url, headers={"x-api-key": KEY}, timeout=60) as http:
+        for value in (1, None):
+            answer = http.post("/v1/jobs", json={"model": "echo", "input": value}, headers={"prefer": "wait=30"})
+            assert answer.status_code == 200, answer.text
+        line = '{"model": "echo", "input": 1}'
+        batch = http.post("/v1/batches", content=line, headers={"content-type": "application/jsonl"})
+        assert batch.status_code == 202, batch.text
+    return {"failed": answer.json()["id"], "batch": batch.json()["id"]}
 
 
 def test_it_is_true_of_every_answer(service: RunningService, tmp_path: Path) -> None:

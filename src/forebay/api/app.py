@@ -215,7 +215,7 @@ def build_app(
         # Each costs a look at the process's providers per request; metrics are the edge's.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    openapi = OpenApi(app, catalog, task_of)
+    openapi = OpenApi(app, catalog, task_of, clocks)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
     operations = openapi.operations(jobs, batches, failed, queues, models)

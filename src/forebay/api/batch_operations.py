@@ -12,6 +12,7 @@ from forebay.api.describe import (
     IDEMPOTENCY_KEY,
     UUID,
     answers,
+    json_query_parameter,
     means,
     operation,
     path_parameter,
@@ -45,11 +46,8 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
         query_parameter("model", "Of the lines that name none."),
         query_parameter("version", means("version")),
         query_parameter("lane", means("lane"), type="string", enum=list(Lane), default="normal"),
-        query_parameter(
-            "parameters",
-            "A JSON object: parameters of the model for every line; those of a line go before them.",
-            type="string",
-            contentMediaType="application/json",
+        json_query_parameter(
+            "parameters", "Parameters of the model for every line; those of a line go before them.", type="object"
         ),
         query_parameter("start_within_s", means("start_within_s"), **seconds),
         query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from forebay.api.dead_letter_routes import DeadLetterRoutes
-from forebay.api.dead_letters import RATE_DEFAULT, RATE_MAX
+from forebay.api.dead_letters import EXPORT_MOST, RATE_DEFAULT, RATE_MAX
 from forebay.api.describe import answers, operation, path_parameter, problems, query_parameter, reference
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.core.api_key import Scope
@@ -85,7 +85,7 @@ def operations(routes: DeadLetterRoutes) -> list[dict[str, Any]]:
             routes.get_dead_letter,
             TAG,
             "Show a dead letter with its attempts",
-            {200: answers("The dead letter.", "DeadLetterDocument"), **problems(404, 422, 503)},
+            {200: answers("The dead letter.", "DeadLetterDocument"), **problems(404, 410, 422, 503)},
             parameters=(job_id,),
         ),
         operation(
@@ -103,5 +103,7 @@ def operations(routes: DeadLetterRoutes) -> list[dict[str, Any]]:
 
 def _limit(default: int | None) -> dict[str, Any]:
     if default is None:
-        return query_parameter("limit", "At most so many; all if left out.", type="integer", minimum=1)
+        return query_parameter(
+            "limit", "At most so many; all if left out.", type="integer", minimum=1, maximum=EXPORT_MOST
+        )
     return query_parameter("limit", "How many.", type="integer", minimum=1, maximum=LIMIT_MAX, default=default)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from forebay.api.answers import IS_HEAD, JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, header
 from forebay.api.bodies import read_body
-from forebay.api.dead_letters import RATE_DEFAULT, RATE_MAX, DeadLetters, read_wanted
+from forebay.api.dead_letters import EXPORT_MOST, RATE_DEFAULT, RATE_MAX, DeadLetters, read_wanted
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import LIMIT_MAX, cursor_of
 from forebay.api.queries import refuse_query, whole
@@ -85,7 +84,7 @@ class DeadLetterRoutes:
 
     async def export_dead_letters(self, request: Request) -> Lines:
         """One JSON object in each line, as when shown, with the input, too; all that fit, unless there is a limit."""
-        wanted = read_wanted(tenant_of(request), request.query_params.multi_items(), limit=sys.maxsize)
+        wanted = read_wanted(tenant_of(request), request.query_params.multi_items(), limit=EXPORT_MOST)
         lines = self._dead_letters.lines(wanted)
         return Lines(await anext(lines, b""), lines)
 

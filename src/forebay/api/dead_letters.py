@@ -28,6 +28,9 @@ from forebay.core.wire import decode_request
 from forebay.ports.store import JobPage, JobQuery, Place
 
 FILTERS = ("model", "code", "created_after", "created_before")
+EXPORT_MOST = 999_999_999
+"""More than there are; a whole number in a query has no more digits."""
+
 RATE_DEFAULT = 10
 """Redriven in a second: what failed because something was down shall not bring it down again."""
 RATE_MAX = 1000

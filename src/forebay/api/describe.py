@@ -148,6 +148,16 @@ def query_parameter(name: str, description: str, **schema: Any) -> dict[str, Any
     return {"name": name, "in": "query", "description": description, "schema": schema or {"type": "string"}}
 
 
+def json_query_parameter(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    """One whose text is JSON."""
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
 WAIT = query_parameter(
     "wait",
     "Answer as soon as the job is final, after this many seconds at the latest.",

@@ -56,7 +56,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Ma
     if operation.get("description"):
         yield f"<p>{_words(operation['description'])}</p>"
     yield from _table(
-        _field(f"{one['name']} <small>({one['in']})</small>", one | one["schema"], one.get("required", False), schemas)
+        _field(f"{one['name']} <small>({one['in']})</small>", one | _schema(one), one.get("required", False), schemas)
         for one in operation.get("parameters", ())
     )
     body = operation.get("requestBody", {}).get("content", {})
@@ -111,6 +111,12 @@ def _field(name: str, field: Mapping[str, Any], required: bool, schemas: Mapping
     default = field.get("default")
     said = [_kind(field, schemas), "required" if required else "", f"default {default}" if default else ""]
     return name, escape(", ".join(part for part in said if part)), _words(field.get("description", ""))
+
+
+def _schema(parameter: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a parameter; of one whose text is JSON, that of the JSON."""
+    found: Mapping[str, Any] = parameter.get("schema") or parameter["content"]["application/json"]["schema"]
+    return found
 
 
 def _kind(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:

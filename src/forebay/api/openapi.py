@@ -14,6 +14,7 @@ from forebay.api import batch_operations, dead_letter_operations
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.batch_operations import TAG as _BATCHES
 from forebay.api.batch_routes import BatchRoutes
+from forebay.api.bounds import add_bounds
 from forebay.api.dead_letter_operations import TAG as _DEAD_LETTERS
 from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.describe import (
@@ -47,6 +48,7 @@ from forebay.api.model_routes import ModelRoutes
 from forebay.api.queue_routes import QueueRoutes
 from forebay.api.submission import ModelCatalog
 from forebay.core.api_key import Scope
+from forebay.core.clocks import ClockLimits
 from forebay.core.job import JobStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelSpec
@@ -70,8 +72,11 @@ path; 500 is a fault of the service's."""
 class OpenApi:
     """Makes the document and its page once, when they are first asked for."""
 
-    def __init__(self, app: FastAPI, catalog: ModelCatalog, task_of: Callable[[str], Task]) -> None:
+    def __init__(
+        self, app: FastAPI, catalog: ModelCatalog, task_of: Callable[[str], Task], clocks: ClockLimits
+    ) -> None:
         self._app = app
+        self._clocks = clocks
         self._models = [(catalog.resolve(name), task_of) for name in sorted(catalog.specs)]
         self._document: dict[str, Any] = {}
         self._page = b""
@@ -86,6 +91,7 @@ class OpenApi:
                 tags=[{"name": name} for name in (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _QUEUES, _MODELS, _SERVICE)],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
+            add_bounds(document, self._clocks)
             add_links(document)
             self._document = document
         return self._document
@@ -360,7 +366,7 @@ def _queues(queues: QueueRoutes) -> list[dict[str, Any]]:
             queues.explain_job,
             _QUEUES,
             "Why is a job waiting, and for how long?",
-            {200: answers("What is known.", "ExplanationDocument"), **problems(404, 422, 503)},
+            {200: answers("What is known.", "ExplanationDocument"), **problems(404, 410, 422, 503)},
             parameters=(path_parameter("job_id", "As the submission answered it."),),
         ),
     ]
