@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.fact import Fact
-from forebay.core.job import Job, JobStatus, apply
+from forebay.core.job import Job, JobStatus, apply, deletion
 from forebay.core.partials import Partial
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.queues import LaneCount
@@ -375,6 +375,14 @@ class StoreContract(JobBatchesContract):
         await feed(emitted(1, "b", first=1), final, emitted(1, "c", first=2))
         assert await feed(emitted(1, "c", first=2), progressed(1, 1.0, sequence=1)) == []
         assert await chunks(store, 1) == [(1, 0, b'["a"]'), (1, 1, b'["b"]')]
+
+    @pytest.mark.parametrize("size", [1, 100])
+    async def test_a_job_that_is_deleted_leaves_no_chunk(self, store: ResultStore, feed: Feeder, size: int) -> None:
+        facts: list[JobRequest | JobEvent] = [request(1), event(1, EventKind.STARTED), emitted(1, "a"), failed(1)]
+        facts += [deletion(folded(*facts), at=request(1).accepted_at + 9.0), emitted(1, "b", first=1)]
+        for start in range(0, len(facts), size):
+            await feed(*facts[start : start + size])
+        assert await chunks(store, 1) == []
 
     async def test_chunks_of_a_stub_are_there_once_its_request_comes(self, store: ResultStore, feed: Feeder) -> None:
         await feed(event(1, EventKind.STARTED), emitted(1, "a"))
