@@ -132,7 +132,9 @@ class Uploader:
             read = await asyncio.to_thread(self._read, part, defaults)
 
         async def publish_jobs(accepted_at: float) -> int:
-            await self._submitter.publish([self._request(batch, one, accepted_at) for one in read.offers])
+            bounds = [order.max_queue_length for _, (order, _) in read.offers if order.max_queue_length is not None]
+            requests = [self._request(batch, one, accepted_at) for one in read.offers]
+            await self._submitter.publish(requests, min(bounds, default=None))
             return len(read.offers)
 
         replayed = await self._log.settle(

@@ -128,12 +128,17 @@ def _patiently(call: Callable[[], T], shown: Shown) -> T:
             return call()
         except (Unavailable, Refused) as error:
             pause_s = _pause_s(error)
-            if pause_s is None or time.monotonic() + pause_s > deadline:
+            if pause_s is None or (time.monotonic() + pause_s > deadline and not _is_full(error)):
                 raise
             if not told:
                 told = True
                 shown.say(f"{error.message}; trying again")
         time.sleep(pause_s)
+
+
+def _is_full(error: Unavailable | Refused) -> bool:
+    """Quotas and queues make room as jobs end: whoever waits in front of the screen may wait for that."""
+    return not isinstance(error, Unavailable) and error.status == 429
 
 
 def _pause_s(error: Unavailable | Refused) -> float | None:
