@@ -93,9 +93,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     then nothing of that request is tried. So each is made one of its own; tests/unit/api/test_idempotency.py uses them
     twice.
 
-    A cursor is opaque: a schema that told which ones are ours would have callers make their own. So one that is made up is
-    left out of what should be taken, and the other filters are tried; tests/unit/api/test_reading.py goes from page to
-    page.
+    A cursor is opaque: a schema that told which ones are ours would have callers make their own. So one that is made up
+    is left out of what should be taken, and the other filters are tried; tests/unit/api/test_reading.py goes from page
+    to page.
 
     An attempt that may take no time ends with the death of its runner, and all who wait do so until the model is loaded
     again. What that does is tried in tests/scenario/test_a_bad_input_harms_no_neighbour.py.
