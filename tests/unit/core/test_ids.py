@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.core.errors import Misconfigured
-from forebay.core.ids import IdMint
+from forebay.core.ids import IdMint, is_uuid, uuid_of_retry
 
 SECRET = b"a secret of enough length"
 NOW = 1_764_000_000.123
@@ -87,6 +87,23 @@ def test_ids_sort_by_the_time_of_issue() -> None:
 def test_ids_of_one_instant_differ() -> None:
     issuing = mint()
     assert len({issuing.issue("default", NOW) for _ in range(1000)}) == 1000
+
+
+def test_the_uuid_of_a_retry_follows_from_the_job_and_the_count() -> None:
+    job_id = mint().issue("default", NOW)
+    assert uuid_of_retry("default", job_id, 1) == uuid_of_retry("default", job_id, 1)
+    others = {uuid_of_retry("default", job_id, number) for number in range(1, 100)}
+    others |= {uuid_of_retry("other", job_id, 1), uuid_of_retry("default", mint(seed=2).issue("default", NOW), 1)}
+    assert len(others) == 101
+    assert all(is_uuid(one) and uuid.UUID(one).version == 8 for one in others)
+
+
+def test_uuids_of_retries_are_for_ever() -> None:
+    """A retry that is repeated by a later version is the same job."""
+    assert (
+        uuid_of_retry("acme", "019ab697-e756-7d82-8a63-86d2c96e819b-033c9fb296809265", 1)
+        == "5111f5ca-1fe3-8901-aae1-e4d6ad231997"
+    )
 
 
 @pytest.mark.parametrize("secrets", [(), (b"short",), (SECRET, b"")])

@@ -435,6 +435,8 @@ async def test_a_failure_that_may_pass_puts_the_job_back_with_its_reason(
     error = bench.facts(job)[1].error
     assert error
     assert (error.code, error.retryable) == (code, True)
+    labels = {"model": handlers.spec().name, "code": code}
+    assert bench.metrics.registry.get_sample_value("forebay_attempts_retried_total", labels) == 1
 
 
 async def let_it_pass_by(bench: Bench, number: int) -> None:
