@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from forebay.api.idempotency import Keeper, Key, KeyReused
-from forebay.core.errors import InvalidRequest, Unavailable
+from forebay.core.errors import Conflict, Unavailable
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.reservation import Reservation, digest_of_key
 from forebay.ports.event_log import EventLog
@@ -22,8 +22,8 @@ LOGGED_WITHIN_S = 2.5
 _END = "end"
 
 
-class BatchDiffers(InvalidRequest):
-    """Under this id another file came before."""
+class BatchDiffers(Conflict):
+    """Under this id another file came before, or the same one with other defaults."""
 
     code = "batch_differs"
 
@@ -44,14 +44,17 @@ class BatchLog:
     async def open(
         self, tenant: str, key: Key, issue: Callable[[float], str], *, fingerprint: str, model: str
     ) -> Reservation:
-        """The reservation of the batch itself, whose id `job_id` is. Raises KeyReused, KeyInUse, Unavailable."""
+        """The reservation of the batch itself, whose id `job_id` is. Raises BatchDiffers, KeyInUse, Unavailable."""
         now = self._clock()
         wanted = self._wanted(tenant, key.job_id or issue(now), key.digest, fingerprint, now)
 
         async def publish(under: Reservation) -> None:
             await self._say(under, BatchEventKind.OPENED, model=model)
 
-        return (await self._keeper.accept(wanted, publish))[0]
+        try:
+            return (await self._keeper.accept(wanted, publish))[0]
+        except KeyReused as error:
+            raise BatchDiffers("under this id, or key, a batch was begun with another query") from error
 
     async def settle(
         self,

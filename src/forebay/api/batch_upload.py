@@ -79,7 +79,7 @@ class Uploader:
 
     async def open(self, key: Key, issue: Callable[[float], str], defaults: Order) -> JobBatch:
         """The batch, without lines. `defaults` are what its lines do not say. Raises NotFound for a model that is not
-        known, InvalidRequest for what no line could have, KeyReused."""
+        known, InvalidRequest for what no line could have, BatchDiffers."""
         if defaults.model:
             self._submitter.check(defaults)
         opened = await self._log.open(
@@ -110,8 +110,11 @@ class Uploader:
                 rejected=batch.rejected + len(read.rejected),
             )
 
-        async for line in _lines(reader, pieces):
-            hold(reader.held_bytes + parts.held_bytes)
+        def held(piece: bytes) -> bytes:
+            hold(reader.held_bytes + parts.held_bytes + len(piece))
+            return piece
+
+        async for line in _lines(reader, (held(piece) async for piece in pieces)):
             too_many = line[0] > LINES_MOST
             if part := parts.end() if too_many else parts.add(line):
                 batch = await settle(part)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from forebay.api.listing import cursor_of
-from forebay.core.event import JobError, JobMetrics, JobRequest
+from forebay.core.event import BatchLine, JobError, JobMetrics, JobRequest
 from forebay.core.job import Job
 from forebay.core.times import to_rfc3339
 from forebay.ports.store import JobPage
@@ -26,6 +26,14 @@ class Urls(Struct, frozen=True):
     result: str
     events: str
     cancel: str
+
+
+class OfBatch(Struct, frozen=True, omit_defaults=True):
+    """Which line of which batch a job is."""
+
+    id: str
+    line: int
+    custom_id: str = ""
 
 
 class JobObject(Struct, frozen=True, kw_only=True):
@@ -46,6 +54,7 @@ class JobObject(Struct, frozen=True, kw_only=True):
     output: Raw | UnsetType = UNSET
     error: JobError | UnsetType = UNSET
     retry_of: str | UnsetType = UNSET
+    batch: OfBatch | UnsetType = UNSET
     metadata: Mapping[str, Any] | UnsetType = UNSET
     durability: str
     urls: Urls
@@ -108,6 +117,7 @@ class JobWriter:
             output=Raw(output) if output else UNSET,
             error=UNSET if job.error is None else job.error,
             retry_of=job.retry_of or UNSET,
+            batch=_of_batch(job.line),
             metadata=job.metadata or UNSET,
             durability=job.durability or self._durability,
             urls=_urls(job.id),
@@ -120,6 +130,10 @@ def _time(at: float | None) -> str | UnsetType:
 
 def _progress(job: Job) -> float | UnsetType:
     return UNSET if job.interim is None or job.interim.progress is None else job.interim.progress
+
+
+def _of_batch(line: BatchLine | None) -> OfBatch | UnsetType:
+    return UNSET if line is None else OfBatch(line.batch_id, line.number, line.custom_id)
 
 
 def _urls(job_id: str) -> Urls:

@@ -134,6 +134,12 @@ class JobUrls(Document):
     cancel: str
 
 
+class JobBatchLine(Document):
+    id: str
+    line: int = Field(description="From 1.")
+    custom_id: str | None = None
+
+
 class JobDocument(Document):
     """The job object, everywhere the same. What is not known yet is absent, never null."""
 
@@ -156,6 +162,7 @@ class JobDocument(Document):
     )
     error: JobError | None = None
     retry_of: str | None = Field(None, description="The job that this one does again.")
+    batch: JobBatchLine | None = Field(None, description="The batch that the job is a line of.")
     metadata: dict[str, Any] | None = None
     durability: Literal["replicated", "flushed", "process", "memory"] = Field(
         description="What an accepted job survives: see /health."

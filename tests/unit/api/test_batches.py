@@ -18,6 +18,7 @@ from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job_batch import BatchEvent, line_job_id
 from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, Payload
+from forebay.core.quota import Quota
 from forebay.core.wire import decode
 from forebay.ports.event_log import LogBatch
 
@@ -229,7 +230,7 @@ async def test_a_key_names_one_batch(api: Api) -> None:
     assert copies[0].json()["id"] == copies[1].json()["id"]
     assert len(requests(api)) == 3
     other = await send(api, file(4), path, "POST", **{"idempotency-key": "k"})
-    assert (other.status_code, other.json()["code"]) == (422, "batch_differs")
+    assert (other.status_code, other.json()["code"]) == (409, "batch_differs")
     assert len(requests(api)) == 3
 
 
@@ -237,7 +238,7 @@ async def test_a_key_names_one_batch(api: Api) -> None:
 async def test_another_file_under_the_same_id_is_refused(api: Api, body: bytes) -> None:
     await send(api, file(3))
     answer = await send(api, body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "batch_differs")
+    assert (answer.status_code, answer.json()["code"]) == (409, "batch_differs")
     assert len(requests(api)) == 3
 
 
@@ -250,7 +251,7 @@ async def test_no_line_comes_behind_the_end(api: Api) -> None:
 async def test_other_defaults_make_it_another_file(api: Api) -> None:
     await send(api, file(3))
     answer = await send(api, file(3), f"{PATH}&lane=high")
-    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert (answer.status_code, answer.json()["code"]) == (409, "batch_differs")
 
 
 async def test_an_upload_that_breaks_off_leaves_an_incomplete_batch_and_can_go_on(api: Api) -> None:
@@ -333,6 +334,29 @@ async def test_of_a_process_that_died_in_a_part_another_takes_over_the_same_jobs
     assert len({(one.job_id, one.accepted_at) for one in requests(api)}) == len(requests(api)) == 3
 
 
+async def test_lines_count_against_the_quota_and_go_on_when_there_is_room(make_api: MakeApi) -> None:
+    api = make_api(default_quota=Quota(jobs_per_minute=PART_LINES + 10))
+    refused = await send(api, file(PART_LINES + 20))
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+    assert len(requests(api)) == PART_LINES
+    api.clock.now += 61
+    again = await send(api, file(PART_LINES + 20))
+    assert (again.status_code, again.json()["id"]) == (202, refused.json()["batch_id"])
+    assert len(requests(api)) == PART_LINES + 20
+
+
+async def test_a_long_line_takes_its_room_of_all_large_bodies(make_api: MakeApi) -> None:
+    api = make_api(max_body_bytes=600_000, body_budget_bytes=600_000, inline_limit_bytes=1_000_000)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"input": "' + b"x" * 500_000
+        other = await send(api, b'{"input": "' + b"y" * 500_000 + b'"}', "/v1/batches?model=echo", "POST")
+        assert (other.status_code, other.json()["code"]) == (503, "overloaded")
+        yield b'"}'
+
+    assert (await send(api, body())).json()["counts"]["queued"] == 1
+
+
 async def test_of_copies_at_once_each_line_is_published_once(api: Api) -> None:
     answers = await asyncio.gather(*(send(api, file(1000)) for _ in range(5)))
     assert {answer.status_code for answer in answers} <= {202, 409}
@@ -388,7 +412,7 @@ async def test_results_come_in_the_order_of_the_lines(api: Api) -> None:
     assert (await results(api, batch_id))[0] == 200
     assert [one["line"] for one in (await results(api, batch_id, "?after_line=3"))[1]] == [4, 5]
     job = (await api.http.get(f"/v1/jobs/{found[0]['id']}")).json()
-    assert (job["output"], job["id"]) == (1, found[0]["id"])
+    assert (job["output"], job["batch"]) == (1, {"id": batch_id, "line": 1, "custom_id": "row 1"})
 
 
 async def test_every_line_of_a_result_is_one_line(api: Api) -> None:
