@@ -14,7 +14,7 @@ import asyncpg
 
 TABLES: Mapping[str, str] = {
     "jobs": "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim, due_at",
+    "metadata, durability, interim, due_at, expires_at, dies_at, retain_s, ended_at, deleted_at",
     "results": "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256",
 }
 """And the columns that both stores have, in the order of comparison. Positions differ by what was read last."""

@@ -29,7 +29,7 @@ JobId = Annotated[
 
 jobs = typer.Typer(
     name="jobs",
-    help="List jobs, look at one, cancel one, ask why one waits.",
+    help="List jobs, look at one, cancel or delete one, ask why one waits.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -126,6 +126,18 @@ def cancel(
     console().print(job["id"], styled(job["status"]))
     if job["status"] in ("queued", "running"):
         console(err=True).print("not known yet whether it is canceled: look again soon")
+
+
+@jobs.command()
+def delete(job_id: JobId, url: Url = None) -> None:
+    """Delete one job that has ended, with its input and its output. Nobody can bring it back."""
+    from forebay.cli.screen import console
+    from forebay.cli.service import Service, service_url
+
+    with Service(service_url(url)) as service:
+        job_id = _whole_id(service, job_id)
+        gone = service.delete(job_id)
+    console().print(job_id, "deleted" if gone else "will be deleted within moments")
 
 
 @jobs.command()

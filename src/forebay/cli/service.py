@@ -137,6 +137,14 @@ class Service:
         """The job in the state that won; not final only where the service is behind."""
         return self._object("POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
 
+    def delete(self, job_id: str) -> bool:
+        """Whether it is gone for every reader; else it will be. Raises Refused for one that has not ended."""
+        with self._reaching():
+            answer = self._client.delete(f"/v1/jobs/{quote(job_id, safe='')}")
+        if answer.status_code not in (202, 204):
+            raise Refused(answer.status_code, _document(answer))
+        return answer.status_code == 204
+
     def explain(self, job_id: str) -> dict[str, Any]:
         """Why the job waits, and for how long it may."""
         return self._object("GET", f"/v1/jobs/{quote(job_id, safe='')}/explain")

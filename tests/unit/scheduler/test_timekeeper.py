@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.core import crash
 from forebay.core.errors import BlobDamaged, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus
@@ -371,3 +372,40 @@ async def test_what_was_deleted_cannot_be_fetched(world: World) -> None:
     await world.passes(60.0)
     with pytest.raises(BlobDamaged):
         await world.blobs.get(ref)
+
+
+class Killed(Exception):
+    """Stands in for a death: what is written so far is written."""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "scheduler.before_publish",
+        "scheduler.after_publish",
+        "scheduler.before_sweep",
+        "scheduler.blobs_deleted",
+        "scheduler.after_sweep",
+    ],
+)
+async def test_whoever_dies_anywhere_the_next_one_ends_it(world: World, point: str) -> None:
+    await finished(world, 1, retain_s=60.0)
+    await world.submit(2, start_within_s=60.0)
+    world.elapsed.advance(60.0)
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Killed(name)
+
+    crash.arm(die)
+    try:
+        with pytest.raises(Killed):
+            await world.settles()
+    finally:
+        crash.arm(None)
+    world.keeper = world.another()
+    await world.settles()
+    assert (await world.job(1)).deleted_at is not None
+    assert (await world.job(2)).status is JobStatus.EXPIRED
+    assert world.blobs.blobs == {}
+    assert await world.store.unswept(9) == []
