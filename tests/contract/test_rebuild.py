@@ -17,7 +17,7 @@ from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, Memo
 from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.core.errors import Unavailable
-from forebay.core.event import BatchLine, EventKind, JobRequest
+from forebay.core.event import BatchLine, EventKind, JobEvent, JobRequest, Remains
 from forebay.core.fact import Event
 from forebay.core.job import JobStatus
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
@@ -75,6 +75,13 @@ def batch_of(start: int, end: int) -> Iterator[BatchEvent]:
         yield BatchEvent(kind=BatchEventKind.SEALED, lines=20 * number + 20, **facts)
 
 
+def deleted(number: int) -> JobEvent:
+    """Of one that has succeeded; for some of them it is remembered which line of a batch it was."""
+    done = succeeded(number, Payload(media_type=JSON, data=b"")).at
+    remains = Remains(status=EventKind.SUCCEEDED, finished_at=done, line=request_of(number).line)
+    return JobEvent(tenant=TENANT, job_id=job_id(number), kind=EventKind.DELETED, at=done + 60.0, remains=remains)
+
+
 class World(ABC):
     """A log and a store, and what lies in the store."""
 
@@ -110,6 +117,7 @@ class World(ABC):
             [failed(n) for n in numbers if n % 5 == 2],
             [succeeded(n, in_blob(n)) for n in numbers if n % 5 == 3],
             [event(n, EventKind.CANCELED) for n in numbers if n % 35 == 3],
+            [deleted(n) for n in numbers if n % 5 == 1 and n % 9 in (3, 4)],
         ):
             await self.say(*finished)
         await self.say(*batch_of(start, end))

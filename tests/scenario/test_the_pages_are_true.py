@@ -12,7 +12,7 @@ import pytest
 from forebay.testing.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("batches", "canceling", "dead-letters", "idempotency", "keys", "listing", "queues", "watching")
+PAGES = ("batches", "canceling", "dead-letters", "idempotency", "keys", "listing", "queues", "retention", "watching")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[78][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}")
 VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
 END = "--- that was all of it"

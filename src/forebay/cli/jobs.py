@@ -135,7 +135,7 @@ def delete(job_id: JobId, url: Url = None) -> None:
     from forebay.cli.service import Service, service_url
 
     with Service(service_url(url)) as service:
-        job_id = _whole_id(service, job_id)
+        job_id = whole_id(service, job_id)
         gone = service.delete(job_id)
     console().print(job_id, "deleted" if gone else "will be deleted within moments")
 

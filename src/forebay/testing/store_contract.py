@@ -22,6 +22,7 @@ from forebay.core.reservation import KEEP_S, Reservation
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore
+from forebay.testing.due_contract import DueContract
 from forebay.testing.job_batches_contract import JobBatchesContract
 from forebay.testing.samples import TENANT, emitted, event, failed, job_id, progressed, request, succeeded
 
@@ -108,7 +109,7 @@ def folded(*facts: JobRequest | JobEvent) -> Job:
 
 
 @pytest.mark.anyio
-class StoreContract(JobBatchesContract):
+class StoreContract(JobBatchesContract, DueContract):
     @pytest.fixture
     def place(self) -> StorePlace:
         raise NotImplementedError("say where the store lives")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from tests.unit.cli.conftest import FAILED, JOB_ID, SUCCEEDED, FakeService, Ran
 
@@ -96,6 +97,18 @@ def test_a_job_is_shown(fake: FakeService, forebay: Forebay) -> None:
 def test_a_job_that_nobody_knows_ends_with_1(fake: FakeService, forebay: Forebay) -> None:
     fake.answers(f"GET /v1/jobs/{JOB_ID}", {"code": "unknown_job", "detail": "no such job"}, status=404)
     assert forebay("jobs", "get", JOB_ID) == Ran(1, "", "forebay: no such job (404 unknown_job)\n")
+
+
+def test_a_job_is_deleted(fake: FakeService, forebay: Forebay) -> None:
+    fake.answers(f"DELETE /v1/jobs/{JOB_ID}", httpx2.Response(202), httpx2.Response(204))
+    assert forebay("jobs", "delete", JOB_ID) == Ran(0, f"{JOB_ID} will be deleted within moments\n", "")
+    assert forebay("jobs", "delete", JOB_ID) == Ran(0, f"{JOB_ID} deleted\n", "")
+
+
+def test_a_job_that_has_not_ended_is_not_deleted(fake: FakeService, forebay: Forebay) -> None:
+    refusal = {"code": "job_not_final", "detail": "the job is running; cancel it first"}
+    fake.answers(f"DELETE /v1/jobs/{JOB_ID}", refusal, status=409)
+    assert forebay("jobs", "delete", JOB_ID).err == "forebay: the job is running; cancel it first (409 job_not_final)\n"
 
 
 def test_models_are_listed_with_the_whole_reason(fake: FakeService, forebay: Forebay) -> None:
