@@ -33,6 +33,12 @@ class Narrowed:
 NARROWED = (
     Narrowed(
         "RejectedPositiveData",
+        lambda body: body.get("code") == "idempotency_key_reused",
+        "An id that is there already names the request that came with it, and no schema can tell which.",
+        "tests/unit/api/test_idempotency.py, tests/unit/api/test_batches.py",
+    ),
+    Narrowed(
+        "RejectedPositiveData",
         lambda body: body.get("code") in ("job_gone", "input_gone"),
         "Somebody deleted the job, or it was retained for as short as was asked; no schema can tell.",
         "tests/unit/api/test_delete.py, tests/unit/api/test_retrying.py",

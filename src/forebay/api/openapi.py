@@ -46,6 +46,7 @@ from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.queue_routes import QueueRoutes
+from forebay.api.schemas import QUEUE_LENGTH_MAX
 from forebay.api.submission import ModelCatalog
 from forebay.core.api_key import Scope
 from forebay.core.clocks import ClockLimits
@@ -222,7 +223,13 @@ class OpenApi:
                     query_parameter("start_within_s", means("start_within_s"), **seconds),
                     query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
                     query_parameter("retain_s", means("retain_s"), **seconds),
-                    query_parameter("max_queue_length", means("max_queue_length"), type="integer", minimum=0),
+                    query_parameter(
+                        "max_queue_length",
+                        means("max_queue_length"),
+                        type="integer",
+                        minimum=0,
+                        maximum=QUEUE_LENGTH_MAX,
+                    ),
                 ),
                 body=raw_body(self._bodies()),
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
 
 from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
 from forebay.core.explain import Why
@@ -17,11 +17,17 @@ from forebay.core.model import ModelStatus
 MAX_ERRORS = 20
 """More places than this are not listed: who made so many mistakes made one."""
 
-Seconds = Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """How many at most is for the service's settings to say (core/clocks.py)."""
 
 
-QueueLength = Annotated[int, Field(ge=0, le=10**12, strict=False)]
+def _whole(value: Any) -> Any:
+    """`5.0` is an integer in JSON Schema, and in what some clients write."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+QUEUE_LENGTH_MAX = 10**12
+QueueLength = Annotated[int, Field(ge=0, le=QUEUE_LENGTH_MAX), BeforeValidator(_whole)]
 
 
 class Body(BaseModel):

@@ -414,3 +414,15 @@ async def test_allow_names_what_the_path_itself_takes_not_what_a_parameter_would
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     answer = await api.http.patch("/v1/dead-letters/some-id")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("value", [True, "5", [5]])
+@pytest.mark.parametrize("name", ["start_within_s", "run_timeout_s", "retain_s", "max_queue_length"])
+async def test_what_only_looks_like_a_number_is_none(api: Api, name: str, value: Any) -> None:
+    answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1, name: value})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"#/{name}")
+
+
+async def test_a_whole_number_may_be_written_with_a_point(api: Api) -> None:
+    answer = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1, "max_queue_length": 5.0})
+    assert answer.status_code == 202, answer.text
