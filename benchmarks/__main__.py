@@ -16,7 +16,7 @@ from benchmarks.peers.environment import PeersUnavailable
 from benchmarks.report import machine
 
 GROUPS = {
-    "embedded": ("submit", "end_to_end", "images", "latency", "memory", "malformed"),
+    "embedded": ("submit", "end_to_end", "images", "latency", "explain", "memory", "malformed"),
     "store": ("rates", "listing"),
     "kafka": ("submit", "producer", "end_to_end", "latency", "worker", "memory"),
 }

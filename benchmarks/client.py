@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import cast
 from urllib.parse import urlsplit
@@ -83,6 +84,16 @@ class Load:
     def post(self, path: str, body: bytes, media_type: str = "application/json", headers: str = "") -> bytes:
         head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {media_type}\r\n{headers}"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One that nobody else uses meanwhile, in turns: a server closes those that are idle for long. Raises
+        IndexError when all are in use."""
+        connection = self._idle.pop(0)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
 
     async def each(self, count: int, one: Callable[[Connection, int], Awaitable[None]]) -> None:
         """Call `one(connection, number)` for every number below `count`, one at a time on each connection."""

@@ -20,11 +20,24 @@ from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record
 from forebay.core.model import ModelStatus
+from forebay.core.pace import Pace
 from forebay.ports.fleet import ModelReport
 from forebay.testing.clock import HandClock
 
 WITHIN_S = 30.0
-READY = ModelReport(worker="w-1", model="cats", version="3", status=ModelStatus.READY, replicas_ready=2)
+PACE = Pace(
+    jobs_per_s=4.0, batches=50, batch_size=2.0, service_s=0.5, service_sd_s=0.1, running=1, finished_per_s={"low": 1.5}
+)
+READY = ModelReport(
+    worker="w-1",
+    model="cats",
+    version="3",
+    status=ModelStatus.READY,
+    replicas_ready=2,
+    restarts=3,
+    away=True,
+    pace=PACE,
+)
 
 
 class Sky:
@@ -82,6 +95,18 @@ async def test_a_report_is_heard_in_another_process_and_replaced_by_the_next(sky
     await becomes(api, lambda reports: bool(reports) and reports[0].reason == "it is large")
     await worker.report(READY)
     assert await becomes(api, lambda reports: reports[0].status is ModelStatus.READY) == [READY]
+
+
+async def test_another_pace_alone_is_heard_too_with_the_next_repetition(
+    sky: Sky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.adapters.kafka.fleet.REPEAT_S", 0.05)
+    worker, api = await sky.fleet(), await sky.fleet(listening=True)
+    await worker.report(READY)
+    await becomes(api, bool)
+    faster = structs.replace(READY, pace=structs.replace(PACE, jobs_per_s=8.0))
+    await worker.report(faster)
+    await becomes(api, lambda reports: list(reports) == [faster])
 
 
 async def test_what_was_said_before_one_listened_is_heard(sky: Sky) -> None:

@@ -78,7 +78,8 @@ class Bounds:
                     await asyncio.shield(looking)
                 if full := self._full(lanes, behind):
                     raise await self._refusal(full, behind)
-        self._since.update(lanes)
+        for place, jobs in lanes.items():
+            self._since[place] += jobs
         self._newest_at = self._monotonic()
 
     def give_back(self, lanes: Mapping[Place, int]) -> None:
@@ -98,8 +99,10 @@ class Bounds:
         return None
 
     def _waiting(self, place: Place) -> int:
-        unseen = self._since[place] + sum(accepted[place] for _, accepted in self._before)
-        return max(0, self._seen.get(place, 0) + unseen)
+        waiting = self._seen.get(place, 0) + self._since[place]
+        for _, accepted in self._before:
+            waiting += accepted[place]
+        return max(0, waiting)
 
     def _look(self, every_s: float) -> asyncio.Task[None] | None:
         """What learns anew what is older, beside the submission; None if nothing is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from forebay.core.ids import IdMint
 from forebay.core.message import Channel, Message
 from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
+from forebay.core.queues import Place
 from forebay.core.reservation import Reservation, digest_of_key, fingerprint_of
 from forebay.core.wire import encode_request
 from forebay.ports.blobs import BlobStore
@@ -246,7 +246,10 @@ class Submitter:
         written then. `behind`: not where more wait in their lane."""
         if not requests:
             return
-        lanes = Counter((request.model, request.lane) for request in requests)
+        lanes: dict[Place, int] = {}
+        for request in requests:
+            place = request.model, request.lane
+            lanes[place] = lanes.get(place, 0) + 1
         await self._bounds.take(lanes, behind)
         try:
             await self._metered(requests)

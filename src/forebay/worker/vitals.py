@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from math import sqrt
+from statistics import fmean, pstdev
 from time import monotonic
 
 from msgspec import Struct
@@ -23,21 +23,27 @@ AWAY_FOR_S = 5.0
 """A backend that failed so recently is away: it is tried again each second."""
 
 
-class _Ended(Struct, frozen=True):
+FEW = 10
+"""So many batches that followed each other at once tell what a worker manages; before, all have to do."""
+
+
+class _Predicted(Struct, frozen=True):
     jobs: int
-    service_s: float
-    busy_s: float  # time since the last one ended, as far as replicas were at work: half of two count half
+    busy_s: float  # time since the last one, as far as replicas were at work: half of two count half
+    followed: bool  # another was in hand already when the one before it ended
 
 
 class Timed:
-    """A batch that is being timed. Without `done` it came to nothing: its time counts, its jobs do not."""
+    """A batch that is being timed. Without `predicted` it came to nothing: its time counts, its jobs do not."""
 
-    def __init__(self) -> None:
-        self.lanes: Counter[str] | None = None
+    def __init__(self, predicted: Callable[[Counter[str]], None]) -> None:
+        self._predicted = predicted
+        self.over = False
 
-    def done(self, lanes: Iterable[Lane]) -> None:
-        """It has outcomes; a lane for each of its jobs."""
-        self.lanes = Counter(lane.value for lane in lanes)
+    def predicted(self, lanes: Iterable[Lane]) -> None:
+        """Its runner is free again, and it has outcomes; a lane for each of its jobs."""
+        self.over = True
+        self._predicted(Counter(lane.value for lane in lanes))
 
 
 class Vitals:
@@ -50,7 +56,9 @@ class Vitals:
         self._running = 0
         self._busy_s = 0.0  # not handed to a batch that ended yet
         self._passed_at = self._since
-        self._batches: deque[_Ended] = deque(maxlen=BATCHES)
+        self._full = False  # every replica had work when the last batch ended
+        self._predicted: deque[_Predicted] = deque(maxlen=BATCHES)
+        self._services: deque[float] = deque(maxlen=BATCHES)
         self._finished: deque[tuple[float, Counter[str]]] = deque()  # by second
         self._failed_at: float | None = None
         self.restarts = 0
@@ -70,18 +78,25 @@ class Vitals:
         """Time a batch, from when it has a runner until its outcomes are published. Several may run at once."""
         began = self._pass()
         self._running += 1
-        timed = Timed()
+        timed = Timed(self._end)
         try:
             yield timed
         finally:
             now = self._pass()
-            self._running -= 1
-            if timed.lanes is not None:
-                self._batches.append(_Ended(timed.lanes.total(), now - began, self._busy_s))
-                self._busy_s = 0.0
-                if not self._finished or self._finished[-1][0] < now - 1.0:
-                    self._finished.append((now, Counter()))
-                self._finished[-1][1].update(timed.lanes)
+            if timed.over:
+                self._services.append(now - began)
+            else:
+                self._running -= 1
+
+    def _end(self, lanes: Counter[str]) -> None:
+        now = self._pass()
+        self._predicted.append(_Predicted(lanes.total(), self._busy_s, self._full))
+        self._busy_s = 0.0
+        self._running -= 1
+        self._full = self._running >= self._replicas
+        if not self._finished or self._finished[-1][0] < now - 1.0:
+            self._finished.append((now, Counter()))
+        self._finished[-1][1].update(lanes)
 
     def _pass(self) -> float:
         now = self._clock()
@@ -91,23 +106,23 @@ class Vitals:
 
     def pace(self) -> Pace | None:
         """None until a batch has ended."""
-        busy_s = sum(batch.busy_s for batch in self._batches)
-        if busy_s <= 0.0:
+        followed = [batch for batch in self._predicted if batch.followed]
+        measured = followed if len(followed) >= FEW else list(self._predicted)
+        busy_s = sum(batch.busy_s for batch in measured)
+        if busy_s <= 0.0 or not self._services:
             return None
-        now, count = self._clock(), len(self._batches)
-        jobs = sum(batch.jobs for batch in self._batches)
-        mean = sum(batch.service_s for batch in self._batches) / count
-        variance = sum((batch.service_s - mean) ** 2 for batch in self._batches) / count
+        jobs = sum(batch.jobs for batch in measured)
+        now, mean = self._clock(), fmean(self._services)
         while self._finished and self._finished[0][0] < now - LAST_S:
             self._finished.popleft()
         over_s = max(1.0, min(LAST_S, now - self._since))
         finished = sum((lanes for _, lanes in self._finished), Counter[str]())
         return Pace(
             jobs_per_s=jobs / busy_s,
-            batches=count,
-            batch_size=jobs / count,
+            batches=len(measured),
+            batch_size=jobs / len(measured),
             service_s=mean,
-            service_sd_s=sqrt(variance),
+            service_sd_s=pstdev(self._services, mean),
             running=self._running,
             finished_per_s={lane: number / over_s for lane, number in sorted(finished.items())},
         )

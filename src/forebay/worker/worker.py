@@ -304,10 +304,11 @@ class Worker:
             await self._after_failure(batch, fault, apart=seat.apart)
         else:
             seat.leave()
+            if done is not None:
+                timed.predicted(job.lane for job in batch)
             await self._interim.finish(talk)
             if done is not None:
                 await self._settle(batch, done, begun_at)
-                timed.done(job.lane for job in batch)
 
     async def _load_inputs(self, batch: list[JobInHand]) -> tuple[list[JobInHand], list[frames.Item]]:
         """The jobs that may still start and whose input is there, and what a runner gets of each; the others end

@@ -232,7 +232,7 @@ class Service(Struct):
 
 
 def _end(context: AbstractContextManager[Timed], timed: Timed, count: int) -> None:
-    timed.done([Lane.NORMAL] * count)
+    timed.predicted([Lane.NORMAL] * count)
     context.__exit__(None, None, None)
 
 

@@ -7,7 +7,7 @@ import pytest
 from forebay.core.lanes import Lane
 from forebay.core.pace import Pace, together
 from forebay.testing.clock import HandClock
-from forebay.worker.vitals import AWAY_FOR_S, BATCHES, LAST_S, Vitals
+from forebay.worker.vitals import AWAY_FOR_S, BATCHES, FEW, LAST_S, Vitals
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def vitals(clock: HandClock) -> Vitals:
 def run(vitals: Vitals, clock: HandClock, took_s: float, *lanes: Lane) -> None:
     with vitals.batch() as timed:
         clock.now += took_s
-        timed.done(lanes)
+        timed.predicted(lanes)
 
 
 def pace(vitals: Vitals) -> Pace:
@@ -51,8 +51,8 @@ def test_batches_side_by_side_share_the_time(vitals: Vitals, clock: HandClock) -
         with vitals.batch() as other:
             assert vitals.pace() is None
             clock.now += 1.0
-            one.done([Lane.NORMAL] * 3)
-            other.done([Lane.NORMAL])
+            one.predicted([Lane.NORMAL] * 3)
+            other.predicted([Lane.NORMAL])
     assert pace(vitals).jobs_per_s == pytest.approx(2.0)
     assert pace(vitals).service_s == pytest.approx(1.5)
     assert pace(vitals).service_sd_s == pytest.approx(0.5)
@@ -64,6 +64,34 @@ def test_a_batch_that_came_to_nothing_costs_its_time(vitals: Vitals, clock: Hand
     run(vitals, clock, 1.0, Lane.NORMAL)
     assert pace(vitals).jobs_per_s == pytest.approx(0.5)
     assert pace(vitals).service_s == pytest.approx(1.0)
+
+
+def test_what_is_published_meanwhile_does_not_keep_the_runner(vitals: Vitals, clock: HandClock) -> None:
+    for _ in range(3):
+        with vitals.batch() as timed:
+            clock.now += 0.5
+            timed.predicted([Lane.NORMAL])
+            clock.now += 0.5
+    assert pace(vitals).jobs_per_s == pytest.approx(2.0)
+    assert pace(vitals).service_s == pytest.approx(1.0)
+
+
+def test_once_batches_follow_each_other_at_once_they_tell_what_a_worker_manages(
+    vitals: Vitals, clock: HandClock
+) -> None:
+    """One that comes alone also waits for what is done beside the runner of those that follow."""
+    for _ in range(20):
+        run(vitals, clock, 1.0, Lane.NORMAL)
+    before = vitals.batch()
+    timed = before.__enter__()
+    for _ in range(FEW + 1):
+        after = vitals.batch()
+        following = after.__enter__()
+        clock.now += 0.5
+        timed.predicted([Lane.NORMAL])
+        before.__exit__(None, None, None)
+        before, timed = after, following
+    assert pace(vitals).jobs_per_s == pytest.approx(2.0)
 
 
 def test_a_change_of_pace_is_followed(vitals: Vitals, clock: HandClock) -> None:
