@@ -16,8 +16,13 @@ from tests.scenario.conftest import ROOT, Start, StartRoles
 
 from forebay.testing.service import RunningService, output_of
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))
 """Of each operation, for each phase; and four times as many sequences of linked calls."""
+
+PHASES = {"embedded": "examples,coverage,fuzzing,stateful", "kafka": "examples,fuzzing,stateful"}
+if "FUZZ_EXAMPLES" in os.environ:
+    PHASES["kafka"] = PHASES["embedded"]
+"""Coverage is the longest, and tries how requests are read, which is the same on both: `make test` has it once."""
 
 SEED = os.environ.get("FUZZ_SEED", "1")
 KEY = "0123456789abcdef0123456789abcdef"
@@ -99,12 +104,13 @@ def seed(service: RunningService) -> dict[str, str]:
     return {"failed": answer.json()["id"], "batch": batch.json()["id"]}
 
 
-def test_it_is_true_of_every_answer(service: RunningService, tmp_path: Path) -> None:
+def test_it_is_true_of_every_answer(service: RunningService, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    phases = PHASES[request.node.callspec.params["service"]]
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
-    asked = [f"{service.url}/openapi.json", "--max-examples", str(EXAMPLES), "--seed", SEED, "--no-color"]
+    asked = [f"{service.url}/openapi.json", "--max-examples", str(EXAMPLES), "--seed", SEED, "--phases", phases]
     ran = subprocess.run(
-        [*command, *asked, "--report", "json", "--report-json-path", str(report)],
+        [*command, *asked, "--no-color", "--report", "json", "--report-json-path", str(report)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -113,8 +119,9 @@ def test_it_is_true_of_every_answer(service: RunningService, tmp_path: Path) -> 
     assert ran.returncode == 0, ran.stdout + ran.stderr + service.log_tail()
     found = json.loads(report.read_text())
     assert found["operations"]["tested"] == found["operations"]["total"]
-    assert {phase["status"] for phase in found["phases"].values()} == {"success"}
-    assert unaccepted(found) == [], "operations of which no request was accepted prove nothing"
+    assert {found["phases"][name]["status"] for name in phases.split(",")} == {"success"}
+    if "coverage" in phases:
+        assert unaccepted(found) == [], "operations of which no request was accepted prove nothing"
 
 
 def unaccepted(report: Any) -> list[str]:
