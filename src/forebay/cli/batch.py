@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shlex
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,7 +19,7 @@ from msgspec import Struct
 
 from forebay.cli.options import Url
 from forebay.cli.program import program
-from forebay.core.errors import InvalidRequest, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from forebay.cli.batch_progress import Shown
@@ -38,7 +40,6 @@ class Source(Struct, frozen=True):
 
     path: Path
     lines: int
-    size_bytes: int
     digest: str
 
 
@@ -70,7 +71,7 @@ def batch(
     state = outputs.with_name(outputs.name + STATE_SUFFIX)
     if cancel and not state.exists():
         raise InvalidRequest(f"there is no {state}, so no batch to cancel")
-    with Service(service_url(url)) as service, showing(source.lines, source.size_bytes) as shown:
+    with Service(service_url(url)) as service, showing(source.lines) as shown:
         batch_id = _begin(state, outputs, source, query)
         try:
             found = _run(service, batch_id, source, query, shown, cancel=cancel)
@@ -96,14 +97,34 @@ def _run(
     while cancel and found is not None and "finished_at" not in found:
         found = _patiently(lambda: service.cancel_batch(batch_id), shown)
     if found is None or found["status"] == "incomplete":
-        found = _patiently(lambda: service.upload_batch(batch_id, query, _pieces(source, shown)), shown)
+        with _watched(service, batch_id, shown):
+            found = _patiently(lambda: service.upload_batch(batch_id, query, _pieces(source)), shown)
         for one in found.get("rejected", ()):
             shown.say(f"line {one['line']}: {one['error']['message']} ({one['error']['code']})")
     while "finished_at" not in found:
         time.sleep(LOOK_EVERY_S)
         found = _patiently(lambda: service.batch(batch_id), shown)
-        shown.counts(found["counts"])
+        shown.counts(found["counts"], whole=True)
     return found
+
+
+@contextmanager
+def _watched(service: Service, batch_id: str, shown: Shown) -> Iterator[None]:
+    """Shows meanwhile what is done already."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_EVERY_S):
+            with suppress(ForebayError):  # whoever sends hears of it
+                shown.counts(service.batch(batch_id)["counts"], whole=False)
+
+    watching = threading.Thread(target=watch, name="batch-watch", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 def _look(service: Service, batch_id: str) -> dict[str, Any] | None:
@@ -153,29 +174,25 @@ def _pause_s(error: Unavailable | Refused) -> float | None:
 def _read(path: Path) -> Source:
     from forebay.core.job_batch import LINES_MOST
 
-    digest, lines, size_bytes, last = hashlib.sha256(), 0, 0, b"\n"
+    digest, lines, last = hashlib.sha256(), 0, b"\n"
     try:
         with open(path, "rb") as file:
             while piece := file.read(PIECE_BYTES):
                 digest.update(piece)
                 lines += piece.count(b"\n")
-                size_bytes += len(piece)
                 last = piece[-1:]
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
     lines += last != b"\n"
     if lines > LINES_MOST:
         raise InvalidRequest(f"{path} has {lines} lines; a batch has at most {LINES_MOST}: split it (split -l)")
-    return Source(path, lines, size_bytes, digest.hexdigest())
+    return Source(path, lines, digest.hexdigest())
 
 
-def _pieces(source: Source, shown: Shown) -> Iterator[bytes]:
-    sent = 0
+def _pieces(source: Source) -> Iterator[bytes]:
     with open(source.path, "rb") as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
-            sent += len(piece)
-            shown.sent(sent)
 
 
 def _begin(state: Path, outputs: Path, source: Source, query: Mapping[str, str]) -> str:

@@ -22,12 +22,8 @@ class Shown(ABC):
     """What a person sees."""
 
     @abstractmethod
-    def sent(self, size_bytes: int) -> None:
-        """So many bytes of the file are on their way."""
-
-    @abstractmethod
-    def counts(self, counts: Mapping[str, int]) -> None:
-        """The batch's."""
+    def counts(self, counts: Mapping[str, int], *, whole: bool) -> None:
+        """The batch's; not `whole` while its file is being sent."""
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -35,23 +31,28 @@ class Shown(ABC):
 
 
 @contextmanager
-def showing(lines: int, size_bytes: int) -> Iterator[Shown]:
-    """`lines` and `size_bytes` of the file that is sent."""
+def showing(lines: int) -> Iterator[Shown]:
+    """`lines` of the file that is sent."""
     console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        yield Lines(size_bytes)
-        return
-    progress = Progress(
+    if console.is_terminal:
+        with bar_on(console, lines) as shown:
+            yield shown
+    else:
+        yield Lines(lines)
+
+
+@contextmanager
+def bar_on(console: Console, lines: int) -> Iterator[Shown]:
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[failed]}", style="red"),
         _Rate(),
         TimeRemainingColumn(),
-        console=console,
     )
-    with progress:
-        yield Bar(progress, lines, size_bytes)
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, lines)
 
 
 class _Rate(ProgressColumn):
@@ -61,43 +62,35 @@ class _Rate(ProgressColumn):
 
 
 class Bar(Shown):
-    def __init__(self, progress: Progress, lines: int, size_bytes: int) -> None:
+    def __init__(self, progress: Progress, lines: int) -> None:
         self._progress = progress
         self._lines = lines
-        self._size_bytes = max(size_bytes, 1)
-        self._task = progress.add_task("sending", total=lines, failed="")
-        self._working = False
+        self._task = progress.add_task("done", total=lines, failed="")
 
-    def sent(self, size_bytes: int) -> None:
-        self._progress.update(self._task, completed=self._lines * size_bytes // self._size_bytes)
-
-    def counts(self, counts: Mapping[str, int]) -> None:
-        if not self._working:
-            self._working = True
-            self._progress.reset(self._task, total=counts["total"], description="done")
+    def counts(self, counts: Mapping[str, int], *, whole: bool) -> None:
         failed = failed_of(counts)
-        self._progress.update(self._task, completed=ended_of(counts), failed=f"{failed} failed" if failed else "")
+        self._progress.update(
+            self._task,
+            completed=ended_of(counts),
+            total=counts["total"] if whole else self._lines,
+            failed=f"{failed} failed" if failed else "",
+        )
 
     def say(self, text: str) -> None:
         self._progress.console.print(visible(text), soft_wrap=True)
 
 
 class Lines(Shown):
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = max(size_bytes, 1)
-        self._began_at = time.monotonic()
-        self._told_at = self._began_at
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._began_at = self._told_at = time.monotonic()
         self._first: int | None = None
 
-    def sent(self, size_bytes: int) -> None:
-        if self._is_time():
-            self.say(f"sent {100 * size_bytes // self._size_bytes} %")
-
-    def counts(self, counts: Mapping[str, int]) -> None:
-        ended, total = ended_of(counts), counts["total"]
+    def counts(self, counts: Mapping[str, int], *, whole: bool) -> None:
+        ended, total = ended_of(counts), counts["total"] if whole else self._lines
         if self._first is None:
             self._first, self._began_at = ended, time.monotonic()
-        if not self._is_time() and ended < total:
+        if not self._is_time() and not (whole and ended == total):
             return
         rate = (ended - self._first) / max(time.monotonic() - self._began_at, 1e-3)
         left = f", {(total - ended) / rate:.0f} s left" if rate and ended < total else ""

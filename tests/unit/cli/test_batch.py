@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from rich.console import Console
 from tests.unit.cli.conftest import FakeService, Ran
 
-from forebay.cli import batch
+from forebay.cli import batch, batch_progress
 
 ID = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
 PATH = f"/v1/batches/{ID}"
@@ -156,4 +159,17 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     for text, lines in ((b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2)):
         (tmp_path / "x").write_bytes(text)
         source = batch._read(tmp_path / "x")
-        assert (source.lines, source.size_bytes) == (lines, len(text))
+        assert source.lines == lines
+
+
+def test_on_a_terminal_a_bar_shows_what_is_done_and_what_failed() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100)
+    with batch_progress.bar_on(console, 10) as shown:
+        shown.counts(found("incomplete", succeeded=2, rejected=1)["counts"], whole=False)
+        shown.counts(found("running", queued=4, succeeded=3, failed=1, rejected=1)["counts"], whole=True)
+        shown.say("line 3: no JSON\x1b[2J")
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.getvalue())
+    assert "5/9" in lines
+    assert "2 failed" in lines
+    assert "line 3: no JSON\\x1b[2J" in lines
