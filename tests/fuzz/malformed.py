@@ -295,6 +295,23 @@ def submission_that_is_none(rng: random.Random) -> Made:
     return [sized(json.dumps(body).encode())], {422}
 
 
+def _upload(rng: random.Random) -> bytes:
+    line = rng.choice(
+        [b"x", b"\xff", b"[" * 50_000, b'{"a":' * 50_000, b'{"input": NaN}', b"\x00" * 1000, b'"' * 300_000]
+    )
+    sent = b"\n".join([line] * rng.choice([1, 2, 3, 500 if len(line) < 2000 else 5]))
+    start = head(b"transfer-encoding: chunked", path=b"/v1/batches", media_type=b"application/jsonl")
+    return start + b"%x\r\n%s\r\n" % (len(sent), sent)
+
+
+def lines_that_are_none(rng: random.Random) -> Made:
+    return [_upload(rng) + b"0\r\n\r\n"], {202, 422}
+
+
+def lines_that_are_cut(rng: random.Random) -> Made:
+    return [_upload(rng)], {CLOSED}
+
+
 KINDS: Sequence[Make] = (
     chunk_of_no_size,
     chunk_of_another_size,
@@ -328,9 +345,12 @@ KINDS: Sequence[Make] = (
     body_that_unpacks_itself,
     wrong_media_type,
     submission_that_is_none,
+    lines_that_are_none,
+    lines_that_are_cut,
 )
 _CUT = {
     "chunks_without_an_end",
+    "lines_that_are_cut",
     "body_that_is_cut",
     "no_http",
     "headers_without_an_end",
