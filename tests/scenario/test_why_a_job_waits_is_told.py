@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.scenario.conftest import TEST_MODELS, Client, Start, StartRoles, until
 
 from dev.kafka.broker import Broker
+from dev.s3.server import BUCKET, S3Server
 from forebay.testing.service import RunningService
 
 pytestmark = pytest.mark.scenario
@@ -32,6 +34,9 @@ class Model:
 
     def echo(self):
         return "done"
+
+    def large(self):
+        return "x" * 2_000_000
 
     def die(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -116,9 +121,18 @@ def each_cause_is_named(api: Client, models: Path) -> str:
     return unserved
 
 
-def test_each_cause_is_named_in_one_process(start: Start, client_of: ClientOf, models: Path) -> None:
-    service = start(models_dir=models, trusted_models="actor,broken,idle", models="actor,broken")
-    each_cause_is_named(client_of(service), models)
+def test_each_cause_is_named_in_one_process(
+    start: Start, client_of: ClientOf, models: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    for name in ("region", "access_key_id", "secret_access_key"):
+        monkeypatch.setenv(f"AWS_{name.upper()}", s3.options[name])
+    blobs = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    service = start(models_dir=models, trusted_models="actor,broken,idle", models="actor,broken", blobs=blobs)
+    api = client_of(service)
+    each_cause_is_named(api, models)
+    s3.kill()
+    assert "blob store" in why(api, api.submit("actor", "large"), "backend_away")
 
 
 def test_each_cause_is_named_on_kafka(

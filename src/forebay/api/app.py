@@ -107,12 +107,19 @@ def build_app(
 
     Once `draining` is set, callers who wait are answered within a second, so that a stop does not last as long as their
     patience, and /readyz says no. `default_quota` holds for tenants that have none of their own, `max_queue_length`
-    for models. `kinds` names the
-    technologies behind `queue`, `store` and `blobs`, for /health.
+    for lanes of models. `kinds` names the technologies behind `queue`, `store` and `blobs`, for /health.
     `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
     """
     durability = queue.features.durability.value
     keeper = Keeper(store, random_bytes(16).hex(), monotonic)
+    bounds = Bounds(
+        store=store,
+        fleet=fleet,
+        limits={name: catalog.resolve(name).limits.max_queue_length for name in catalog.specs},
+        default=max_queue_length,
+        monotonic=monotonic,
+        lag_s=projector_lag_s,
+    )
     submitter = Submitter(
         queue=queue,
         blobs=blobs,
@@ -121,14 +128,7 @@ def build_app(
         mint=mint,
         keeper=keeper,
         meter=Meter(quotas=quotas, store=store, defaults=default_quota, clock=clock, monotonic=monotonic),
-        bounds=Bounds(
-            store=store,
-            fleet=fleet,
-            limits={name: catalog.resolve(name).limits.max_queue_length for name in catalog.specs},
-            default=max_queue_length,
-            monotonic=monotonic,
-            lag_s=projector_lag_s,
-        ),
+        bounds=bounds,
         clock=clock,
         monotonic=monotonic,
         clocks=clocks,
@@ -203,7 +203,9 @@ def build_app(
         clock=clock,
         lag_s=projector_lag_s,
     )
-    queues = QueueRoutes(catalog=catalog, store=store, fleet=fleet, reader=reader, explainer=explainer, clock=clock)
+    queues = QueueRoutes(
+        catalog=catalog, store=store, fleet=fleet, reader=reader, explainer=explainer, bounds=bounds, clock=clock
+    )
 
     app = FastAPI(
         title="Forebay",

@@ -46,7 +46,7 @@ class Bounds:
         *,
         store: ResultStore,
         fleet: Fleet,
-        limits: Mapping[str, int | None],
+        limits: Mapping[str, int | Mapping[str, int] | None],
         default: int,
         monotonic: Callable[[], float],
         lag_s: Callable[[], float],
@@ -68,7 +68,7 @@ class Bounds:
         """Note that so many jobs are about to be accepted into each of these lanes. Raises TooMany, with the code
         `queue_full`, where one of them is full, or where more than `behind` wait in it; then none of them may be.
         """
-        if behind is not None or any(self._limit(model) for model, _ in lanes):
+        if behind is not None or any(self.limit(*place) for place in lanes):
             looking = self._look(LOOK_EVERY_S)
             if looking is not None and self._looked_at == float("-inf"):
                 await asyncio.shield(looking)
@@ -86,14 +86,17 @@ class Bounds:
         """They were not accepted after all."""
         self._since.subtract(lanes)
 
-    def _limit(self, model: str) -> int:
+    def limit(self, model: str, lane: str) -> int:
+        """0 for none."""
         limit = self._limits.get(model)
+        if isinstance(limit, Mapping):
+            limit = limit.get(lane)
         return self._default if limit is None else limit
 
     def _full(self, lanes: Mapping[Place, int], behind: int | None) -> Place | None:
         """The first that has no room."""
         for place in lanes:
-            waiting, limit = self._waiting(place), self._limit(place[0])
+            waiting, limit = self._waiting(place), self.limit(*place)
             if (limit and waiting >= limit) or (behind is not None and waiting > behind):
                 return place
         return None
@@ -131,7 +134,7 @@ class Bounds:
     async def _refusal(self, place: Place, behind: int | None) -> TooMany:
         """When there may be room: once what is too much has been worked off at the measured rate."""
         model, lane = place
-        waiting, limit = self._waiting(place), self._limit(model)
+        waiting, limit = self._waiting(place), self.limit(model, lane)
         room = [most for most in (limit - 1 if limit else None, behind) if most is not None]
         too_many = waiting - min(room)
         pace = together([one.pace for one in await self._fleet.reports() if one.model == model and one.pace])

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
+from forebay.api.back_pressure import Bounds
 from forebay.api.explaining import Explainer
 from forebay.api.queries import refuse_query
 from forebay.api.reading import JobReader
@@ -33,6 +34,7 @@ class QueueRoutes:
         fleet: Fleet,
         reader: JobReader,
         explainer: Explainer,
+        bounds: Bounds,
         clock: Callable[[], float],
     ) -> None:
         self._catalog = catalog
@@ -40,6 +42,7 @@ class QueueRoutes:
         self._fleet = fleet
         self._reader = reader
         self._explainer = explainer
+        self._bounds = bounds
         self._clock = clock
 
     async def list_queues(self, request: Request) -> Answer:
@@ -71,6 +74,7 @@ class QueueRoutes:
             "running": count.running,
             "oldest_s": None if count.oldest_at is None else round(max(0.0, self._clock() - count.oldest_at), 3),
             "workers": len({report.worker for report in about if report.status is ModelStatus.READY}),
+            "max_queue_length": self._bounds.limit(count.model, count.lane) or None,
             "rate_per_s": None if pace is None else round(pace.finished_per_s.get(count.lane, 0.0), 3),
         }
         return {name: value for name, value in queue.items() if value is not None}

@@ -364,6 +364,7 @@ class QueueDocument(Document):
     running: int
     oldest_s: float | None = Field(None, description="For how long the oldest that waits has done so.")
     workers: int = Field(description="Workers that have the model ready.")
+    max_queue_length: int | None = Field(None, description="So many may wait; absent where there is no limit.")
     rate_per_s: float | None = Field(None, description="Jobs of this lane ended per second, over the last minute.")
 
 

@@ -29,6 +29,11 @@ Size = Annotated[
     | Annotated[str, Meta(pattern=r"^\s*\d{1,19}(\.\d{1,9})?\s*([KMGT]i?)?B?\s*$")],
     Meta(description='bytes as a number, or text such as "4GiB" or "512MB"; 1 to 2**62 of them'),
 ]
+QueueLength = Annotated[int, Meta(ge=1, le=2**53)]
+QueueLengths = Annotated[
+    QueueLength | dict[Annotated[str, Meta(pattern="^(high|normal|low)$")], QueueLength],
+    Meta(description="a whole number of at least 1, or one for each lane such as { high = 100, low = 100000 }"),
+]
 Attempts = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
 BatchSize = Annotated[int, Meta(ge=1, le=4096, description="a whole number from 1 to 4096")]
 Replicas = Annotated[int, Meta(ge=1, le=256, description="a whole number from 1 to 256")]
@@ -56,7 +61,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     cancel_grace_s: Delay = ModelLimits().cancel_grace_s
     memory_bytes: Size = ModelLimits().memory_bytes
     max_pixels: Count = ModelLimits().max_pixels
-    max_queue_length: Count | None = ModelLimits().max_queue_length
+    max_queue_length: QueueLengths | None = None
 
 
 class Retry(Struct, frozen=True, kw_only=True):

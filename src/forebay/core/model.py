@@ -18,7 +18,7 @@ class ModelLimits(Struct, frozen=True, kw_only=True):
     `start_within_s` and `retain_s` hold for jobs that do not say; None for no such limit, and for the service's own.
     `cancel_grace_s`: a batch of which nobody wants anything any more may go on for so long before its runner is killed.
     5 s: a handler that looks at its token stops well within, and starting another runner costs about as much.
-    `max_queue_length`: so many jobs may wait in each lane; None for the service's own limit.
+    `max_queue_length`: so many jobs may wait in each lane, or in those named; else the service's own limit holds.
     """
 
     run_timeout_s: float = 60.0
@@ -27,7 +27,7 @@ class ModelLimits(Struct, frozen=True, kw_only=True):
     cancel_grace_s: float = 5.0
     memory_bytes: int = 4 * 1024**3
     max_pixels: int = 50_000_000
-    max_queue_length: int | None = None
+    max_queue_length: int | Mapping[str, int] | None = None
 
 
 class TensorSpec(Struct, frozen=True):

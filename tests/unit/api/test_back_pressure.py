@@ -57,6 +57,17 @@ async def test_a_model_may_have_a_bound_of_its_own(make_api: MakeApi) -> None:
     assert [refused(await post(api, model="narrow", input=1)) for _ in range(2)] == [False, True]
 
 
+async def test_a_lane_of_a_model_may_have_a_bound_of_its_own(make_api: MakeApi) -> None:
+    limits = ModelLimits(max_queue_length={"high": 1})
+    catalog = Catalog(specs={"narrow": {"1": spec("narrow", "json", "python", limits=limits)}})
+    api = make_api(catalog=catalog, max_queue_length=2)
+    for lane, most in (("high", 1), ("low", 2)):
+        answers = [refused(await post(api, model="narrow", input=1, lane=lane)) for _ in range(3)]
+        assert answers == [number >= most for number in range(3)]
+    shown = (await api.http.get("/v1/queues")).json()["queues"]
+    assert {one["lane"]: one["max_queue_length"] for one in shown} == {"high": 1, "normal": 2, "low": 2}
+
+
 async def test_what_has_started_makes_room(make_api: MakeApi) -> None:
     api = make_api(max_queue_length=1)
     job_id = (await submit(api)).json()["id"]

@@ -98,3 +98,5 @@ async def test_a_worker_that_crashes_is_made_anew_and_its_job_succeeds(tmp_path:
     assert final.kind is EventKind.SUCCEEDED
     crashes = [report for report in fleet.seen if "crashed" in report.reason]
     assert [report.status for report in crashes] == [ModelStatus.UNAVAILABLE]
+    assert [(report.restarting, report.restarts) for report in crashes] == [(True, 1)]
+    assert (fleet.seen[-1].restarting, fleet.seen[-1].restarts) == (False, 1)

@@ -33,6 +33,13 @@ MANIFESTS = [
     ('[limits]\nmemory_bytes = "0B"', ["limits.memory_bytes: found '0B'; write bytes"]),
     ("[limits]\nmemory_bytes = 12345678901234567890123", ["limits.memory_bytes: found 1234567890", "write bytes"]),
     (f'[limits]\nmemory_bytes = "1{"0" * 400}"', ["limits.memory_bytes: found '1000", "write bytes"]),
+    (
+        "[limits]\nmax_queue_length = { urgent = 3 }",
+        [
+            "limits.max_queue_length: found {'urgent': 3}; write a whole number of at least 1, or one for each lane "
+            "such as { high = 100, low = 100000 }"
+        ],
+    ),
     ("[limits]\nmax_pixels = 0", ["limits.max_pixels: found 0; write a whole number of at least 1"]),
     ("[retry]\nmax_attempts = 0", ["retry.max_attempts: found 0; write a whole number from 1 to 100"]),
     ("batching = 3", ["batching: found 3; write a table, [batching]"]),

@@ -58,6 +58,7 @@ def test_every_key_of_model_toml_arrives(write: Write, tensor_file: bytes) -> No
         start_within_s = 60
         memory_bytes = "1.5GiB"
         max_pixels = 1000
+        max_queue_length = { low = 5 }
         [retry]
         max_attempts = 5
         first_delay_s = 2
@@ -72,7 +73,9 @@ def test_every_key_of_model_toml_arrives(write: Write, tensor_file: bytes) -> No
     spec = read_models(write({"twice/model.toml": manifest, "twice/1/twice.onnx": tensor_file})).resolve("twice")
     assert (spec.description, spec.labels, spec.replicas) == ("Twice.", ("a", "b"), 2)
     assert spec.batching == BatchPolicy(max_batch_size=8, max_queue_delay_s=0.01)
-    assert spec.limits == ModelLimits(run_timeout_s=5, start_within_s=60, memory_bytes=3 * 2**29, max_pixels=1000)
+    assert spec.limits == ModelLimits(
+        run_timeout_s=5, start_within_s=60, memory_bytes=3 * 2**29, max_pixels=1000, max_queue_length={"low": 5}
+    )
     assert spec.retry == RetryPolicy(max_attempts=5, first_delay_s=2, factor=3, max_delay_s=60)
     assert spec.options == {"file": "twice.onnx", "threads": 3}
     assert spec.task_options == {"batched": False}

@@ -29,6 +29,7 @@ from forebay.core.fact import Event
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel, Message
 from forebay.core.model import ModelSpec
+from forebay.core.pace import Pace
 from forebay.core.payload import JSON
 from forebay.core.wire import decode, encode_request
 from forebay.telemetry.metrics import Metrics
@@ -315,6 +316,11 @@ class Bench:
         self.fleet = MemoryFleet()
         self.cancellations = MemoryCancellations()
         self.metrics = Metrics()
+
+    @property
+    def paces(self) -> list[Pace]:
+        """What the worker says last of how fast it gets on."""
+        return [report.pace for report in self.fleet._reports.values() if report.pace is not None]
 
     def channel(self, lane: Lane = Lane.NORMAL) -> Channel:
         return Channel(MODEL, lane)

@@ -199,7 +199,9 @@ async def test_a_model_whose_last_runner_died_says_why_it_loads_again(keep: Keep
     kept = keep(handlers.spec())
     await kept.ready()
     kill(kept.runners.pids[0])
-    assert (await kept.reported(ModelStatus.LOADING)).reason == "restarting: the runner was killed by SIGKILL"
+    report = await kept.reported(ModelStatus.LOADING)
+    assert report.reason == "restarting: the runner was killed by SIGKILL"
+    assert (report.restarting, report.restarts) == (True, 1)
 
 
 async def test_ready_is_cleared_while_no_runner_has_the_model(keep: Keep, handlers: Handlers) -> None:

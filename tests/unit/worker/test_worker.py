@@ -78,6 +78,19 @@ async def test_a_final_event_tells_who_ran_what_and_how_long(bench: Bench, handl
     assert (final.worker, final.model_version, final.metrics.batch_size) == ("w-1", "1", 2)
 
 
+async def test_it_says_how_fast_it_gets_on(bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forebay.worker.runners.TELL_EVERY_S", 0.01)
+    jobs = [await bench.submit(n, lane="low") for n in range(4)]
+    async with bench.worker(together(handlers, 4)):
+        await bench.finals(jobs)
+        await until(lambda: bench.paces)
+    [pace] = bench.paces
+    assert (pace.batches, pace.batch_size) == (1, 4.0)
+    assert pace.jobs_per_s > 0
+    assert pace.service_s > 0
+    assert list(pace.finished_per_s) == ["low"]
+
+
 async def test_jobs_of_every_lane_are_served(bench: Bench, handlers: Handlers) -> None:
     jobs = [await bench.submit(n, lane=lane.value) for n, lane in enumerate(Lane)]
     async with bench.worker(handlers.spec()):
