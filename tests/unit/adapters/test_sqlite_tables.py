@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 import pytest
 
-from forebay.adapters.sqlite import Database, SqliteStore, event_log, queue, store, waiting
+from forebay.adapters.sqlite import Database, SqliteStore, event_log, job_batches, queue, store, waiting
 from forebay.adapters.sqlite.rows import JOB_COLUMNS
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
@@ -116,6 +116,9 @@ QUERIES = {
         2,
         "jobs USING COVERING INDEX jobs_waiting",
     ),
+    "a batch": (job_batches._GET, 2, "batches USING PRIMARY KEY"),
+    "the lines of a batch": (job_batches._LINES, 4, "jobs USING INDEX jobs_of_batch"),
+    "what is not final of a batch": (job_batches._UNFINISHED, 4, "jobs USING INDEX jobs_of_batch"),
     "an acknowledgement": (f"DELETE FROM pending {queue._WHERE}", 4, "pending USING PRIMARY KEY"),
     "the newest jobs": (
         "SELECT id FROM jobs WHERE tenant = ? AND model <> '' ORDER BY created_at DESC, id DESC LIMIT 10",

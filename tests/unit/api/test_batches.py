@@ -13,13 +13,15 @@ from tests.unit.api.conftest import MAX_BODY_BYTES, TENANT, Api
 
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
 from forebay.api.batch_lines import PART_LINES
+from forebay.api.batch_upload import CUSTOM_ID_CHARS, _rejected
+from forebay.api.problems import InvalidFields
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
-from forebay.core.job_batch import BatchEvent, line_job_id
+from forebay.core.job_batch import BatchEvent, BatchEventKind, line_job_id
 from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, Payload
 from forebay.core.quota import Quota
-from forebay.core.wire import decode
+from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import LogBatch
 
 MakeApi = Callable[..., Api]
@@ -560,3 +562,11 @@ async def test_a_full_queue_stops_an_upload_and_the_same_file_goes_on_later(make
         await api.project(job, JobEvent(tenant=TENANT, job_id=job.job_id, kind=EventKind.STARTED, at=1.0, attempt=1))
     api.clock.now += 1.0
     assert (await send(api, file(2))).status_code in (200, 201, 202)
+
+
+def test_the_word_on_a_part_of_mistakes_fits_into_a_record() -> None:
+    """However long they are: what is told of a line is bounded."""
+    error = InvalidFields("😀" * 1000, [("/" + "😀" * 1000, "wrong")])
+    rejected = tuple(_rejected(number, "😀" * CUSTOM_ID_CHARS, error) for number in range(PART_LINES))
+    event = BatchEvent(tenant=TENANT, batch_id=UUID, kind=BatchEventKind.LINES, at=0.0, rejected=rejected)
+    assert len(encode_event(event).value) < 1_000_000
