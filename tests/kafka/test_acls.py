@@ -146,6 +146,8 @@ async def test_each_role_as_its_own_user_does_its_part_of_a_jobs_life(realm: Rea
         await api.queue.publish(CHANNEL, [message(number) for number in range(3)])
         assert await api.queue.depth(CHANNEL) == 3
         assert sum((await api.log.behind({})).values()) == 3
+        found = await api.log.at([f"{realm.names.requests_topic(CHANNEL)}:{partition}@0" for partition in range(2)])
+        assert any(one in [message(number) for number in range(3)] for one in found)
         await work_and_bring_back(realm, api)
     await everything_is_read(realm)
 
@@ -243,7 +245,7 @@ def test_not_even_the_admin_deletes_a_topic(realm: Realm) -> None:
 
 
 READS = {
-    Role.API: {"control"},
+    Role.API: {"requests", "control"},
     Role.WORKER: {"requests", "control"},
     Role.PROJECTOR: {"requests", "events"},
     Role.SCHEDULER: {"retry"},
