@@ -183,7 +183,7 @@ def build_app(
         budget=budget,
     )
     about = {"version": forebay.__version__, "durability": durability, **kinds}
-    probe = QueueProbe(queue, catalog)
+    probe = QueueProbe(queue, catalog, monotonic)
     models = ModelRoutes(
         catalog=catalog,
         task_of=task_of,

@@ -44,11 +44,11 @@ class Explainer:
         if job.status.final or not job.model:
             return self._document(job, explain(job, Surroundings(now=self._clock(), lag_s=self._lag_s())), {})
         waits = job.status is JobStatus.QUEUED
-        counts, ahead, reports, (away, _) = await asyncio.gather(
+        counts, ahead, reports, away = await asyncio.gather(
             self._store.queues(),
             self._store.ahead(job, LOOK) if waits else _nothing(),
             self._fleet.reports(),
-            self._probe.away(),
+            self._probe.away_lately(),
         )
         of_model = [count for count in counts if count.model == job.model]
         lane = next((count for count in of_model if count.lane == job.lane), None)

@@ -10,6 +10,7 @@ from tests.unit.api.conftest import Api
 
 from forebay.adapters.memory import MemoryLog, MemoryQueue
 from forebay.api import explaining
+from forebay.api.probe import KNOWN_FOR_S
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError
 from forebay.core.message import Channel
@@ -104,8 +105,10 @@ async def test_a_job_without_a_worker_is_told_so(api: Api) -> None:
 async def test_while_the_queue_is_away_that_is_the_cause(make_api: Callable[..., Api]) -> None:
     class Away(MemoryQueue):
         away = False
+        asked = 0
 
         async def depth(self, channel: Channel) -> int:
+            self.asked += 1
             if self.away:
                 raise Unavailable("broker-7 is away")
             return await super().depth(channel)
@@ -115,7 +118,11 @@ async def test_while_the_queue_is_away_that_is_the_cause(make_api: Callable[...,
     api = make_api(queue=queue)
     api.log = log
     [job_id] = await submit(api, 1)
+    for _ in range(5):
+        await explain(api, job_id)
+    assert queue.asked == 1, "many are told what one has asked"
     queue.away = True
+    api.clock.now += KNOWN_FOR_S
     found = await explain(api, job_id)
     assert [cause["code"] for cause in found["causes"]] == ["backend_away"]
     assert "broker-7" not in str(found)
