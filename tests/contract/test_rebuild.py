@@ -78,7 +78,8 @@ def batch_of(start: int, end: int) -> Iterator[BatchEvent]:
 def deleted(number: int) -> JobEvent:
     """Of one that has succeeded; for some of them it is remembered which line of a batch it was."""
     done = succeeded(number, Payload(media_type=JSON, data=b"")).at
-    remains = Remains(status=EventKind.SUCCEEDED, finished_at=done, line=request_of(number).line)
+    wanted = request_of(number)
+    remains = Remains(status=EventKind.SUCCEEDED, created_at=wanted.accepted_at, finished_at=done, line=wanted.line)
     return JobEvent(tenant=TENANT, job_id=job_id(number), kind=EventKind.DELETED, at=done + 60.0, remains=remains)
 
 

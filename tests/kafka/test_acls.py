@@ -255,7 +255,7 @@ WRITES = {
     Role.API: {"requests", "events", "control"},
     Role.WORKER: {"events", "control", "retry", "dlq"},
     Role.PROJECTOR: set(),
-    Role.SCHEDULER: {"requests", "events", "dlq"},
+    Role.SCHEDULER: {"requests", "events", "control", "dlq"},
     Role.ADMIN: set(),
 }
 JOINS = {

@@ -63,10 +63,11 @@ class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Remains(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of a deleted job still: how and when it ended, and which line of which batch it was, so that those
-    who count jobs count it as before."""
+    """What is known of a deleted job still: when it was accepted, how and when it ended, and which line of which batch
+    it was, so that those who count jobs count it as before."""
 
     status: EventKind
+    created_at: float
     finished_at: float
     line: BatchLine | None = None
 

@@ -229,7 +229,9 @@ def _accept(job: Job, request: JobRequest) -> Job:
 def deletion(job: Job, at: float, not_before: float | None = None) -> JobEvent:
     """The word that this final job is deleted."""
     assert job.finished_at is not None, "only final jobs are deleted"
-    remains = Remains(status=EventKind(job.status.value), finished_at=job.finished_at, line=job.line)
+    remains = Remains(
+        status=EventKind(job.status.value), created_at=job.created_at, finished_at=job.finished_at, line=job.line
+    )
     return JobEvent(
         tenant=job.tenant, job_id=job.id, kind=EventKind.DELETED, at=at, remains=remains, not_before=not_before
     )
@@ -240,8 +242,13 @@ def _tombstone(job: Job, event: JobEvent) -> Job:
     tombstone = Job(tenant=job.tenant, id=job.id, deleted_at=event.taken_at)
     if event.remains is None or not event.remains.status.final:
         return tombstone
-    status = JobStatus(event.remains.status.value)
-    return replace(tombstone, status=status, finished_at=event.remains.finished_at, line=event.remains.line)
+    return replace(
+        tombstone,
+        status=JobStatus(event.remains.status.value),
+        created_at=event.remains.created_at,
+        finished_at=event.remains.finished_at,
+        line=event.remains.line,
+    )
 
 
 def _is_stale(job: Job, event: JobEvent) -> bool:

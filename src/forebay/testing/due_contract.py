@@ -61,6 +61,18 @@ class DueContract:
         assert await feed(succeeded(1, Payload(media_type=JSON, data=b"2"), attempt=9), logged(1)) == []
         assert await store.get(TENANT, job_id(1)) == gone
 
+    async def test_deleting_makes_no_room_in_a_quota(self, store: ResultStore, feed: Any) -> None:
+        await feed(*(logged(n) for n in range(3)), failed(0), failed(1))
+        asked = {"minute_from": logged(0).accepted_at, "day_from": 0.0}
+        before = await store.used(TENANT, most=9, **asked)
+        assert (before.jobs_per_minute, before.jobs_per_day, before.jobs_outstanding) == (2, 3, 1)
+        for number in (0, 1):
+            job = await store.get(TENANT, job_id(number))
+            assert job is not None
+            await feed(deleted(job, NOW + 10.0))
+        assert await store.used(TENANT, most=9, **asked) == before
+        assert (await store.used(TENANT, most=2, **asked)).jobs_per_day == 2
+
     async def test_a_tombstone_may_come_before_all_that_it_speaks_of(self, store: ResultStore, feed: Any) -> None:
         await feed(replace(event(1, EventKind.DELETED, attempt=0), logged_at=NOW))
         await feed(logged(1), event(1, EventKind.STARTED), succeeded(1, Payload(media_type=JSON, data=b"1")))

@@ -101,6 +101,7 @@ RELEASED: dict[str, Fact] = {
         at=AT,
         remains=Remains(
             status=EventKind.SUCCEEDED,
+            created_at=AT - 90.25,
             finished_at=AT - 60.5,
             line=BatchLine(batch_id=BATCH, number=17, custom_id="row é"),
         ),

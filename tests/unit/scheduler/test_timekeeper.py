@@ -79,7 +79,8 @@ class World:
 
     async def submit(self, number: int, **clocks: float) -> JobRequest:
         """One that is accepted now, by the API's clock."""
-        wanted = replace(request(number), accepted_at=self.wall(), **clocks)
+        self.accepted_at = self.wall()
+        wanted = replace(request(number), accepted_at=self.accepted_at, **clocks)
         await self.queue.publish(CHANNEL, [encode_request(wanted)])
         await self.project()
         return wanted
@@ -216,7 +217,12 @@ async def test_a_final_job_is_kept_for_so_long_and_then_gone_with_all_its_bytes(
     at = (await world.job(1)).deleted_at
     done = succeeded(1, Payload(media_type=JSON, data=b"")).at
     assert await world.job(1) == Job(
-        tenant=TENANT, id=job_id(1), status=JobStatus.SUCCEEDED, finished_at=done, deleted_at=at
+        tenant=TENANT,
+        id=job_id(1),
+        status=JobStatus.SUCCEEDED,
+        created_at=world.accepted_at,
+        finished_at=done,
+        deleted_at=at,
     )
     assert {name.split("/")[1] for name in world.blobs.blobs} == {job_id(2)}
     assert (await world.job(2)).output is not None

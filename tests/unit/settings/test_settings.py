@@ -302,3 +302,23 @@ def test_every_setting_has_a_meaning_and_a_reason() -> None:
 
 def test_names_of_a_setting_follow_from_its_field() -> None:
     assert (environment_name("data_dir"), option_name("data_dir")) == ("FOREBAY_DATA_DIR", "--data-dir")
+
+
+def test_a_job_lives_for_a_third_of_what_topics_keep_at_most() -> None:
+    assert mistake({**KAFKA, "max_life_s": "201601.0"}).startswith("max_life_s")
+    assert mistake({**KAFKA, "kafka_retention_s": "259199.0"}).startswith("max_life_s")
+
+
+def test_without_kafka_a_job_may_live_for_as_long_as_is_wanted(tmp_path: Path) -> None:
+    assert load_settings({"max_life_s": "9999999.0"}, {}, tmp_path).longest_retain_s == 6 * 86_400.0
+
+
+def test_a_job_is_kept_no_longer_than_the_log_reaches(tmp_path: Path) -> None:
+    short = {**KAFKA, "kafka_retention_s": "259200.0"}
+    assert load_settings(short, {}, tmp_path).longest_retain_s == 2 * 86_400.0
+    assert mistake({**short, "retain_s": "172801.0"}).startswith("retain_s")
+
+
+@pytest.mark.parametrize("retain_s", ["59.0", "518401.0"])
+def test_how_long_jobs_are_kept_is_within_what_may_be_asked_for(retain_s: str) -> None:
+    assert mistake({"retain_s": retain_s}).startswith("retain_s")

@@ -175,7 +175,8 @@ class MemoryStore(ResultStore):
 
     async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
         self._refuse_while_rebuilding()
-        jobs = [job for job in self._jobs.values() if job.tenant == tenant and job.model]
+        known = [job for job in self._jobs.values() if job.tenant == tenant]
+        jobs = [job for job in known if job.model or job.deleted_at is not None]
         return Use(
             jobs_per_minute=min(most, sum(job.created_at > minute_from for job in jobs)),
             jobs_per_day=min(most, sum(job.created_at > day_from for job in jobs)),

@@ -326,6 +326,11 @@ CREATE TRIGGER final_is_final BEFORE UPDATE ON forebay.jobs FOR EACH ROW WHEN (
 )) EXECUTE FUNCTION forebay.refuse('a final job never changes')
 """
 
+# What a tenant has had, deleted jobs included, so that deleting makes no room in a quota.
+_DELETED_OF_TENANT = """
+CREATE INDEX jobs_deleted_of_tenant ON forebay.jobs (tenant, created_at) WHERE deleted_at IS NOT NULL
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _POSITIONS,
@@ -347,6 +352,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_QUOTAS, _OUTSTANDING, _COUNT_OUTSTANDING),
     (_DUE_AT,),
     (*_CLOCKS, _FINAL_UNLESS_DELETED),
+    (_DELETED_OF_TENANT,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

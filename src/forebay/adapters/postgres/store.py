@@ -86,9 +86,11 @@ SELECT rebuilding, (SELECT count(*) FROM (
 """
 
 _COUNT = """
-(SELECT count(*) FROM (
-    SELECT FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND created_at > {} LIMIT $4
-) AS counted)
+(SELECT least($4, (SELECT count(*) FROM (
+    SELECT FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND created_at > {0} LIMIT $4
+) AS live) + (SELECT count(*) FROM (
+    SELECT FROM forebay.jobs WHERE tenant = $1 AND deleted_at IS NOT NULL AND created_at > {0} LIMIT $4
+) AS deleted))::bigint)
 """
 _USED = f"""
 SELECT rebuilding, {_COUNT.format("$2")}, {_COUNT.format("$3")},

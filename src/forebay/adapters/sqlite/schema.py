@@ -284,6 +284,9 @@ AND OLD.deleted_at IS NOT NULL OR OLD.status IN {_FINAL} AND NEW.deleted_at IS N
 ) BEGIN SELECT RAISE(ABORT, 'a final job never changes'); END
 """
 
+# What a tenant has had, deleted jobs included, so that deleting makes no room in a quota.
+_DELETED_OF_TENANT = "CREATE INDEX jobs_deleted_of_tenant ON jobs (tenant, created_at) WHERE deleted_at IS NOT NULL"
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -307,6 +310,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_OUTSTANDING, _COUNT_OUTSTANDING),
     (_DUE_AT,),
     (*_CLOCKS, _FINAL_UNLESS_DELETED),
+    (_DELETED_OF_TENANT,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

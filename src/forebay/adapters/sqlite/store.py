@@ -41,7 +41,9 @@ WHERE tenant = ? AND id = ? AND (attempt, last) >= (?, ?) ORDER BY attempt, last
 """
 _JOB_WIDTH = len(JOB_COLUMNS.split(", "))
 _NEWEST = "ORDER BY created_at DESC, id DESC"
-_COUNT = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <> '' AND created_at > ? LIMIT ?))"
+_LIVE = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <> '' AND created_at > ? LIMIT ?))"
+_DELETED = _LIVE.replace("model <> ''", "deleted_at IS NOT NULL")
+_COUNT = f"{_LIVE} + {_DELETED}"
 _USED = f"SELECT {_COUNT}, {_COUNT}, (SELECT min(jobs, ?) FROM outstanding WHERE tenant = ?)"
 _DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts", "outstanding")
 
@@ -159,9 +161,9 @@ class SqliteStore(ResultStore):
 
     async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
         self._refuse_while_rebuilding()
-        arguments = (tenant, minute_from, most, tenant, day_from, most, most, tenant)
+        arguments = (*(tenant, minute_from, most) * 2, *(tenant, day_from, most) * 2, most, tenant)
         [(minute, day, outstanding)] = await self._database.scan(_USED, arguments)
-        return Use(jobs_per_minute=minute, jobs_per_day=day, jobs_outstanding=outstanding or 0)
+        return Use(jobs_per_minute=min(most, minute), jobs_per_day=min(most, day), jobs_outstanding=outstanding or 0)
 
     async def due(self, now: float, limit: int) -> list[Job]:
         self._refuse_while_rebuilding()
