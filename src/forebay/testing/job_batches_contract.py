@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from forebay.core.job import Job, JobStatus
 from forebay.core.job_batch import BatchEvent, BatchEventKind, BatchStatus, JobBatch, RejectedLine
 from forebay.core.payload import JSON, Payload
 from forebay.core.reservation import Reservation
+from forebay.ports.event_log import START, LogBatch
 from forebay.ports.store import ResultStore
 from forebay.testing.samples import ACCEPTED_AT, TENANT, event, failed, job_id, request, succeeded
 
@@ -184,6 +186,31 @@ class JobBatchesContract:
         assert await store.reserved(TENANT, "part") == Reservation(
             tenant=TENANT, key="part", job_id=BATCH, fingerprint="same", accepted_at=ACCEPTED_AT, published=True
         )
+
+    async def test_projectors_that_share_a_batch_count_each_job_once(
+        self, store: ResultStore, other: ResultStore
+    ) -> None:
+        numbers = range(1, 101)
+
+        async def project(projector: ResultStore, source: str, facts: Sequence[Fact]) -> None:
+            for start in range(0, len(facts), 10):
+                part = tuple(facts[start : start + 10])
+                ends = [START if place == 0 else str(place) for place in (start, start + 10)]
+                batch = LogBatch(source=source, start=ends[0], end=ends[1], facts=part)
+                assert await projector.project([batch]) is not None
+
+        ends = [succeeded(n, OUTPUT) if n % 2 else failed(n) for n in numbers]
+        lines = said(BatchEventKind.LINES, lines=100, accepted=100)
+        await asyncio.gather(
+            project(store, "requests", [line(n) for n in numbers]),
+            project(other, "events", [event(n, EventKind.STARTED) for n in numbers]),
+            project(store, "ends", ends),
+            project(other, "batches", [OPENED, lines, said(BatchEventKind.SEALED, lines=100)]),
+        )
+        found = await store.batch(TENANT, BATCH)
+        assert found is not None
+        assert (found.status, found.succeeded, found.failed) == (BatchStatus.COMPLETED, 50, 50)
+        assert (found.queued, found.running, found.last_at) == (0, 0, ends[-1].at)
 
     @pytest.mark.parametrize("name", ["naïve ✓", "nul \0", "\\", "'; DROP TABLE batches; --"])
     async def test_every_name_of_a_batch_comes_back(self, store: ResultStore, feed: Feed, name: str) -> None:
