@@ -41,11 +41,12 @@ async def test_publishing_is_durable_and_what_a_consumer_does_is_not(database: D
     assert durable == [True, False, False, False]
 
 
-async def test_an_event_is_durable_if_it_is_final(database: Database, durable: list[bool]) -> None:
+async def test_an_event_is_durable_if_it_ends_a_job_or_deletes_it(database: Database, durable: list[bool]) -> None:
     log = SqliteEventLog(database)
     for kind in EventKind:
         await log.publish([event(1, kind)])
-    final = [kind not in (EventKind.QUEUED, EventKind.STARTED) for kind in EventKind]
+    fleeting = {EventKind.QUEUED, EventKind.STARTED, EventKind.PROGRESS, EventKind.OUTPUT}
+    final = [kind not in fleeting for kind in EventKind]
     assert durable == final
     await log.publish([event(2, EventKind.STARTED), failed(2)])
     assert durable == [*final, True]

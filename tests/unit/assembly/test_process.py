@@ -216,11 +216,11 @@ async def test_what_the_models_folder_cannot_serve_is_logged_once_each(tmp_path:
     with capture_logs() as logged, pytest.raises(Misconfigured):
         await start(settings(tmp_path, trusted_models=("oracle", "ecko"), port=taken))
     events = [event for event in logged if event["event"] == "model.unavailable"]
-    assert [event["model"] for event in events] == ["echo", "flaky", "spy", "troublesome"]
+    assert [event["model"] for event in events] == ["echo", "flaky", "moody", "spy", "talker", "troublesome"]
     assert "FOREBAY_TRUSTED_MODELS=echo" in events[0]["reason"]
     [unknown] = [event for event in logged if event["event"] == "trusted_model.not_found"]
     assert (unknown["model"], unknown["did_you_mean"], unknown["log_level"]) == ("ecko", "echo", "warning")
-    assert unknown["known"] == ["echo", "flaky", "oracle", "spy", "troublesome"]
+    assert unknown["known"] == ["echo", "flaky", "moody", "oracle", "spy", "talker", "troublesome"]
 
 
 # -------------------------------------------------------------------------------------------------------------- signals
