@@ -165,7 +165,10 @@ def gates(api: Api) -> Gates:
 
 async def test_of_many_copies_at_once_none_is_answered_before_the_job_is_durable(gated: Api) -> None:
     gates(gated).open.clear()
-    at_once = {"json": JOB, "headers": {"idempotency-key": "k1"}}  # by the clock, too: none has waited for long
+    at_once: dict[str, Any] = {
+        "json": JOB,
+        "headers": {"idempotency-key": "k1"},
+    }  # by the clock, too: none has waited for long
     copies = [asyncio.create_task(gated.http.post("/v1/jobs", **at_once)) for _ in range(20)]
     await gates(gated).reached.wait()
     for _ in range(50):
