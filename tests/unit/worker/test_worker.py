@@ -20,12 +20,14 @@ from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent
 from forebay.core.job import JobStatus, apply
 from forebay.core.lanes import Lane
+from forebay.core.log_clock import LogClock
 from forebay.core.message import Channel, ReceivedMessage
 from forebay.core.model import ModelLimits, ModelSpec
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.retry import RetryPolicy
 from forebay.core.wire import encode_request
 from forebay.ports.queue import Consumer
+from forebay.testing.clock import HandClock
 from forebay.testing.samples import TENANT, job_id, request
 from forebay.worker import frames, outcomes
 from forebay.worker.worker import Worker
@@ -244,6 +246,23 @@ async def test_a_model_may_say_when_its_jobs_expire(bench: Bench, handlers: Hand
     bench.clock.advance(5.0)
     async with bench.worker(handlers.spec(limits=ModelLimits(start_within_s=5.0))):
         assert word(await bench.final(job)) == "expired"
+
+
+async def test_a_wall_clock_that_jumps_ahead_expires_nothing(bench: Bench, handlers: Handlers) -> None:
+    unmoved = HandClock()
+    bench.shared.clock = LogClock(0.0, wall=unmoved, elapsed=unmoved)
+    job = await bench.submit(1, start_within_s=5.0)
+    bench.clock.advance(5 * 3600.0)
+    async with bench.worker(handlers.spec()):
+        assert word(await bench.final(job)) == "succeeded"
+
+
+async def test_a_job_that_is_older_than_any_may_be_fails_without_a_run(bench: Bench, handlers: Handlers) -> None:
+    job = await bench.submit(1, max_life_s=3600.0)
+    bench.clock.advance(3600.0)
+    async with bench.worker(handlers.spec()):
+        final = await bench.final(job)
+    assert (word(final), final.attempt, final.not_before, handlers.calls) == ("deadline", 0, bench.clock.now, [])
 
 
 async def test_a_job_that_was_started_does_not_expire(bench: Bench, handlers: Handlers) -> None:
