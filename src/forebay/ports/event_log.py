@@ -33,7 +33,7 @@ class EventLog(ABC):
 
     @abstractmethod
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append. With any final event, or any of a batch, among them it is durable when this returns, in the sense of
+        """Append. With any final event, a deletion, or any of a batch, among them it is durable when this returns, in the sense of
         the queue's durability class; else it survives the death of any process.
 
         Raises Unavailable when it is not known that all were written: repeat it with the same events, which is harmless

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.unit.api.conftest import TENANT, Api
 
-from forebay.core.event import EventKind, JobEvent
+from forebay.api.batch_object import write_line
+from forebay.core.event import BatchLine, EventKind, JobEvent
+from forebay.core.job import Job, JobStatus
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import decode, decode_event
 from forebay.testing.samples import job_id as sample_id
@@ -111,3 +115,12 @@ async def test_a_jobs_clocks_are_in_its_request(api: Api) -> None:
     await api.submit()
     request = decode(api.published[-1])  # type: ignore[assignment]  # it is one
     assert (request.start_within_s, request.retain_s, request.max_life_s) == (None, 86_400.0, 86_400.0)
+
+
+def test_a_batch_shows_the_line_of_a_deleted_job_as_gone() -> None:
+    line = BatchLine(batch_id="b", number=3, custom_id="row")
+    tombstone = Job(tenant=TENANT, id="j", status=JobStatus.SUCCEEDED, finished_at=1.0, line=line, deleted_at=2.0)
+    shown = json.loads(write_line(tombstone))
+    assert (shown["line"], shown["custom_id"], shown["status"]) == (3, "row", "succeeded")
+    assert shown["error"]["code"] == "job_gone"
+    assert "output" not in shown
