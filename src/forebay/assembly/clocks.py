@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Collection
 
 from forebay.assembly.backends import Backends
 from forebay.catalog import Catalog
@@ -23,6 +24,15 @@ def clock_limits(settings: Settings) -> ClockLimits:
         min_retain_s=settings.min_retain_s,
         max_retain_s=settings.longest_retain_s,
     )
+
+
+def check_scheduler(settings: Settings, roles: Collection[str]) -> None:
+    """Raises Misconfigured for a scheduler with a store of its own, in which nobody would ever be due."""
+    if settings.on_kafka and settings.store == "sqlite://" and "scheduler" in roles and "projector" not in roles:
+        raise Misconfigured(
+            "the store sqlite:// is of one process, and the scheduler looks there for jobs whose time is over: run it "
+            "with the projector, such as `forebay run api projector scheduler`, or set store to postgresql://..."
+        )
 
 
 def check_models(settings: Settings, catalog: Catalog) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from forebay.api.admin import build_admin_app
 from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
-from forebay.assembly.clocks import check_models, clock_limits, scheduler_of
+from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, scheduler_of
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.http import http_server
 from forebay.assembly.own_reports import OwnReports
@@ -88,6 +88,7 @@ async def serve(
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
     check_models(settings, catalog)
+    check_scheduler(settings, roles)
     log_unserved(catalog, settings.models, settings.trusted_models)
     mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
     metrics = Metrics()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.assembly.clocks import check_models, clock_limits
+from forebay.assembly.clocks import check_models, check_scheduler, clock_limits
 from forebay.catalog import Catalog
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelLimits, ModelSpec
@@ -29,3 +29,13 @@ def test_a_job_is_kept_for_what_it_says_else_its_model_else_the_service() -> Non
     assert limits.retain_of(90.0, ModelLimits(retain_s=80.0)) == 90.0
     assert limits.retain_of(None, ModelLimits(retain_s=80.0)) == 80.0
     assert limits.retain_of(None, ModelLimits()) == 70.0
+
+
+def test_a_scheduler_beside_a_store_of_one_process_is_refused() -> None:
+    kafka = Settings(queue="kafka://one", blobs="s3://bucket")
+    with pytest.raises(Misconfigured, match="forebay run api projector scheduler"):
+        check_scheduler(kafka, ["scheduler"])
+    check_scheduler(kafka, ["api", "projector", "scheduler"])
+    check_scheduler(kafka, ["worker"])
+    check_scheduler(Settings(queue="kafka://one", blobs="s3://bucket", store="postgresql://db/f"), ["scheduler"])
+    check_scheduler(Settings(), ["api", "worker", "projector", "scheduler"])
