@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from forebay.core.payload import Payload
+
+COUNT_MOST = 2**31 - 1
+Count = Annotated[int, Meta(ge=0, le=COUNT_MOST)]
+"""Bounded, so that no store need refuse it."""
 
 
 class EventKind(StrEnum):
@@ -50,7 +54,7 @@ class JobMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     queue_s: float | None = None
     predict_s: float | None = None
-    batch_size: int | None = None
+    batch_size: Count | None = None
 
 
 class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,7 +62,7 @@ class BatchLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     it, "" for none."""
 
     batch_id: str
-    number: int
+    number: Count
     custom_id: str = ""
 
 

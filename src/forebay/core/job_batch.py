@@ -12,6 +12,7 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from forebay.core.event import Count
 from forebay.core.ids import derived_id
 from forebay.core.job import Job, JobStatus
 
@@ -38,7 +39,7 @@ class BatchEventKind(StrEnum):
 class RejectedLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line that became no job, and why. `pointer` leads to the place in the line, "" for all of it."""
 
-    line: int
+    line: Count
     code: str
     message: str
     pointer: str = ""

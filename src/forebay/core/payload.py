@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from forebay.core.errors import InvalidRequest
 
@@ -20,7 +21,7 @@ class BlobRef(Struct, frozen=True, kw_only=True):
     """Where a large payload lies. `name` is `tenant/job/sha256`, made by a BlobStore and never by a client."""
 
     name: str
-    size_bytes: int
+    size_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     sha256: str
 
 

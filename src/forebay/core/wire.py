@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
+from forebay.core.event import COUNT_MOST, BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Event, Fact
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
@@ -275,9 +275,8 @@ def _line(headers: Mapping[str, str]) -> BatchLine:
 
 
 def _count(text: str) -> int:
-    """Bounded, so that no store need refuse it."""
     count = int(text)
-    if not 0 <= count < 2**31:
+    if not 0 <= count <= COUNT_MOST:
         raise ValueError(f"{text!r} is no count")
     return count
 

@@ -397,6 +397,18 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         read(replace(message, headers=headers))
 
 
+def remains_of(line: int) -> str:
+    return json({"status": "expired", "created_at": AT, "finished_at": AT, "line": {"batch_id": BATCH, "number": line}})
+
+
+def blob_of(size_bytes: int) -> str:
+    return json({**structs.asdict(BLOB), "size_bytes": size_bytes})
+
+
+def json(value: Any) -> str:
+    return canonical_json(value).decode()
+
+
 @pytest.mark.parametrize(
     ("name", "header", "text"),
     [
@@ -412,6 +424,8 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("request-most.v1", "forebay-run-timeout-s", "inf"),
         ("request-most.v1", "forebay-run-timeout-s", "-1"),
         ("request-blob.v1", "forebay-blob", '{"name":"x"}'),
+        ("request-blob.v1", "forebay-blob", blob_of(2**63)),
+        ("request-blob.v1", "forebay-blob", blob_of(-1)),
         ("request-line.v1", "forebay-line", "first"),
         ("batch-lines.v1", "forebay-lines", "-1"),
         ("batch-lines.v1", "ce_type", "io.forebay.batch.exploded.v1"),
@@ -420,7 +434,11 @@ def test_a_missing_header_is_named(name: str, missing: str) -> None:
         ("event-succeeded.v1", "forebay-attempt", "-1"),
         ("event-succeeded.v1", "forebay-attempt", "99999999999999999999"),
         ("event-succeeded.v1", "forebay-metrics", "{]"),
+        ("event-succeeded.v1", "forebay-metrics", '{"batch_size":2147483648}'),
+        ("event-succeeded.v1", "forebay-metrics", '{"batch_size":-1}'),
         ("event-failed.v1", "forebay-error", '{"code":3}'),
+        ("event-deleted.v1", "forebay-remains", remains_of(2**31)),
+        ("event-deleted.v1", "forebay-remains", remains_of(-1)),
         ("event-queued-due.v1", "forebay-due-at", "soon"),
         ("event-progress.v1", "forebay-progress", "1.5"),
         ("event-progress.v1", "forebay-progress", "nan"),
@@ -435,10 +453,29 @@ def test_a_wrong_header_is_refused(name: str, header: str, text: str) -> None:
         decode(replace(message, headers={**message.headers, header: text}))
 
 
+def test_the_greatest_numbers_are_read() -> None:
+    most = {
+        "event-deleted.v1": ("forebay-remains", remains_of(2**31 - 1)),
+        "request-blob.v1": ("forebay-blob", blob_of(2**63 - 1)),
+    }
+    for name, (header, text) in most.items():
+        message = encode(RELEASED[name])
+        message = replace(message, headers={**message.headers, header: text})
+        assert encode(decode(message)).headers[header] != encode(RELEASED[name]).headers[header]
+
+
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1,]", b"[1\n]", b'["\xff"]', b"[" * 100_000])
 def test_chunks_that_are_no_json_on_one_line_are_refused(value: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode(replace(encode(RELEASED["event-output.v1"]), value=value))
+
+
+@pytest.mark.parametrize("line", [-1, 2**31])
+def test_a_rejected_line_with_a_number_that_no_store_takes_is_refused(line: int) -> None:
+    message = encode(RELEASED["batch-lines.v1"])
+    assert b'"line":7,' in message.value
+    with pytest.raises(InvalidRequest):
+        decode(replace(message, value=message.value.replace(b'"line":7,', b'"line":%d,' % line)))
 
 
 def test_what_is_as_deep_as_allowed_is_read() -> None:
