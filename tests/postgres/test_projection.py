@@ -105,6 +105,19 @@ async def test_a_deadlock_with_somebody_else_is_tried_again(
     assert await mine == [folded(request(1), failed(1)), folded(request(2), failed(2))]
 
 
+async def test_a_job_that_waits_again_may_still_be_counted_among_those_that_wait(
+    store: PostgresStore, sql: Connection
+) -> None:
+    """As after an upgrade, if a projector of a version that does not know these rows has seen the job start."""
+    feed = Feeder(store)
+    await feed(request(1))
+    [row] = await sql.fetch("SELECT * FROM forebay.waiting")
+    await feed(event(1, EventKind.STARTED, attempt=1))
+    await sql.execute("INSERT INTO forebay.waiting VALUES ($1, $2, $3, $4, $5)", *row)
+    await feed(event(1, EventKind.QUEUED, attempt=1))
+    assert await sql.fetch("SELECT * FROM forebay.waiting") == [row]
+
+
 async def test_after_five_encounters_the_caller_is_told(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
     met = 0
 

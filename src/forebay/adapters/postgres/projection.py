@@ -133,6 +133,11 @@ _ADD_OUTSTANDING = """
 INSERT INTO forebay.outstanding SELECT $1, * FROM unnest($2::text[], $3::bigint[])
 ON CONFLICT (tenant, source) DO UPDATE SET jobs = outstanding.jobs + excluded.jobs
 """
+# A projector of a version that knows nothing of this table may have let a row lie.
+_WAIT = """
+INSERT INTO forebay.waiting (model, lane, created_at, id, tenant)
+SELECT * FROM unnest($1::text[], $2::text[], $3::double precision[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING
+"""
 _WAIT_NO_MORE = """
 DELETE FROM forebay.waiting
 USING unnest($1::text[], $2::text[], $3::double precision[], $4::text[], $5::text[])
@@ -268,7 +273,8 @@ async def _count(connection: Connection, source: str, changed: list[tuple[Job | 
     if of_tenants:
         await connection.execute(_ADD_OUTSTANDING, to_text(source), *_arrays(of_tenants, 2))
     now = [_waiting_row(job) for old, job in changed if waits(job) and not waits(old)]
-    await _copy(connection, "waiting", ("model", "lane", "created_at", "id", "tenant"), now)
+    if now:
+        await connection.execute(_WAIT, *_arrays(now, 5))
     no_more = [_waiting_row(old) for old, job in changed if old is not None and waits(old) and not waits(job)]
     if no_more:
         await connection.execute(_WAIT_NO_MORE, *_arrays(no_more, 5))
