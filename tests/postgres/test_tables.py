@@ -116,7 +116,7 @@ STATEMENTS = {
     "chunks": (store._PARTIALS, "'a', 'b', 1, 0, 9"),
     "dropping chunks": (projection._DROP_PARTIALS, KEYS),
     "the queues": (store._QUEUES, ""),
-    "what a tenant uses": (store._USED, "'a', 1.0, 2.0, 9"),
+    "what a tenant uses": (store._USED, "'a', 1.0, 2.0, 9, 9, 9"),
     "what is ahead of a job": (store._AHEAD, "'m', 'low', 1.0, 'b', 9"),
     "jobs that wait no more": (
         projection._WAIT_NO_MORE,

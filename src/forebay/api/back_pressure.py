@@ -4,11 +4,11 @@ store now and then, and what this process accepts meanwhile it counts itself."""
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 import structlog
 
+from forebay.api.unseen import Unseen
 from forebay.core.errors import ForebayError, TooMany
 from forebay.core.explain import turns_before
 from forebay.core.pace import together
@@ -24,9 +24,6 @@ beyond a bound, and no more than that."""
 
 FRESH_S = 0.1
 """Nobody is refused for what is older: a queue may have become short since."""
-
-SEEN_AFTER_S = 0.05
-"""What was accepted so shortly before the store was asked, it may not show yet though nothing is behind."""
 
 RETRY_LEAST_S = 1.0
 RETRY_MOST_S = 600.0
@@ -59,9 +56,7 @@ class Bounds:
         self._lag_s = lag_s
         self._seen: Mapping[Place, int] = {}
         self._looked_at = float("-inf")
-        self._since: Counter[Place] = Counter()  # accepted here since the store was asked last
-        self._newest_at = float("-inf")
-        self._before: deque[tuple[float, Counter[Place]]] = deque()  # and before, the newest when; it may not know them
+        self._unseen = Unseen[Place]()
         self._looking: asyncio.Task[None] | None = None
 
     async def take(self, lanes: Mapping[Place, int], behind: int | None = None) -> None:
@@ -78,13 +73,11 @@ class Bounds:
                     await asyncio.shield(looking)
                 if full := self._full(lanes, behind):
                     raise await self._refusal(full, behind)
-        for place, jobs in lanes.items():
-            self._since[place] += jobs
-        self._newest_at = self._monotonic()
+        self._unseen.add(lanes, self._monotonic())
 
     def give_back(self, lanes: Mapping[Place, int]) -> None:
         """They were not accepted after all."""
-        self._since.subtract(lanes)
+        self._unseen.subtract(lanes)
 
     def limit(self, model: str, lane: str) -> int:
         """0 for none."""
@@ -102,10 +95,7 @@ class Bounds:
         return None
 
     def _waiting(self, place: Place) -> int:
-        waiting = self._seen.get(place, 0) + self._since[place]
-        for _, accepted in self._before:
-            waiting += accepted[place]
-        return max(0, waiting)
+        return max(0, self._seen.get(place, 0) + self._unseen[place])
 
     def _look(self, every_s: float) -> asyncio.Task[None] | None:
         """What learns anew what is older, beside the submission; None if nothing is."""
@@ -116,19 +106,15 @@ class Bounds:
         return self._looking
 
     async def _learn(self) -> None:
-        self._before.append((self._newest_at, self._since))
-        self._since = Counter()
-        known_to = self._monotonic() - self._lag_s() - SEEN_AFTER_S
+        self._unseen.ask(self._monotonic(), self._lag_s())
         try:
             counts = await self._store.queues()
         except ForebayError as error:  # nobody need await this task
             log.warning("queue_lengths.unknown", code=error.code, error=error.message)
-            unseen = sum((accepted for _, accepted in self._before), Counter[Place]())
-            self._before = deque([(self._newest_at, unseen)])
+            self._unseen.unanswered()
         else:
             self._seen = {(count.model, count.lane): count.waiting for count in counts}
-            while self._before and self._before[0][0] <= known_to:
-                self._before.popleft()
+            self._unseen.answered()
         self._looked_at = self._monotonic()
 
     async def _refusal(self, place: Place, behind: int | None) -> TooMany:

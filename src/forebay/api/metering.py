@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from forebay.core.errors import ForebayError, TooMany, Unavailable
+from forebay.api.unseen import Unseen
+from forebay.core.errors import ForebayError, TooMany
 from forebay.core.quota import DAY_S, MINUTE_S, Quota, Use, Window
 from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
@@ -25,6 +26,8 @@ QUOTA_KNOWN_FOR_S = 5.0
 OUTSTANDING_RETRY_S = 2.0
 KNOWN_MOST = 10_000
 
+_JOBS = "jobs"
+
 _ASK = {
     "jobs_per_minute": "in any minute",
     "jobs_per_day": "a day (from midnight UTC)",
@@ -33,14 +36,14 @@ _ASK = {
 
 
 class Account:
-    """What is known of one tenant. `seen`: what the store said last; `since`: accepted here after it was asked."""
+    """What is known of one tenant. `seen`: what the store said last; `unseen`: what it may not have counted yet."""
 
     def __init__(self) -> None:
         self.quota = Quota()
         self.quota_at = float("-inf")
         self.looked_at = float("-inf")
         self.seen = Use()
-        self.since = 0
+        self.unseen = Unseen[str]()
         self.window = Window()
         self.looking: asyncio.Task[None] | None = None
 
@@ -56,12 +59,14 @@ class Meter:
         defaults: Quota,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        lag_s: Callable[[], float],
     ) -> None:
         self._quotas = quotas
         self._store = store
         self._defaults = defaults
         self._clock = clock
         self._monotonic = monotonic
+        self._lag_s = lag_s
         self._accounts: dict[str, Account] = {}
 
     async def take(self, tenant: str, jobs: int = 1) -> None:
@@ -77,14 +82,14 @@ class Meter:
         if refusal := _refusal(account, jobs, now):
             raise refusal
         account.window.add(jobs, now)
-        account.since += jobs
+        account.unseen.add({_JOBS: jobs}, self._monotonic())
 
     def give_back(self, tenant: str, jobs: int = 1) -> None:
         """They were not accepted after all."""
         account = self._accounts.get(tenant)
         if account is not None and account.quota.limits:
             account.window.add(-jobs, self._clock())
-            account.since -= jobs
+            account.unseen.subtract({_JOBS: jobs})
 
     def _account(self, tenant: str) -> Account:
         account = self._accounts.pop(tenant, None) or Account()
@@ -110,21 +115,27 @@ class Meter:
             if quota:
                 account.quota = (await self._quotas.get(tenant)).or_else(self._defaults)
             if account.quota.limits:
-                now, before = self._clock(), account.since
-                account.seen = await self._store.used(
-                    tenant,
-                    minute_from=now - MINUTE_S,
-                    day_from=now // DAY_S * DAY_S,
-                    most=max(account.quota.limits.values()),
-                )
-                account.since -= before
-        except Unavailable as error:
+                await self._see(tenant, account)
+        except ForebayError as error:  # nobody need await this task
             log.warning("quota.unknown", tenant=tenant, code=error.code, error=error.message)
-        except ForebayError as error:  # nobody awaits this task
-            log.error("quota.unknown", tenant=tenant, code=error.code, error=error.message)
         account.looked_at = self._monotonic()
         if quota:
             account.quota_at = account.looked_at
+
+    async def _see(self, tenant: str, account: Account) -> None:
+        now = self._clock()
+        account.unseen.ask(self._monotonic(), self._lag_s())
+        try:
+            account.seen = await self._store.used(
+                tenant,
+                minute_from=now - MINUTE_S,
+                day_from=now // DAY_S * DAY_S,
+                most=Use(**account.quota.limits),
+            )
+        except ForebayError:
+            account.unseen.unanswered()
+            raise
+        account.unseen.answered()
 
 
 def _refusal(account: Account, jobs: int, now: float) -> TooMany | None:
@@ -140,12 +151,12 @@ def _refusal(account: Account, jobs: int, now: float) -> TooMany | None:
 
 
 def _used(account: Account, now: float) -> Use:
-    """Of minute and day this process knows its own exactly; of what is outstanding, only what came since it asked."""
-    seen, since, window = account.seen, account.since, account.window
+    """Of minute and day this process knows its own exactly, of what is outstanding it does not."""
+    seen, unseen, window = account.seen, account.unseen[_JOBS], account.window
     return Use(
-        jobs_per_minute=max(seen.jobs_per_minute + since, window.minute(now)),
-        jobs_per_day=max(seen.jobs_per_day + since, window.day(now)),
-        jobs_outstanding=seen.jobs_outstanding + since,
+        jobs_per_minute=max(seen.jobs_per_minute + unseen, window.minute(now)),
+        jobs_per_day=max(seen.jobs_per_day + unseen, window.day(now)),
+        jobs_outstanding=max(0, seen.jobs_outstanding + unseen),
     )
 
 

@@ -119,9 +119,9 @@ class ResultStore(Reservations, JobBatches, DueJobs):
         """How many of its lane wait that were accepted before it, of whichever tenant; counts up to `look`."""
 
     @abstractmethod
-    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
         """Jobs of a tenant: those accepted after `minute_from`, those after `day_from`, those that are not final. Of
-        each at most `most` are counted: the time that it takes is bounded by that."""
+        each at most so many as `most` says are counted: the time that it takes is bounded by that."""
 
     @abstractmethod
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:

@@ -731,13 +731,16 @@ class StoreContract(JobBatchesContract, DueContract):
         await feed(first, second, third, event(1, EventKind.SUCCEEDED), event(9, EventKind.STARTED))
         await feed(replace(request(4), tenant="other"))
 
-        async def used(minute_from: float, day_from: float, most: int = 10) -> Use:
-            return await store.used(TENANT, minute_from=minute_from, day_from=day_from, most=most)
+        async def used(minute_from: float, day_from: float, *most: int) -> Use:
+            names = ("jobs_per_minute", "jobs_per_day", "jobs_outstanding")
+            bounds = Use(**dict(zip(names, most or (10, 10, 10), strict=True)))
+            return await store.used(TENANT, minute_from=minute_from, day_from=day_from, most=bounds)
 
         assert await used(times[1], times[0]) == Use(jobs_per_minute=1, jobs_per_day=2, jobs_outstanding=2)
         assert await used(times[2], times[0] - 1) == Use(jobs_per_minute=0, jobs_per_day=3, jobs_outstanding=2)
-        assert await used(0.0, 0.0, most=1) == Use(jobs_per_minute=1, jobs_per_day=1, jobs_outstanding=1)
-        assert await store.used("nobody", minute_from=0.0, day_from=0.0, most=1) == Use()
+        assert await used(0.0, 0.0, 1, 2, 1) == Use(jobs_per_minute=1, jobs_per_day=2, jobs_outstanding=1)
+        nobody = await store.used("nobody", minute_from=0.0, day_from=0.0, most=Use(jobs_outstanding=1))
+        assert nobody == Use()
 
     # --------------------------------------------------------------------------------------------------- reservations
 

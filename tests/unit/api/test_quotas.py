@@ -150,3 +150,14 @@ async def test_each_tenant_has_its_own_count(make_api: MakeApi) -> None:
     api = make_api(default_quota=Quota(jobs_per_day=1))
     await api.project(replace(request(1), tenant="another", accepted_at=api.clock.now))
     assert await accepted(api, 2) == 1
+
+
+async def test_what_the_store_is_behind_with_counts_all_the_same(make_api: MakeApi) -> None:
+    """While no projector runs, what is outstanding would otherwise look like nothing with each new look."""
+    api = make_api(default_quota=Quota(jobs_outstanding=2))
+    assert await accepted(api, 1) == 1
+    for _ in range(3):
+        api.clock.now += LOOK_EVERY_S
+        api.lag_s += LOOK_EVERY_S
+        await accepted(api, 1)
+    assert len(api.published) == 2

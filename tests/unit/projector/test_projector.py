@@ -178,7 +178,7 @@ class Stumbling(ResultStore):
     async def ahead(self, job: Job, look: int) -> int:
         return await self.sound.ahead(job, look)
 
-    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
         return await self.sound.used(tenant, minute_from=minute_from, day_from=day_from, most=most)
 
     async def due(self, now: float, limit: int) -> list[Job]:

@@ -173,14 +173,14 @@ class MemoryStore(ResultStore):
         before = [one for one in self._jobs.values() if waits(one) and _place(one) < _place(job)]
         return min(look, sum((one.model, one.lane) == (job.model, job.lane) for one in before))
 
-    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
         self._refuse_while_rebuilding()
         known = [job for job in self._jobs.values() if job.tenant == tenant]
         jobs = [job for job in known if job.model or job.deleted_at is not None]
         return Use(
-            jobs_per_minute=min(most, sum(job.created_at > minute_from for job in jobs)),
-            jobs_per_day=min(most, sum(job.created_at > day_from for job in jobs)),
-            jobs_outstanding=min(most, sum(not job.status.final for job in jobs)),
+            jobs_per_minute=min(most.jobs_per_minute, sum(job.created_at > minute_from for job in jobs)),
+            jobs_per_day=min(most.jobs_per_day, sum(job.created_at > day_from for job in jobs)),
+            jobs_outstanding=min(most.jobs_outstanding, sum(not job.status.final for job in jobs)),
         )
 
     async def due(self, now: float, limit: int) -> list[Job]:

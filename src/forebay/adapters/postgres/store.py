@@ -86,15 +86,15 @@ SELECT rebuilding, (SELECT count(*) FROM (
 """
 
 _COUNT = """
-(SELECT least($4, (SELECT count(*) FROM (
-    SELECT FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND created_at > {0} LIMIT $4
+(SELECT least({1}, (SELECT count(*) FROM (
+    SELECT FROM forebay.jobs WHERE tenant = $1 AND model <> '' AND created_at > {0} LIMIT {1}
 ) AS live) + (SELECT count(*) FROM (
-    SELECT FROM forebay.jobs WHERE tenant = $1 AND deleted_at IS NOT NULL AND created_at > {0} LIMIT $4
+    SELECT FROM forebay.jobs WHERE tenant = $1 AND deleted_at IS NOT NULL AND created_at > {0} LIMIT {1}
 ) AS deleted))::bigint)
 """
 _USED = f"""
-SELECT rebuilding, {_COUNT.format("$2")}, {_COUNT.format("$3")},
-    (SELECT least(coalesce(sum(jobs), 0), $4)::bigint FROM forebay.outstanding WHERE tenant = $1)
+SELECT rebuilding, {_COUNT.format("$2", "$4")}, {_COUNT.format("$3", "$5")},
+    (SELECT least(coalesce(sum(jobs), 0), $6)::bigint FROM forebay.outstanding WHERE tenant = $1)
 FROM {_REBUILDING}
 """
 _DUE = f"""
@@ -279,8 +279,9 @@ class PostgresStore(ResultStore):
         _refuse_while(rows[0][0])
         return int(rows[0][1])
 
-    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
-        [row] = await self._database.fetch(_USED, to_text(tenant), minute_from, day_from, most, timeout_s=SCAN_S)
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
+        mosts = (most.jobs_per_minute, most.jobs_per_day, most.jobs_outstanding)
+        [row] = await self._database.fetch(_USED, to_text(tenant), minute_from, day_from, *mosts, timeout_s=SCAN_S)
         _refuse_while(row[0])
         return Use(jobs_per_minute=row[1], jobs_per_day=row[2], jobs_outstanding=row[3])
 

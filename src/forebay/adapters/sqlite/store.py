@@ -159,11 +159,17 @@ class SqliteStore(ResultStore):
         counted = await self._database.scan(_AHEAD, (job.model, job.lane, job.created_at, job.id, look))
         return int(counted[0][0])
 
-    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: int) -> Use:
+    async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
         self._refuse_while_rebuilding()
-        arguments = (*(tenant, minute_from, most) * 2, *(tenant, day_from, most) * 2, most, tenant)
+        minute_most, day_most = most.jobs_per_minute, most.jobs_per_day
+        of_minute, of_day = (tenant, minute_from, minute_most) * 2, (tenant, day_from, day_most) * 2
+        arguments = (*of_minute, *of_day, most.jobs_outstanding, tenant)
         [(minute, day, outstanding)] = await self._database.scan(_USED, arguments)
-        return Use(jobs_per_minute=min(most, minute), jobs_per_day=min(most, day), jobs_outstanding=outstanding or 0)
+        return Use(
+            jobs_per_minute=min(minute_most, minute),
+            jobs_per_day=min(day_most, day),
+            jobs_outstanding=outstanding or 0,
+        )
 
     async def due(self, now: float, limit: int) -> list[Job]:
         self._refuse_while_rebuilding()
