@@ -106,9 +106,10 @@ class Consumer(ABC):
 
     @abstractmethod
     async def retract(self, received: Sequence[ReceivedMessage]) -> None:
-        """Take back the last `begin` of each of these: nothing has run of it, and nothing runs. So it counts neither as
-        an attempt nor, should somebody die, as an interruption. What is not in hand, or not begun, is left out. A death
-        in the next second may undo this. Raises Unavailable, with nothing taken back."""
+        """Take back the last `begin` of each of these: nothing has run of it, nothing runs, and nobody was told that it
+        began. So it counts neither as an attempt nor, should somebody die, as an interruption. What is not in hand, or
+        not begun, is left out. A death in the next second may undo this. Raises Unavailable, with nothing taken back.
+        """
 
     @abstractmethod
     async def ack(self, received: Sequence[ReceivedMessage]) -> None:

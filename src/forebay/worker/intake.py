@@ -127,11 +127,6 @@ class Intake:
                     await self._consumers[lane].retract(members)
             raise
 
-    async def retract(self, begun: Sequence[tuple[Lane, ReceivedMessage]]) -> None:
-        """As Consumer.retract."""
-        for lane, members in _by_lane(begun):
-            await self._consumers[lane].retract(members)
-
     async def nack(self, returned: Sequence[tuple[Lane, ReceivedMessage]], delay_s: float = 0.0) -> None:
         for lane, members in _by_lane(returned):
             await self._consumers[lane].nack(members, delay_s)

@@ -198,10 +198,6 @@ class Outcomes:
         await self.until_there(lambda: self._intake.ack([job.handle for job in jobs]))
         crash.reach("worker.after_ack")
 
-    async def retract(self, jobs: Sequence[JobInHand]) -> None:
-        """An attempt of each was begun, and nothing ran of it."""
-        await self.until_there(lambda: self._intake.retract([job.handle for job in jobs]))
-
     async def give_back(self, jobs: Sequence[JobInHand], delay_s: float = 0.0) -> None:
         """Unrun, or to be run again: to whoever receives them next."""
         await self.until_there(lambda: self._intake.nack([job.handle for job in jobs], delay_s))

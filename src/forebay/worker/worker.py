@@ -232,7 +232,10 @@ class Worker:
     async def _end_late(self, job: JobInHand) -> None:
         until, kind = self._until(job)
         if kind is EventKind.EXPIRED:
-            await self._outcomes.end(job, kind, None, 0, not_before=until)
+            # A limit that the model alone sets is in no row: should the log, whose brokers' clocks differ, find this
+            # word too early, nobody would say it again.
+            said_in_request = job.request.start_within_s is not None
+            await self._outcomes.end(job, kind, None, 0, not_before=until if said_in_request else None)
         else:
             await self._outcomes.end(job, kind, DEADLINE, job.attempt - 1, not_before=until)
 
@@ -405,13 +408,15 @@ class Worker:
 
     async def _after_failure(self, batch: list[JobInHand], failure: BatchFailed, *, apart: bool) -> None:
         """Decide what each job of a batch without outcomes does next."""
-        if failure.begun and failure.untouched:
-            await self._outcomes.retract(batch)
         batch = await self._wanted(batch)
         if not batch:
             return
-        if failure.untouched or not failure.begun:
+        if not failure.begun:
             self._back_to_batcher(batch)
+            return
+        if failure.untouched:
+            # The log calls it started, so the attempt counts though nothing has run of it: see `_begin`.
+            await self._outcomes.give_back(batch)
             return
         self._metrics.attempts_failed.labels(self._spec.name, failure.code).inc(len(batch))
         log.warning("batch.failed", model=self._spec.name, jobs=len(batch), code=failure.code, reason=failure.message)

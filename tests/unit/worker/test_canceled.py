@@ -82,9 +82,7 @@ async def test_a_neighbour_in_the_batch_keeps_the_runner_and_gets_its_output(
     assert [call for call in handlers.calls if (jobs[1], 1) in call] == [[(job, 1) for job in jobs]]
 
 
-async def test_a_batch_behind_it_in_the_runner_runs_once_with_its_first_attempt(
-    bench: Bench, handlers: Handlers
-) -> None:
+async def test_a_batch_behind_it_in_the_runner_runs_once_as_another_attempt(bench: Bench, handlers: Handlers) -> None:
     job = await bench.submit(1, {"do": "hang"})
     async with bench.worker(handlers.spec(limits=IMPATIENT, batching=ONE)):
         await until(lambda: bench.kinds(job))
@@ -93,8 +91,21 @@ async def test_a_batch_behind_it_in_the_runner_runs_once_with_its_first_attempt(
         await bench.cancel(job)
         final = await bench.final(behind)
         await until_settled(bench)
-    assert (final.kind, final.attempt) == ("succeeded", 1)
-    assert handlers.calls == [[(job, 1)], [(behind, 1)]]
+    assert (final.kind, final.attempt) == ("succeeded", 2)
+    assert handlers.calls == [[(job, 1)], [(behind, 2)]]
+
+
+async def test_a_batch_behind_it_was_started_and_cannot_expire_any_more(bench: Bench, handlers: Handlers) -> None:
+    job = await bench.submit(1, {"do": "hang"})
+    async with bench.worker(handlers.spec(limits=IMPATIENT, batching=ONE)):
+        await until(lambda: bench.kinds(job))
+        behind = await bench.submit(2, start_within_s=5.0)
+        await until(lambda: bench.kinds(behind))
+        bench.clock.advance(5.0)
+        await bench.cancel(job)
+        await bench.final(behind)
+        await until_settled(bench)
+    assert bench.kinds(behind) == [("started", 1), ("started", 2), ("succeeded", 2)]
 
 
 async def test_one_that_is_canceled_while_its_input_is_loaded_is_told(bench: Bench, handlers: Handlers) -> None:

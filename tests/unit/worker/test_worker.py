@@ -17,7 +17,7 @@ from tests.unit.worker.conftest import LONG_S, Bench, Gate, Handlers, until, wit
 from forebay.adapters.memory.queue import MemoryConsumer, MemoryQueue
 from forebay.core.batching import BatchPolicy
 from forebay.core.errors import Unavailable
-from forebay.core.event import EventKind, JobError, JobEvent
+from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.job import JobStatus, apply
 from forebay.core.lanes import Lane
 from forebay.core.log_clock import LogClock
@@ -26,6 +26,7 @@ from forebay.core.model import ModelLimits, ModelSpec
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.retry import RetryPolicy
 from forebay.core.wire import encode_request
+from forebay.ports.event_log import START
 from forebay.ports.queue import Consumer
 from forebay.testing.clock import HandClock
 from forebay.testing.samples import TENANT, job_id, request
@@ -246,6 +247,28 @@ async def test_a_model_may_say_when_its_jobs_expire(bench: Bench, handlers: Hand
     bench.clock.advance(5.0)
     async with bench.worker(handlers.spec(limits=ModelLimits(start_within_s=5.0))):
         assert word(await bench.final(job)) == "expired"
+
+
+async def test_a_job_that_expires_by_its_model_does_so_whichever_broker_takes_the_word_for_it(
+    bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was asked for the time is ahead of the one that takes it, and no row knows of this limit."""
+    behind = HandClock()
+    bench.shared.clock = LogClock(0.0, wall=behind, elapsed=behind)
+
+    async def now() -> float:
+        return bench.clock.now
+
+    monkeypatch.setattr(bench.events, "now", now)
+    await bench.submit(1)
+    bench.clock.advance(5.0)
+    behind.advance(4.9)
+    async with bench.worker(handlers.spec(limits=ModelLimits(start_within_s=5.0))):
+        await bench.final(job_id(1))
+    [batch] = await bench.events.read({"log": START}, 10, 0.0)
+    seen = functools.reduce(apply, (fact for fact in batch.facts if isinstance(fact, JobRequest | JobEvent)), None)
+    assert seen is not None
+    assert seen.status is JobStatus.EXPIRED
 
 
 async def test_a_wall_clock_that_jumps_ahead_expires_nothing(bench: Bench, handlers: Handlers) -> None:
