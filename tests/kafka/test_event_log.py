@@ -292,7 +292,7 @@ async def test_topics_of_a_new_model_are_found(river: River, kafka: Broker) -> N
 async def test_events_are_not_held_up_by_a_backlog_of_requests(river: River) -> None:
     topic = river.names.requests_topic(CHANNEL)
     for partition in (0, 1):
-        await river.put(topic, *[request(number) for number in range(2000)], partition=partition)
+        await river.put(topic, *[request(number) for number in range(6000)], partition=partition)
     log = await river.log()
     await log.publish([event(number, EventKind.STARTED) for number in range(100)])
     reader = Reader(log)
@@ -301,7 +301,7 @@ async def test_events_are_not_held_up_by_a_backlog_of_requests(river: River) -> 
         return sum(isinstance(fact, JobEvent) for fact in reader.facts)
 
     await reader.until(lambda: events() == 100, limit=100)
-    assert len(reader.facts) < 4100  # there are requests left
+    assert len(reader.facts) < 12_100  # there are requests left
 
 
 async def test_however_often_one_goes_back_each_position_gives_the_same(river: River) -> None:

@@ -87,10 +87,11 @@ class Bounds:
         return self._default if limit is None else limit
 
     def _full(self, lanes: Mapping[Place, int], behind: int | None) -> Place | None:
-        """The first that has no room."""
-        for place in lanes:
+        """The first that has no room. What comes at once and is more than the bound finds it where nothing waits: a
+        file's lines come by hundreds."""
+        for place, jobs in lanes.items():
             waiting, limit = self._waiting(place), self.limit(*place)
-            if (limit and waiting >= limit) or (behind is not None and waiting > behind):
+            if (limit and waiting and waiting + jobs > limit) or (behind is not None and waiting > behind):
                 return place
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from forebay.api.unseen import Unseen
-from forebay.core.errors import ForebayError, TooMany
+from forebay.core.errors import ForebayError, InvalidRequest, TooMany
 from forebay.core.quota import DAY_S, MINUTE_S, Quota, Use, Window
 from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
@@ -21,7 +21,8 @@ LOOK_EVERY_S = 1.0
 beyond a quota, and no more than that."""
 
 QUOTA_KNOWN_FOR_S = 5.0
-"""As for keys: so long a changed quota may not be known."""
+"""As for keys: so long a changed quota may not be known. After half of that it is looked at again beside a submission:
+only who has been idle waits for it."""
 
 OUTSTANDING_RETRY_S = 2.0
 KNOWN_MOST = 10_000
@@ -38,8 +39,8 @@ _ASK = {
 class Account:
     """What is known of one tenant. `seen`: what the store said last; `unseen`: what it may not have counted yet."""
 
-    def __init__(self) -> None:
-        self.quota = Quota()
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
         self.quota_at = float("-inf")
         self.looked_at = float("-inf")
         self.seen = Use()
@@ -70,11 +71,12 @@ class Meter:
         self._accounts: dict[str, Account] = {}
 
     async def take(self, tenant: str, jobs: int = 1) -> None:
-        """Note that so many are about to be accepted. Raises TooMany, with the code `quota_exceeded`; then none of
-        them may be."""
+        """Note that so many are about to be accepted. Then none of them may be where it raises TooMany, with the code
+        `quota_exceeded`, or InvalidRequest, `quota_too_small`, for more at once than there will ever be room for."""
         account = self._account(tenant)
         looking = self._look(tenant, account)
-        if looking is not None and (account.quota_at == float("-inf") or _refusal(account, jobs, self._clock())):
+        unknown = self._monotonic() - account.quota_at >= QUOTA_KNOWN_FOR_S
+        if looking is not None and (unknown or _refusal(account, jobs, self._clock())):
             await asyncio.shield(looking)  # nobody is refused for what is old
         if not account.quota.limits:
             return
@@ -92,7 +94,7 @@ class Meter:
             account.unseen.subtract({_JOBS: jobs})
 
     def _account(self, tenant: str) -> Account:
-        account = self._accounts.pop(tenant, None) or Account()
+        account = self._accounts.pop(tenant, None) or Account(self._defaults)
         self._accounts[tenant] = account
         if len(self._accounts) > KNOWN_MOST:
             del self._accounts[next(iter(self._accounts))]
@@ -101,7 +103,7 @@ class Meter:
     def _look(self, tenant: str, account: Account) -> asyncio.Task[None] | None:
         """What learns anew what is old, beside the submission; None if nothing is."""
         now = self._monotonic()
-        old = now - account.quota_at >= QUOTA_KNOWN_FOR_S
+        old = now - account.quota_at >= QUOTA_KNOWN_FOR_S / 2
         if (account.looking is None or account.looking.done()) and (
             old or (account.quota.limits and now - account.looked_at >= LOOK_EVERY_S)
         ):
@@ -138,9 +140,15 @@ class Meter:
         account.unseen.answered()
 
 
-def _refusal(account: Account, jobs: int, now: float) -> TooMany | None:
+def _refusal(account: Account, jobs: int, now: float) -> TooMany | InvalidRequest | None:
     used = _used(account, now)
     for name, limit in account.quota.limits.items():
+        if jobs > limit and jobs > 1:
+            return InvalidRequest(
+                f"{jobs} jobs come at once, and this tenant may have {limit} accepted {_ASK[name]}: its quota must be "
+                "larger, or the jobs must come one by one",
+                code="quota_too_small",
+            )
         if getattr(used, name) + jobs > limit:
             return TooMany(
                 f"this tenant may have {limit} jobs accepted {_ASK[name]}, and {getattr(used, name)} are",

@@ -42,7 +42,7 @@ def set_quota(
     per_day: Annotated[int | None, _limit("--per-day", "Accepted from midnight to midnight UTC.")] = None,
     outstanding: Annotated[int | None, _limit("--outstanding", "Accepted and not final yet.")] = None,
 ) -> None:
-    """Set limits of a tenant; what is left out stays. Services that run know them within 5 s."""
+    """Set limits of a tenant, 0 to let none in; what is left out stays. Services that run know them within 5 s."""
     given = Quota(jobs_per_minute=per_minute, jobs_per_day=per_day, jobs_outstanding=outstanding)
     if not given.limits:
         raise InvalidRequest("say at least one of --per-minute, --per-day, --outstanding")

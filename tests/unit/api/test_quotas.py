@@ -74,7 +74,7 @@ async def test_a_changed_quota_is_known_after_a_while(make_api: MakeApi) -> None
     api = make_api()
     assert await accepted(api, 2) == 2
     await api.quotas.put(TENANT, Quota(jobs_per_day=0))
-    api.clock.now += QUOTA_KNOWN_FOR_S
+    api.clock.now += QUOTA_KNOWN_FOR_S / 2
     assert await accepted(api, 1) == 1
     await asyncio.sleep(0)  # what is learned beside that one: no socket here gives it a turn
     assert await accepted(api, 1) == 0
@@ -161,3 +161,24 @@ async def test_what_the_store_is_behind_with_counts_all_the_same(make_api: MakeA
         api.lag_s += LOOK_EVERY_S
         await accepted(api, 1)
     assert len(api.published) == 2
+
+
+async def test_while_the_store_is_away_from_the_start_the_default_holds(make_api: MakeApi) -> None:
+    assert await accepted(make_api(quotas=AwayQuotas(), default_quota=Quota(jobs_per_minute=2)), 3) == 2
+
+
+async def test_who_was_idle_is_judged_by_the_quota_of_now(make_api: MakeApi) -> None:
+    api = make_api()
+    assert await accepted(api, 1) == 1
+    await api.quotas.put(TENANT, Quota(jobs_per_day=0))
+    api.clock.now += QUOTA_KNOWN_FOR_S
+    assert await accepted(api, 1) == 0
+
+
+async def test_more_at_once_than_there_will_ever_be_room_for_is_told(make_api: MakeApi) -> None:
+    api = make_api(default_quota=Quota(jobs_per_minute=2))
+    lines = b"\n".join(b'{"input": 1}' for _ in range(3))
+    answer = await api.http.post("/v1/batches?model=echo", content=lines, headers={"content-type": "application/jsonl"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "quota_too_small")
+    assert "3 jobs come at once" in answer.json()["detail"]
+    assert [message for message in api.published if "forebay-line" in message.headers] == []
