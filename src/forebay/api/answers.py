@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
@@ -40,6 +41,28 @@ class Answer:
             headers.append((b"content-length", str(len(self.body)).encode()))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+class Stream:
+    """An answer in pieces, for as long as its caller is there. The first is made before the status is sent, so that
+    what fails at once is told as such; what goes wrong later cuts the connection."""
+
+    def __init__(self, status: int, first: bytes, others: AsyncIterator[bytes], headers: Sequence[Header]) -> None:
+        self._status = status
+        self._first = first
+        self._others = others
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self._status, "headers": list(self._headers)})
+        request = Request(scope, receive)
+        if not scope.get(IS_HEAD):
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for piece in self._others:
+                if await request.is_disconnected():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def header(name: str, value: str) -> Header:

@@ -73,6 +73,7 @@ class LineObject(Struct, frozen=True, kw_only=True):
 
 
 _GONE = Mistake("job_gone", "the job was deleted, and its output with it")
+LOST = Mistake("blob_damaged", "the job's output is lost or damaged; the service's log has the reason")
 
 
 def write_batch(batch: JobBatch) -> bytes:
@@ -91,8 +92,8 @@ def write_batches(page: BatchPage) -> bytes:
     return _encode(found)
 
 
-def write_line(one: Job | RejectedLine, output: bytes = b"") -> bytes:
-    """`output` is the job's, if it is JSON. One line of text."""
+def write_line(one: Job | RejectedLine, output: bytes = b"", mistake: Mistake | None = None) -> bytes:
+    """One line of text. `output` is the job's, if it is JSON; `mistake` says why it is not there."""
     if isinstance(one, RejectedLine):
         return _line(
             LineObject(line=one.line, custom_id=one.custom_id or UNSET, status="rejected", error=_mistake(one))
@@ -108,7 +109,7 @@ def write_line(one: Job | RejectedLine, output: bytes = b"") -> bytes:
             output=Raw(output if b"\n" not in output else msgspec.json.format(output, indent=-1)) if output else UNSET,
             media_type=media_type if media_type != JSON else UNSET,
             output_url=f"/v1/jobs/{one.id}/result" if media_type != JSON else UNSET,
-            error=_GONE if one.deleted_at is not None else UNSET if one.error is None else one.error,
+            error=_GONE if one.deleted_at is not None else mistake or one.error or UNSET,
         )
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import structlog
 from msgspec.structs import replace
 
 from forebay.api.batch_log import LOGGED_WITHIN_S, BatchDiffers, BatchLog, key_of
-from forebay.api.batch_object import write_line
+from forebay.api.batch_object import LOST, write_line
 from forebay.api.idempotency import Key, KeyInUse
 from forebay.api.reading import YOUNG_S, JobReader
-from forebay.core.errors import Gone, NotFound, Unavailable
+from forebay.core.errors import BlobDamaged, Gone, NotFound, Unavailable
 from forebay.core.event import EventKind, JobEvent
 from forebay.core.ids import IdMint, is_uuid
 from forebay.core.job import Job
@@ -21,6 +22,8 @@ from forebay.ports.cancellations import Cancellations
 from forebay.ports.event_log import EventLog
 from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.store import ResultStore
+
+log = structlog.get_logger()
 
 PAGE_LINES = 100
 """Of results, read at once: outputs that lie in the store are some 256 KiB each at most."""
@@ -117,6 +120,9 @@ class BatchReader:
             return write_line(one, await self._jobs.output(one))
         except Gone:  # deleted since the page was read
             return write_line(replace(one, output=None, deleted_at=self._clock()))
+        except BlobDamaged as error:  # nobody gets this one back, which is no reason to keep the others from anybody
+            log.error("batch.output_lost", job_id=one.id, code=error.code, error=error.message)
+            return write_line(one, mistake=LOST)
 
 
 class BatchCanceler:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
-from forebay.api.answers import IS_HEAD, JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, header
+from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, Stream, header
 from forebay.api.batch_object import write_batch, write_batches, write_upload
 from forebay.api.batch_reading import BatchCanceler, BatchReader
 from forebay.api.batch_upload import Uploader
@@ -29,24 +26,6 @@ LINES_TYPES = (LINES, "application/jsonl", "application/x-jsonlines", "applicati
 PATH = "/v1/batches"
 
 _LINES_TYPE: Header = (b"content-type", LINES.encode())
-
-
-class Stream:
-    """An answer in pieces. The first is made before the status is sent, so that what fails at once is told as such."""
-
-    def __init__(self, status: int, pieces: AsyncIterator[bytes], first: bytes, headers: tuple[Header, ...]) -> None:
-        self._status = status
-        self._pieces = pieces
-        self._first = first
-        self._headers = headers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self._status, "headers": list(self._headers)})
-        if not scope.get(IS_HEAD):
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-            async for piece in self._pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
 
 
 class BatchRoutes:
@@ -125,8 +104,8 @@ class BatchRoutes:
         pieces = self._reader.results(batch, after)
         first = await anext(pieces, b"")
         if batch.finished_at is None:
-            return Stream(202, pieces, first, (_LINES_TYPE, NO_STORE, RETRY_SOON))
-        return Stream(200, pieces, first, (_LINES_TYPE, NO_STORE))
+            return Stream(202, first, pieces, (_LINES_TYPE, NO_STORE, RETRY_SOON))
+        return Stream(200, first, pieces, (_LINES_TYPE, NO_STORE))
 
     async def cancel_batch(self, request: Request) -> Answer:
         """No line comes any more, and every job that is not final is canceled. 200 with the batch once all of them are

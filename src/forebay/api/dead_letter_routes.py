@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
-from forebay.api.answers import IS_HEAD, JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, header
+from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, Stream, header
 from forebay.api.bodies import read_body
 from forebay.api.dead_letters import EXPORT_MOST, RATE_DEFAULT, RATE_MAX, DeadLetters, read_wanted
 from forebay.api.job_object import JobWriter
@@ -82,28 +80,8 @@ class DeadLetterRoutes:
             told["next_cursor"] = cursor_of(done.next)
         return Answer(200, _encode(told), _FOUND)
 
-    async def export_dead_letters(self, request: Request) -> Lines:
+    async def export_dead_letters(self, request: Request) -> Stream:
         """One JSON object in each line, as when shown, with the input, too; all that fit, unless there is a limit."""
         wanted = read_wanted(tenant_of(request), request.query_params.multi_items(), limit=EXPORT_MOST)
         lines = self._dead_letters.lines(wanted)
-        return Lines(await anext(lines, b""), lines)
-
-
-class Lines:
-    """An answer that is sent line by line. The first is there already, so that what is away is answered as such; what
-    goes wrong later cuts the connection."""
-
-    def __init__(self, first: bytes, others: AsyncIterator[bytes]) -> None:
-        self._first = first
-        self._others = others
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [_LINES_TYPE, NO_STORE]})
-        request = Request(scope, receive)
-        if not scope.get(IS_HEAD):
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-            async for line in self._others:
-                if await request.is_disconnected():
-                    return
-                await send({"type": "http.response.body", "body": line, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        return Stream(200, await anext(lines, b""), lines, (_LINES_TYPE, NO_STORE))

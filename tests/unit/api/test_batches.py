@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 from tests.unit.api.conftest import MAX_BODY_BYTES, TENANT, Api
+from tests.unit.api.test_edge import ask
 
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
 from forebay.api.batch_lines import PART_LINES
@@ -440,6 +441,26 @@ async def test_results_of_a_large_batch_come_in_pieces(api: Api) -> None:
     _, found = await results(api, batch_id)
     assert [one["line"] for one in found] == list(range(1, 2501))
     assert (await api.http.head(f"/v1/batches/{batch_id}/results")).content == b""
+
+
+async def test_an_output_that_is_lost_keeps_no_other_from_its_caller(api: Api) -> None:
+    batch_id = (await send(api, file(3))).json()["id"]
+    await project(api)
+    lost = await api.blobs.put(TENANT, line_job_id(TENANT, batch_id, 2), b"[2]")
+    await finish(api, batch_id, [1, 3])
+    await finish(api, batch_id, [2], Payload(media_type=JSON, blob=lost))
+    await api.blobs.delete(lost)
+    status, found = await results(api, batch_id)
+    assert (status, [one.get("output") for one in found]) == (200, [1, None, 3])
+    assert (found[1]["status"], found[1]["error"]["code"]) == ("succeeded", "blob_damaged")
+
+
+async def test_nothing_is_read_for_a_caller_who_has_left(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = (await send(api, file(900))).json()["id"]
+    await project(api)
+    monkeypatch.setattr("forebay.api.batch_reading.FLUSH_BYTES", 1)
+    left = await ask(api, "GET", f"/v1/batches/{batch_id}/results", hang_up=True)
+    assert (left.status, left.body.count(b"\n")) == (202, 1)
 
 
 async def test_batches_are_listed_page_by_page(api: Api) -> None:
