@@ -131,7 +131,7 @@ async def test_what_is_rejected_is_a_dead_letter_with_its_reason_once_reject_ret
         assert said["forebay-error-code"] == "model_failed"
         assert said["forebay-error-message"].startswith("no face é")
         assert said["forebay-error-attempt"] == "1"
-        assert from_record(letter, headers_of(letter), place.names).job_id == job_id(1)
+        assert from_record(letter, headers_of(letter), place.names, place.link.clocks).job_id == job_id(1)
 
 
 @contextlib.asynccontextmanager
@@ -257,7 +257,7 @@ async def test_what_its_channel_has_become_too_small_for_fails_and_stops_no_othe
             [record] = await asyncio.to_thread(
                 consume, place.link.bootstrap, place.names.events_topic, 1, group_protocol="classic"
             )
-            event = decode_event(from_record(record, headers_of(record), place.names))
+            event = decode_event(from_record(record, headers_of(record), place.names, place.link.clocks))
             assert (event.job_id, event.kind, event.attempt) == (job_id(2), EventKind.FAILED, 2)
             assert event.error is not None
             assert event.error.code == "payload_too_large"
@@ -302,3 +302,4 @@ async def test_a_foreign_record_keeps_its_name_and_its_time_over_a_delay(place: 
         [again] = await receive_all(consumer, 1)
         assert again.message == first.message
         assert again.attempt == 1
+        assert again.message.headers["forebay-max-life-s"] == "86400.0"

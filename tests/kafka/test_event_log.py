@@ -26,12 +26,14 @@ from forebay.adapters.kafka.names import EVENTS_PARTITIONS
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.records import Record, to_record
 from forebay.adapters.kafka.tracker import Mark
+from forebay.core.clocks import ClockLimits
 from forebay.core.errors import OutcomeUnknown, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.fact import Fact
+from forebay.core.foreign import ForeignClocks
 from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel
-from forebay.core.wire import encode_event, encode_request
+from forebay.core.wire import decode_request, encode_event, encode_request
 from forebay.ports.event_log import START, LogBatch
 from forebay.testing.samples import TENANT, as_sent, event, job_id, request
 
@@ -69,7 +71,8 @@ class River:
 
 @pytest.fixture
 async def river(kafka: Broker) -> AsyncIterator[River]:
-    link = KafkaLink(bootstrap=kafka.bootstrap, prefix=f"t{uuid.uuid4().hex[:12]}")
+    clocks = ForeignClocks(service=ClockLimits(max_life_s=600.0, retain_s=300.0))
+    link = KafkaLink(bootstrap=kafka.bootstrap, prefix=f"t{uuid.uuid4().hex[:12]}", clocks=clocks)
     create_topics(kafka.bootstrap, {link.names.events_topic: EVENTS_PARTITIONS, link.names.requests_topic(CHANNEL): 2})
     async with AsyncExitStack() as stack:
         publisher = Publisher(link, warm_up_s=0.0)
@@ -115,11 +118,16 @@ async def test_who_may_submit_cannot_say_how_a_job_ended(river: River) -> None:
 async def test_a_foreign_record_is_read_as_the_job_that_a_worker_gets(river: River) -> None:
     topic = river.names.requests_topic(CHANNEL)
     await river.publisher.publish([Record(topic, None, b'{"text":"good"}', partition=0)], wait_s=WITHIN_S)
-    reader = Reader(await river.log())
+    log = await river.log()
+    reader = Reader(log)
     await reader.until(lambda: bool(reader.facts))
     [fact] = reader.facts
     assert isinstance(fact, JobRequest)
     assert (fact.tenant, fact.model, fact.lane, fact.input.data) == ("default", "sample", "normal", b'{"text":"good"}')
+    assert (fact.max_life_s, fact.retain_s) == (600.0, 300.0)
+    [found] = await log.at([f"{topic}:0@0"])
+    assert found is not None
+    assert decode_request(found).retain_s == 300.0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from forebay.adapters.sqlite import (
 )
 from forebay.assembly.waiting import until_there
 from forebay.core.errors import Misconfigured
+from forebay.core.foreign import ForeignClocks
 from forebay.ports.api_keys import ApiKeys
 from forebay.ports.blobs import BlobStore
 from forebay.ports.cancellations import Cancellations
@@ -65,12 +66,18 @@ class Backends(Struct, frozen=True, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def open_backends(
-    settings: Settings, roles: Collection[str], models: Collection[str], *, whole_log: bool = False
+    settings: Settings,
+    roles: Collection[str],
+    models: Collection[str],
+    *,
+    clocks: ForeignClocks,
+    whole_log: bool = False,
 ) -> AsyncIterator[Backends]:
     """The adapters that the settings name and the roles need, opened, and closed in the end.
 
-    `models` are those whose requests this process sends or takes. A `whole_log` is followed alone, whatever other
-    projectors do. Waits for brokers and databases that are away, and says so in the log.
+    `models` are those whose requests this process sends or takes; the `clocks` are of all that there are. A `whole_log`
+    is followed alone, whatever other projectors do. Waits for brokers and databases that are away, and says so in the
+    log.
     """
     async with contextlib.AsyncExitStack() as stack:
         database: Database | None = None
@@ -81,7 +88,7 @@ async def open_backends(
         fleet: Fleet = MemoryFleet()
         cancellations: Cancellations
         if settings.on_kafka:
-            opened = await _open_kafka(settings, roles, models, stack, whole_log=whole_log)
+            opened = await _open_kafka(settings, roles, models, stack, clocks=clocks, whole_log=whole_log)
             queue: Queue = opened.queue
             events: EventLog = opened.events
             fleet, cancellations = opened.fleet, opened.cancellations
@@ -167,13 +174,14 @@ async def _open_kafka(
     models: Collection[str],
     stack: contextlib.AsyncExitStack,
     *,
+    clocks: ForeignClocks,
     whole_log: bool,
 ) -> KafkaBackends:
     try:
         from forebay.assembly.kafka import open_kafka
     except ImportError as error:
         raise _missing("Kafka", "kafka", error) from error
-    return await open_kafka(settings, roles, models, stack, whole_log=whole_log)
+    return await open_kafka(settings, roles, models, stack, clocks=clocks, whole_log=whole_log)
 
 
 async def _open_blobs(settings: Settings) -> BlobStore:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from forebay.assembly.backends import Backends
 from forebay.catalog import Catalog
 from forebay.core.clocks import ClockLimits
 from forebay.core.errors import Misconfigured
+from forebay.core.foreign import ForeignClocks
+from forebay.core.model import ModelLimits
 from forebay.scheduler import Scheduler, Timekeeper, TimekeeperPlan
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
@@ -26,6 +28,10 @@ def clock_limits(settings: Settings) -> ClockLimits:
     )
 
 
+def foreign_clocks(settings: Settings, catalog: Catalog) -> ForeignClocks:
+    return ForeignClocks(service=clock_limits(settings), models=_limits(catalog))
+
+
 def check_scheduler(settings: Settings, roles: Collection[str]) -> None:
     """Raises Misconfigured for a scheduler with a store of its own, in which nobody would ever be due."""
     if settings.on_kafka and settings.store == "sqlite://" and "scheduler" in roles and "projector" not in roles:
@@ -38,10 +44,9 @@ def check_scheduler(settings: Settings, roles: Collection[str]) -> None:
 def check_models(settings: Settings, catalog: Catalog) -> None:
     """Raises Misconfigured for models that would keep their jobs for longer than the settings allow."""
     too_long = [
-        f"{name}/model.toml: limits.retain_s: {spec.limits.retain_s:g} s"
-        for name, versions in catalog.specs.items()
-        for spec in list(versions.values())[:1]
-        if spec.limits.retain_s is not None and spec.limits.retain_s > settings.longest_retain_s
+        f"{name}/model.toml: limits.retain_s: {limits.retain_s:g} s"
+        for name, limits in _limits(catalog).items()
+        if limits.retain_s is not None and limits.retain_s > settings.longest_retain_s
     ]
     if too_long:
         limit = f"no job is kept for more than {settings.longest_retain_s:g} s (max_retain_s; kafka_retention_s)"
@@ -63,3 +68,8 @@ def scheduler_of(settings: Settings, backends: Backends, metrics: Metrics) -> Sc
         random=random.random,
     )
     return Scheduler(backends.queue, timekeeper)
+
+
+def _limits(catalog: Catalog) -> Mapping[str, ModelLimits]:
+    """By the model's name; they are the same for all of its versions."""
+    return {name: next(iter(versions.values())).limits for name, versions in catalog.specs.items()}

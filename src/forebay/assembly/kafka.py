@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from forebay.adapters.kafka.acls import Acl, Role, acls
 from forebay.adapters.kafka.cancellations import KafkaCancellations
@@ -23,6 +23,7 @@ from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.topics import Topics
 from forebay.assembly.waiting import until_there
+from forebay.core.foreign import ForeignClocks
 from forebay.ports.queue import Durability
 from forebay.settings import Settings
 
@@ -50,10 +51,11 @@ async def open_kafka(
     models: Collection[str],
     stack: contextlib.AsyncExitStack,
     *,
+    clocks: ForeignClocks,
     whole_log: bool,
 ) -> KafkaBackends:
     """Waits for the brokers. Raises Misconfigured when topics are not as they must be, or access is refused."""
-    link = link_of(settings)
+    link = structs.replace(link_of(settings), clocks=clocks)
     facts = await until_there("Kafka", lambda: asyncio.to_thread(probe, link))
     topics = topics_of(settings, models)
     durability = await until_there("Kafka", lambda: asyncio.to_thread(topics.check))

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from forebay.api.admin import build_admin_app
 from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
-from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, scheduler_of
+from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, foreign_clocks, scheduler_of
 from forebay.assembly.depths import refresh_depths
 from forebay.assembly.http import http_server
 from forebay.assembly.own_reports import OwnReports
@@ -95,7 +95,10 @@ async def serve(
     models = list(catalog.served().specs) if "api" in roles else [spec.name for spec in specs]
     stopping = asyncio.Event()
     with contextlib.ExitStack() as signals:  # ours until the backends are closed too, for which brokers may take long
-        async with open_backends(settings, roles, models) as backends, contextlib.AsyncExitStack() as sockets:
+        async with (
+            open_backends(settings, roles, models, clocks=foreign_clocks(settings, catalog)) as backends,
+            contextlib.AsyncExitStack() as sockets,
+        ):
             api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
             admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
             asked = await prepare_access(settings, backends.keys) if api is not None and backends.keys else False

@@ -88,9 +88,15 @@ def _with_a_bar(settings: Settings) -> int:
 
 async def _rebuild(settings: Settings, on_progress: Callable[[Progress], None]) -> None:
     from forebay.assembly.backends import open_backends
+    from forebay.assembly.clocks import foreign_clocks
+    from forebay.catalog import read_models
+    from forebay.core.foreign import ForeignClocks
     from forebay.projector import rebuild
     from forebay.telemetry.metrics import Metrics
 
-    async with open_backends(settings, ("projector",), (), whole_log=True) as backends:
+    clocks = ForeignClocks()
+    if settings.on_kafka:  # nobody else takes records of other producers
+        clocks = foreign_clocks(settings, read_models(settings.models_dir, settings.trusted_models))
+    async with open_backends(settings, ("projector",), (), clocks=clocks, whole_log=True) as backends:
         assert backends.store is not None  # a projector has one
         await rebuild(backends.events, backends.store, Metrics(), on_progress)

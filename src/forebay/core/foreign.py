@@ -8,7 +8,8 @@ A *foreign* record has no `forebay-wire` header. What is needed to submit a job 
                             to one model is one job. Without both of them the record's own place is its name, so that
                             each record is a job
     forebay-version, forebay-parameters, forebay-metadata, forebay-start-within-s, forebay-run-timeout-s
-                            as in `core/wire.py`, JSON objects and seconds
+                            as in `core/wire.py`, JSON objects and seconds; how long the job may live and is kept is the
+                            service's to say, and the model's
     traceparent, tracestate are handed on
 
 Whatever else it says is not believed: its tenant is that of the channel, its time that of the log.
@@ -24,9 +25,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from forebay.core.clocks import ClockLimits
 from forebay.core.errors import InvalidRequest
 from forebay.core.ids import derived_id
 from forebay.core.message import Channel, Message
+from forebay.core.model import ModelLimits
 from forebay.core.payload import JSON, TEXT
 from forebay.core.times import to_rfc3339
 from forebay.core.wire import REQUEST_TYPE, WIRE_VERSION, decode_request
@@ -60,11 +63,28 @@ class ForeignRecord(Struct, frozen=True, kw_only=True):
     value: bytes
 
 
+class ForeignClocks(Struct, frozen=True, kw_only=True):
+    """Of the service, and of its models by name: what the clocks of these jobs are set to. Every reader must have the
+    same, or they derive different jobs."""
+
+    service: ClockLimits = ClockLimits()
+    models: Mapping[str, ModelLimits] = {}
+
+    def headers(self, model: str) -> dict[str, str]:
+        limits = self.models.get(model, ModelLimits())
+        clocks = {
+            "forebay-start-within-s": limits.start_within_s,
+            "forebay-retain-s": self.service.retain_of(None, limits),
+            "forebay-max-life-s": self.service.max_life_s,
+        }
+        return {name: repr(seconds) for name, seconds in clocks.items() if seconds is not None}
+
+
 def is_foreign(headers: Mapping[str, Any]) -> bool:
     return "forebay-wire" not in headers
 
 
-def adopt(record: ForeignRecord) -> Message:
+def adopt(record: ForeignRecord, clocks: ForeignClocks) -> Message:
     """The message that our own producer would have sent. Raises InvalidRequest naming what is wrong."""
     given = record.headers
     if given.get("content-type", "").lower().startswith(STRUCTURED):
@@ -85,6 +105,7 @@ def adopt(record: ForeignRecord) -> Message:
         "forebay-model": record.channel.model,
         "forebay-lane": record.channel.lane,
         "content-type": given.get("content-type") or media_type_of(record.value),
+        **clocks.headers(record.channel.model),
         **{name: given[name] for name in HANDED_ON if name in given},
     }
     headers["ce_id"] = job_id = foreign_job_id(record)

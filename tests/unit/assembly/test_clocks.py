@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.assembly.clocks import check_models, check_scheduler, clock_limits
+from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, foreign_clocks
 from forebay.catalog import Catalog
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelLimits, ModelSpec
@@ -29,6 +29,12 @@ def test_a_job_is_kept_for_what_it_says_else_its_model_else_the_service() -> Non
     assert limits.retain_of(90.0, ModelLimits(retain_s=80.0)) == 90.0
     assert limits.retain_of(None, ModelLimits(retain_s=80.0)) == 80.0
     assert limits.retain_of(None, ModelLimits()) == 70.0
+
+
+def test_records_of_other_producers_have_the_clocks_of_the_settings_and_of_their_model() -> None:
+    clocks = foreign_clocks(Settings(retain_s=70.0, max_life_s=600.0), catalog(80.0))
+    assert clocks.headers("m") == {"forebay-retain-s": "80.0", "forebay-max-life-s": "600.0"}
+    assert clocks.headers("other") == {"forebay-retain-s": "70.0", "forebay-max-life-s": "600.0"}
 
 
 def test_a_scheduler_beside_a_store_of_one_process_is_refused() -> None:

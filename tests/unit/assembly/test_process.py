@@ -19,6 +19,7 @@ from forebay.assembly.backends import open_backends
 from forebay.assembly.process import arm_crash_point, id_secrets, listener, url_of
 from forebay.core import crash
 from forebay.core.errors import Misconfigured
+from forebay.core.foreign import ForeignClocks
 from forebay.settings import Settings
 
 ECHO = Path(__file__).resolve().parents[2] / "models"
@@ -113,7 +114,7 @@ def test_a_data_folder_that_is_made_is_for_its_owner_only(tmp_path: Path) -> Non
 
 async def test_the_database_is_for_its_owner_only(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
-    async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
+    async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, (), clocks=ForeignClocks()):
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").glob("forebay.db*")}
     assert files.pop("forebay.db") == 0o600
     assert set(files.values()) <= {0o600}
@@ -131,7 +132,7 @@ def test_a_data_folder_that_is_a_file_is_named_with_the_setting_to_change(tmp_pa
 async def test_a_data_folder_that_is_a_file_is_no_queue_either(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(Misconfigured, match=REMEDY):
-        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, (), clocks=ForeignClocks()):
             pass
 
 
@@ -149,7 +150,7 @@ def test_a_data_folder_that_cannot_be_written_to_is_named_with_the_setting_to_ch
 async def test_a_database_that_is_a_folder_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
     (tmp_path / "data" / "forebay.db").mkdir(parents=True)
     with pytest.raises(Misconfigured, match=r"forebay\.db cannot be used: .*data_dir \(FOREBAY_DATA_DIR"):
-        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, ()):
+        async with open_backends(settings(tmp_path, secrets=("first" * 5,)), ROLES, (), clocks=ForeignClocks()):
             pass
 
 

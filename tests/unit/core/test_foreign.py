@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from forebay.core import foreign
+from forebay.core.clocks import ClockLimits
 from forebay.core.errors import InvalidRequest
-from forebay.core.foreign import ForeignRecord, adopt, foreign_job_id, media_type_of
-from forebay.core.message import Channel
+from forebay.core.foreign import ForeignClocks, ForeignRecord, foreign_job_id, media_type_of
+from forebay.core.message import Channel, Message
+from forebay.core.model import ModelLimits
 from forebay.core.payload import Payload
 from forebay.core.wire import decode_request
 
@@ -25,6 +28,13 @@ RECORD = ForeignRecord(
     headers={"ce_id": "order-7", "ce_source": "/shop"},
     value=b'{"text":"good"}',
 )
+
+
+NO_OTHERS = ForeignClocks()
+
+
+def adopt(record: ForeignRecord, clocks: ForeignClocks = NO_OTHERS) -> Message:
+    return foreign.adopt(record, clocks)
 
 
 def with_headers(**headers: str) -> ForeignRecord:
@@ -55,6 +65,28 @@ def test_it_may_say_what_a_job_may_say() -> None:
     assert request.metadata == {"order": "7"}
     assert (request.start_within_s, request.run_timeout_s) == (1.5, 30.0)
     assert request.input.media_type == "text/plain; charset=utf-8"
+
+
+SERVICE = ClockLimits(max_life_s=600.0, retain_s=300.0)
+MODEL = ModelLimits(start_within_s=20.0, retain_s=120.0)
+
+
+@pytest.mark.parametrize(
+    ("clocks", "headers", "within_s", "retain_s", "life_s"),
+    [
+        (ForeignClocks(), {}, None, 86_400.0, 86_400.0),
+        (ForeignClocks(service=SERVICE), {}, None, 300.0, 600.0),
+        (ForeignClocks(service=SERVICE, models={"sentiment": MODEL}), {}, 20.0, 120.0, 600.0),
+        (ForeignClocks(service=SERVICE, models={"other": MODEL}), {}, None, 300.0, 600.0),
+        (ForeignClocks(models={"sentiment": MODEL}), {"forebay_start_within_s": "5"}, 5.0, 120.0, 86_400.0),
+        (ForeignClocks(service=SERVICE), {"forebay_retain_s": "9", "forebay_max_life_s": "9"}, None, 300.0, 600.0),
+    ],
+)
+def test_its_clocks_are_those_of_its_model_and_of_the_service(
+    clocks: ForeignClocks, headers: dict[str, str], within_s: float | None, retain_s: float, life_s: float
+) -> None:
+    request = decode_request(adopt(with_headers(**headers), clocks))
+    assert (request.start_within_s, request.retain_s, request.max_life_s) == (within_s, retain_s, life_s)
 
 
 @pytest.mark.parametrize("at", [253_402_300_800.0, 4e15, 4e18])

@@ -246,7 +246,7 @@ class Follower:
 
     def _fact(self, record: Message) -> Fact:
         """Requests are only on requests topics and events only on the other: who may submit may not say how it ends."""
-        message = from_record(record, headers_of(record), self._names)
+        message = from_record(record, headers_of(record), self._names, self._link.clocks)
         if record.topic() == self._names.events_topic:
             return decode_any_event(message, logged_at(record))
         # What comes back from a delay is a copy: a request stands where it was accepted.

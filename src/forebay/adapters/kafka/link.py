@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from forebay.adapters.kafka.names import Names, mistake_in_name
 from forebay.core.errors import Misconfigured
+from forebay.core.foreign import ForeignClocks
 
 log = structlog.get_logger(__name__)
 
@@ -150,13 +151,17 @@ def _setting(field: str) -> str:
 
 
 class KafkaLink(Struct, frozen=True, kw_only=True):
-    """`bootstrap`: `host:port,...`. `tenants`: see Names. `client_id` is what brokers log and limit us by."""
+    """`bootstrap`: `host:port,...`. `tenants`: see Names. `client_id` is what brokers log and limit us by.
+
+    `clocks`: of jobs that come as records of other producers.
+    """
 
     bootstrap: str
     prefix: str = "forebay"
     tenants: Mapping[str, str] = {}
     security: Security = Security()
     client_id: str = "forebay"
+    clocks: ForeignClocks = ForeignClocks()
 
     @property
     def names(self) -> Names:

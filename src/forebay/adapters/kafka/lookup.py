@@ -86,7 +86,7 @@ class Lookup:
 
     def _message(self, record: confluent_kafka.Message, place: str) -> Message | None:
         try:
-            return from_record(record, headers_of(record), self._names)
+            return from_record(record, headers_of(record), self._names, self._link.clocks)
         except InvalidRequest as exc:
             log.warning("event_log.malformed", place=place, code=exc.code, reason=exc.message)
             return None

@@ -48,14 +48,14 @@ class Member:
         self._plan = plan
         self._dead_letters = dead_letters
         self._bell = Bell()
-        names = link.names
+        names, clocks = link.names, link.clocks
         self._reader = Reader(
             link,
             plan,
             group,
             topics,
             self.hand,
-            read=lambda record, headers: from_record(record, headers, names),
+            read=lambda record, headers: from_record(record, headers, names, clocks),
             unreadable=self._unreadable,
         )
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from forebay.adapters.kafka.names import Names
 from forebay.core.errors import InvalidRequest
-from forebay.core.foreign import ForeignRecord, adopt, is_foreign
+from forebay.core.foreign import ForeignClocks, ForeignRecord, adopt, is_foreign
 from forebay.core.message import Message
 
 OURS = ("ce_", "content-type", "forebay-")
@@ -107,16 +107,16 @@ def text_headers(headers: GivenHeaders) -> dict[str, str]:
     return found
 
 
-def from_record(record: confluent_kafka.Message, given: GivenHeaders, names: Names) -> Message:
+def from_record(record: confluent_kafka.Message, given: GivenHeaders, names: Names, clocks: ForeignClocks) -> Message:
     """The message in `record`, whose headers are `given`; of a foreign one on a requests topic, the message that we
-    would have sent for it.
+    would have sent for it, with these clocks.
 
     Raises InvalidRequest: `malformed_key`, `malformed_header`, `malformed_record` (a foreign record that is no job).
     """
     headers = text_headers(given)
     topic = record.topic() or ""
     if is_foreign(headers) and names.is_requests_topic(topic):
-        return _adopted(record, headers, topic, names)
+        return _adopted(record, headers, topic, names, clocks)
     tenant, job_id = split_key(record.key())
     return Message(tenant=tenant, job_id=job_id, headers=headers, value=record.value() or b"")
 
@@ -126,7 +126,9 @@ def logged_at(record: confluent_kafka.Message) -> float:
     return max(record.timestamp()[1], 0) / 1000
 
 
-def _adopted(record: confluent_kafka.Message, headers: Mapping[str, str], topic: str, names: Names) -> Message:
+def _adopted(
+    record: confluent_kafka.Message, headers: Mapping[str, str], topic: str, names: Names, clocks: ForeignClocks
+) -> Message:
     try:
         return adopt(
             ForeignRecord(
@@ -137,7 +139,8 @@ def _adopted(record: confluent_kafka.Message, headers: Mapping[str, str], topic:
                 logged_at=logged_at(record),
                 headers=headers,
                 value=record.value() or b"",
-            )
+            ),
+            clocks,
         )
     except InvalidRequest as exc:
         raise InvalidRequest(exc.message, code="malformed_record") from exc

@@ -23,7 +23,7 @@ from forebay.adapters.kafka.records import Record, from_record, headers_of, to_r
 from forebay.adapters.kafka.tracker import Mark
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import JobError, JobRequest
-from forebay.core.foreign import ForeignRecord, foreign_job_id
+from forebay.core.foreign import ForeignClocks, ForeignRecord, foreign_job_id
 from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import decode, decode_request, encode_event, encode_request
@@ -39,6 +39,8 @@ FOREIGN: dict[str, JobRequest] = {
         lane="normal",
         accepted_at=AT_MS / 1000,
         input=Payload(media_type="text/plain", data="naïve ✓".encode()),
+        retain_s=86_400.0,
+        max_life_s=86_400.0,
     ),
     "foreign-most.v1": JobRequest(
         tenant="default",
@@ -52,6 +54,8 @@ FOREIGN: dict[str, JobRequest] = {
         metadata={"order": "é"},
         start_within_s=30.0,
         run_timeout_s=1.5,
+        retain_s=86_400.0,
+        max_life_s=86_400.0,
     ),
 }
 """What those records of other producers mean, read from partition 3, offset 42, logged at AT_MS."""
@@ -67,7 +71,7 @@ DEAD_LETTERS = {
 
 
 def message_in(record: confluent_kafka.Message) -> Message:
-    return from_record(record, headers_of(record), NAMES)
+    return from_record(record, headers_of(record), NAMES, ForeignClocks())
 
 
 def written(name: str) -> Record:

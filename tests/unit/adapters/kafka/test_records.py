@@ -13,6 +13,7 @@ from tests.unit.adapters.kafka.golden import AT_MS, delivered
 from forebay.adapters.kafka.names import Names
 from forebay.adapters.kafka.records import Record, from_record, headers_of, key_of, logged_at, split_key, to_record
 from forebay.core.errors import InvalidRequest
+from forebay.core.foreign import ForeignClocks
 from forebay.core.message import Message
 from forebay.core.wire import decode_request, encode_request
 from forebay.testing.samples import message, request
@@ -22,7 +23,7 @@ REQUESTS = "forebay.requests.sample.low"
 
 
 def read(record: confluent_kafka.Message) -> Message:
-    return from_record(record, headers_of(record), NAMES)
+    return from_record(record, headers_of(record), NAMES, ForeignClocks())
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
