@@ -123,9 +123,21 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return None
         if self.ended_at is not None:
             return self.ended_at + self.retain_s
-        if self.expires_at is not None and self.attempts == 0:
-            return min(self.expires_at, self.dies_at)
-        return self.dies_at
+        return self.expires_at if self._expires else self.dies_at
+
+    @property
+    def over_as(self) -> EventKind:
+        """What time alone will bring about, of a job that has an `over_at` and is no tombstone."""
+        if self.status.final:
+            return EventKind.DELETED
+        return EventKind.EXPIRED if self._expires else EventKind.FAILED
+
+    @property
+    def _expires(self) -> bool:
+        """Whether it expires before it has lived too long: only what was never started does."""
+        if self.expires_at is None or self.dies_at is None or self.attempts > 0:
+            return False
+        return self.expires_at <= self.dies_at
 
 
 def apply(job: Job | None, fact: JobRequest | JobEvent) -> Job:

@@ -51,6 +51,30 @@ class DueContract:
         everything = await store.due(NOW + 10 * 86_400.0, 9)
         assert [job.id for job in everything] == [job_id(n) for n in (5, 2, 1, 3, 4)]
 
+    async def test_who_is_due_is_told_in_pages(self, store: ResultStore, feed: Any) -> None:
+        at_once = [replace(request(n), logged_at=NOW, start_within_s=10.0) for n in range(4)]
+        await feed(*at_once, logged(4, start_within_s=10.0), logged(5))
+        first = await store.due(NOW + 60.0, 2)
+        assert [job.id for job in first] == [job_id(0), job_id(1)]
+        second = await store.due(NOW + 60.0, 2, (NOW + 10.0, TENANT, job_id(1)))
+        assert [job.id for job in second] == [job_id(2), job_id(3)]
+        third = await store.due(NOW + 60.0, 2, (NOW + 10.0, TENANT, job_id(3)))
+        assert [job.id for job in third] == [job_id(4)]
+        assert await store.due(NOW + 60.0, 2, (NOW + 14.0, TENANT, job_id(4))) == []
+
+    async def test_tombstones_are_told_in_pages(self, store: ResultStore, feed: Any) -> None:
+        await feed(*(logged(n) for n in range(4)), *(failed(n) for n in range(4)))
+        for number in (3, 2, 1, 0):  # two at a time, the later ids first
+            job = await store.get(TENANT, job_id(number))
+            assert job is not None
+            await feed(deleted(job, NOW + 10.0 + number // 2))
+        place = (NOW + 10.0, TENANT, job_id(1))
+        for page in (await store.unswept(9), await store.tombstones(NOW + 99.0, 9)):
+            assert [job.id for job in page] == [job_id(n) for n in range(4)]
+        for page in (await store.unswept(1, place), await store.tombstones(NOW + 99.0, 1, place)):
+            assert [job.id for job in page] == [job_id(2)]
+        assert await store.tombstones(NOW + 11.0, 9, place) == []
+
     async def test_a_deleted_job_is_a_tombstone_without_a_result(self, store: ResultStore, feed: Any) -> None:
         await feed(logged(1), logged(2), succeeded(1, Payload(media_type=JSON, data=b"1")), failed(2))
         job = await store.get(TENANT, job_id(1))

@@ -24,6 +24,7 @@ from forebay.core.payload import JSON, Payload
 from forebay.core.queues import LaneCount
 from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
+from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.queue import Durability, Queue
@@ -181,17 +182,17 @@ class Stumbling(ResultStore):
     async def used(self, tenant: str, *, minute_from: float, day_from: float, most: Use) -> Use:
         return await self.sound.used(tenant, minute_from=minute_from, day_from=day_from, most=most)
 
-    async def due(self, now: float, limit: int) -> list[Job]:
-        return await self.sound.due(now, limit)
+    async def due(self, now: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self.sound.due(now, limit, after)
 
-    async def unswept(self, limit: int) -> list[Job]:
-        return await self.sound.unswept(limit)
+    async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self.sound.unswept(limit, after)
 
     async def swept(self, tombstones: Sequence[Job]) -> None:
         await self.sound.swept(tombstones)
 
-    async def tombstones(self, before: float, limit: int) -> list[Job]:
-        return await self.sound.tombstones(before, limit)
+    async def tombstones(self, before: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self.sound.tombstones(before, limit, after)
 
     async def forget(self, tombstones: Sequence[Job]) -> None:
         await self.sound.forget(tombstones)

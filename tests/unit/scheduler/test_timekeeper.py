@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from msgspec.structs import replace
 
 from forebay.adapters.memory import MemoryBlobs, MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
@@ -24,7 +25,7 @@ from forebay.ports.queue import Queue
 from forebay.ports.reservations import Claim
 from forebay.ports.store import ResultStore
 from forebay.projector import Projector, rebuild
-from forebay.scheduler import Timekeeper, TimekeeperPlan
+from forebay.scheduler import Timekeeper, TimekeeperPlan, timekeeper
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.clock import HandClock
 from forebay.testing.samples import TENANT, event, job_id, request, succeeded
@@ -69,7 +70,7 @@ class World:
 
     async def settles(self) -> None:
         for _ in range(3):
-            await self.keeper.turn()
+            await turn(self.keeper)
             await self.project()
 
     async def project(self) -> None:
@@ -97,6 +98,12 @@ class World:
     async def logged(self) -> list[JobRequest | JobEvent]:
         [batch] = await self.events.read({"log": ""}, 1000, 0.0)
         return [fact for fact in batch.facts if not isinstance(fact, BatchEvent)]
+
+
+async def turn(keeper: Timekeeper) -> None:
+    """A step of all that it does."""
+    for step in (keeper.say, keeper.sweep, keeper.forget):
+        await step()
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -149,6 +156,17 @@ async def test_nothing_waits_for_ever(world: World) -> None:
         assert job.error is not None
         assert (job.status, job.error.code, job.error.retryable) == (JobStatus.FAILED, "deadline", False)
     assert (waiting.attempts, running.attempts) == (0, 1)
+
+
+async def test_a_job_that_has_started_and_may_wait_for_as_long_as_it_may_live_ends(world: World) -> None:
+    await world.submit(1, start_within_s=HOUR_S, max_life_s=HOUR_S)
+    await world.submit(2, start_within_s=HOUR_S, max_life_s=HOUR_S)
+    await world.hears(event(2, EventKind.STARTED))
+    await world.passes(HOUR_S)
+    assert (await world.job(1)).status is JobStatus.EXPIRED
+    job = await world.job(2)
+    assert job.error is not None
+    assert (job.status, job.error.code) == (JobStatus.FAILED, "deadline")
 
 
 async def test_a_record_of_another_producer_has_a_day(world: World) -> None:
@@ -310,7 +328,7 @@ async def test_several_that_run_side_by_side_change_nothing(world: World) -> Non
     await world.submit(1, start_within_s=60.0)
     world.elapsed.advance(60.0)
     for keeper in (world.keeper, world.another(), world.another()):
-        await keeper.turn()
+        await turn(keeper)
     await world.project()
     assert (await world.job(1)).status is JobStatus.EXPIRED
 
@@ -319,16 +337,65 @@ async def test_the_same_is_not_said_again_at_once_while_the_projector_is_behind(
     await world.submit(1, start_within_s=60.0)
     world.elapsed.advance(60.0)
     for _ in range(3):
-        await world.keeper.turn()
+        await world.keeper.say()
     assert len(await world.logged()) == 2
     world.elapsed.advance(10.0)
-    await world.keeper.turn()
+    await world.keeper.say()
     assert len(await world.logged()) == 3
 
 
+async def test_jobs_of_which_nobody_hears_hold_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timekeeper, "MOST", 2)
+    for number in range(5):
+        await world.submit(number, start_within_s=60.0 + number)
+    world.elapsed.advance(100.0)
+    while await world.keeper.say():  # and no projector tells the store of it
+        pass
+    assert {fact.job_id for fact in (await world.logged())[5:]} == {job_id(n) for n in range(5)}
+    assert len(await world.logged()) == 10
+    world.elapsed.advance(10.0)
+    while await world.keeper.say():
+        pass
+    assert len(await world.logged()) == 15
+
+
+async def test_who_is_due_longer_than_others_and_comes_later_is_told_at_last(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    async def lost(events: Sequence[JobEvent]) -> None:
+        said.extend(event.job_id for event in events)
+
+    monkeypatch.setattr(timekeeper, "MOST", 2)
+    monkeypatch.setattr(world.events, "publish", lost)
+    for number in range(4):
+        await world.submit(number, start_within_s=60.0 + number)
+    await world.queue.publish(CHANNEL, [encode_request(replace(request(9), start_within_s=62.5))])
+    world.elapsed.advance(100.0)
+    while await world.keeper.say():
+        pass
+    assert said == [job_id(n) for n in range(4)]
+    await world.project()
+    world.elapsed.advance(10.0)
+    while await world.keeper.say():
+        pass
+    assert said[4:] == [job_id(n) for n in (0, 1, 2, 9, 3)]
+
+
 class Failing(MemoryBlobs):
+    """For as long as it is told to, for all jobs or for these."""
+
+    def __init__(self, *job_ids: str) -> None:
+        super().__init__()
+        self.job_ids = job_ids
+        self.tries = 0
+
     async def delete_job(self, tenant: str, job_id: str) -> None:
-        raise Unavailable("the bucket is away")
+        if not self.job_ids or job_id in self.job_ids:
+            self.tries += 1
+            raise Unavailable("the bucket is away")
+        await super().delete_job(tenant, job_id)
 
 
 async def test_blobs_that_cannot_be_deleted_now_are_deleted_later_and_hold_up_no_expiry(world: World) -> None:
@@ -336,16 +403,69 @@ async def test_blobs_that_cannot_be_deleted_now_are_deleted_later_and_hold_up_no
     await world.submit(2, start_within_s=62.0)
     blobless = world.another(Failing())
     world.elapsed.advance(60.0)
-    await blobless.turn()
+    await turn(blobless)
     await world.project()
     world.elapsed.advance(2.0)
-    with pytest.raises(Unavailable):
-        await blobless.turn()
+    await turn(blobless)
     await world.project()
     assert (await world.job(2)).status is JobStatus.EXPIRED
     assert world.blobs.blobs != {}
     await world.settles()
     assert world.blobs.blobs == {}
+
+
+async def test_blobs_that_can_never_be_deleted_hold_up_no_other_job(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "MOST", 2)
+    monkeypatch.setattr(timekeeper, "SWEPT_AT_ONCE", 2)
+    world.blobs = blobs = Failing(*(job_id(n) for n in (1, 2, 3)))
+    world.keeper = world.another()
+    for number in range(1, 6):
+        await finished(world, number, retain_s=60.0)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(6):
+            await world.passes(60.0)
+        assert {name.split("/")[1] for name in blobs.blobs} == {job_id(n) for n in (1, 2, 3)}
+        assert [job.id for job in await world.store.unswept(9)] == [job_id(n) for n in (1, 2, 3)]
+        tries = blobs.tries
+        for _ in range(9):
+            await world.keeper.sweep()
+        assert blobs.tries <= tries + 3  # they rest for a while
+        for _ in range(3):
+            await world.passes(8 * DAY_S)
+    assert [job.id for job in await world.store.tombstones(1e12, 9)] == [job_id(n) for n in (1, 2, 3)]
+    assert [line["job"] for line in logs if line["event"] == "timekeeper.blobs_stay"] == [job_id(n) for n in (1, 2, 3)]
+    blobs.job_ids = ("none",)
+    for _ in range(3):
+        await world.passes(60.0)
+    assert blobs.blobs == {}
+    assert await world.store.tombstones(1e12, 9) == []
+
+
+class Hanging(MemoryBlobs):
+    async def delete_job(self, tenant: str, job_id: str) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_blobs_that_take_for_ever_hold_up_no_clock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await finished(world, 1, retain_s=60.0)
+    await world.passes(0.0)
+    world.keeper = world.another(Hanging())
+    monkeypatch.setattr(world.keeper, "_plan", TimekeeperPlan(look_every_s=0.001))
+    running = asyncio.create_task(world.keeper.run())
+    world.elapsed.advance(60.0)
+    async with asyncio.timeout(30.0):
+        while (await world.job(1)).deleted_at is None:
+            await world.project()
+            await asyncio.sleep(0.001)
+        await world.submit(2, start_within_s=60.0)
+        world.elapsed.advance(60.0)
+        while (await world.job(2)).status is not JobStatus.EXPIRED:
+            await world.project()
+            await asyncio.sleep(0.001)
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_it_goes_on_after_a_backend_was_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

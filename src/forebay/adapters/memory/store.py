@@ -16,6 +16,7 @@ from forebay.core.partials import Partial, PartialRows
 from forebay.core.queues import LaneCount, moved, waits
 from forebay.core.quota import Use
 from forebay.core.reservation import KEEP_S, Reservation, newest_of
+from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
@@ -183,28 +184,30 @@ class MemoryStore(ResultStore):
             jobs_outstanding=min(most.jobs_outstanding, sum(not job.status.final for job in jobs)),
         )
 
-    async def due(self, now: float, limit: int) -> list[Job]:
+    async def due(self, now: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
         self._refuse_while_rebuilding()
-        found = [
-            (job.over_at, key, job)
+        found = {
+            (job.over_at, *key): replace(job, output=None)
             for key, job in self._jobs.items()
             if job.over_at is not None and job.over_at <= now and job.deleted_at is None
-        ]
-        return [replace(job, output=None) for _, _, job in sorted(found, key=lambda one: one[:2])[:limit]]
+        }
+        return _behind(after, found, limit)
 
-    async def unswept(self, limit: int) -> list[Job]:
+    async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
         self._refuse_while_rebuilding()
-        found = [job for key, job in self._jobs.items() if job.deleted_at is not None and key not in self._swept]
-        return found[:limit]
+        found = {place: job for place, job in self._tombstones().items() if place[1:] not in self._swept}
+        return _behind(after, found, limit)
 
     async def swept(self, tombstones: Sequence[Job]) -> None:
         self._refuse_while_rebuilding()
         self._swept.update((job.tenant, job.id) for job in tombstones)
 
-    async def tombstones(self, before: float, limit: int) -> list[Job]:
+    async def tombstones(self, before: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
         self._refuse_while_rebuilding()
-        found = [(job.deleted_at, job.id, job) for job in self._jobs.values() if job.deleted_at is not None]
-        return [job for at, _, job in sorted(found, key=lambda one: one[:2]) if at < before][:limit]
+        return _behind(after, {place: job for place, job in self._tombstones().items() if place[0] < before}, limit)
+
+    def _tombstones(self) -> dict[DuePlace, Job]:
+        return {(job.deleted_at, *key): job for key, job in self._jobs.items() if job.deleted_at is not None}
 
     async def forget(self, tombstones: Sequence[Job]) -> None:
         self._refuse_while_rebuilding()
@@ -276,6 +279,10 @@ class MemoryStore(ResultStore):
             of_job.discard(subscription)
             if not of_job:
                 self._subscriptions.pop(key, None)
+
+
+def _behind(after: DuePlace, jobs: Mapping[DuePlace, Job], limit: int) -> list[Job]:
+    return [jobs[place] for place in sorted(jobs) if place > after][:limit]
 
 
 def _place(job: Job) -> Place:

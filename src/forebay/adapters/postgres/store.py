@@ -29,6 +29,7 @@ from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
 from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
+from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
@@ -100,18 +101,22 @@ FROM {_REBUILDING}
 _DUE = f"""
 SELECT rebuilding, {_JOB} FROM {_REBUILDING}
 LEFT JOIN LATERAL (
-    SELECT * FROM forebay.jobs WHERE over_at <= $1 AND deleted_at IS NULL ORDER BY over_at LIMIT $2
-) AS jobs ON true ORDER BY jobs.over_at
+    SELECT * FROM forebay.jobs WHERE over_at <= $1 AND deleted_at IS NULL AND (over_at, tenant, id) > ($2, $3, $4)
+    ORDER BY over_at, tenant, id LIMIT $5
+) AS jobs ON true ORDER BY jobs.over_at, jobs.tenant, jobs.id
 """
 _UNSWEPT = f"""
 SELECT rebuilding, {_JOB} FROM {_REBUILDING} LEFT JOIN LATERAL (
-    SELECT * FROM forebay.jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL LIMIT $1
-) AS jobs ON true
+    SELECT * FROM forebay.jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL
+    AND (over_at, tenant, id) > ($1, $2, $3) ORDER BY over_at, tenant, id LIMIT $4
+) AS jobs ON true ORDER BY jobs.over_at, jobs.tenant, jobs.id
 """
 _TOMBSTONES = f"""
 SELECT rebuilding, {_JOB} FROM {_REBUILDING}
-LEFT JOIN LATERAL (SELECT * FROM forebay.jobs WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2) AS jobs ON true
-ORDER BY jobs.deleted_at
+LEFT JOIN LATERAL (
+    SELECT * FROM forebay.jobs WHERE deleted_at < $1 AND (deleted_at, tenant, id) > ($2, $3, $4)
+    ORDER BY deleted_at, tenant, id LIMIT $5
+) AS jobs ON true ORDER BY jobs.deleted_at, jobs.tenant, jobs.id
 """
 _SWEPT = """
 UPDATE forebay.jobs SET over_at = NULL FROM unnest($1::text[], $2::text[]) AS gone (tenant, id)
@@ -285,17 +290,17 @@ class PostgresStore(ResultStore):
         _refuse_while(row[0])
         return Use(jobs_per_minute=row[1], jobs_per_day=row[2], jobs_outstanding=row[3])
 
-    async def due(self, now: float, limit: int) -> list[Job]:
-        return await self._jobs(_DUE, now, limit)
+    async def due(self, now: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_DUE, now, *_place(after), limit)
 
-    async def unswept(self, limit: int) -> list[Job]:
-        return await self._jobs(_UNSWEPT, limit)
+    async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_UNSWEPT, *_place(after), limit)
 
     async def swept(self, tombstones: Sequence[Job]) -> None:
         await self._database.fetch(_SWEPT, *_keys(tombstones))
 
-    async def tombstones(self, before: float, limit: int) -> list[Job]:
-        return await self._jobs(_TOMBSTONES, before, limit)
+    async def tombstones(self, before: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_TOMBSTONES, before, *_place(after), limit)
 
     async def forget(self, tombstones: Sequence[Job]) -> None:
         await self._database.fetch(_FORGET, *_keys(tombstones))
@@ -325,6 +330,10 @@ class PostgresStore(ResultStore):
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self._wakeups.subscribe(tenant, job_id)
+
+
+def _place(place: DuePlace) -> DuePlace:
+    return place[0], to_text(place[1]), to_text(place[2])
 
 
 def _keys(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:

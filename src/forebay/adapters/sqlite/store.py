@@ -1,4 +1,4 @@
-"""Visible job state: the tables `jobs`, `results`, `partials` and `positions`."""
+"""Visible job state: the tables that are derived from the log, `reservations`, and `rebuilding`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from forebay.core.partials import Partial
 from forebay.core.queues import LaneCount
 from forebay.core.quota import Use
 from forebay.core.reservation import Reservation
+from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
 from forebay.ports.reservations import Claim
@@ -59,6 +60,20 @@ _BEFORE = """
 SELECT 1 FROM jobs WHERE status = 'queued' AND model = ? AND model <> '' AND lane = ? AND (created_at, id) < (?, ?)
 """
 _AHEAD = f"SELECT count(*) FROM ({_BEFORE} LIMIT ?)"
+
+# Each through an index of the one time, which goes on with the key of the table.
+_DUE = f"""
+SELECT {JOB_COLUMNS} FROM jobs WHERE over_at <= ? AND deleted_at IS NULL AND (over_at, tenant, id) > (?, ?, ?)
+ORDER BY over_at, tenant, id LIMIT ?
+"""
+_UNSWEPT = f"""
+SELECT {JOB_COLUMNS} FROM jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL
+AND (over_at, tenant, id) > (?, ?, ?) ORDER BY over_at, tenant, id LIMIT ?
+"""
+_TOMBSTONES = f"""
+SELECT {JOB_COLUMNS} FROM jobs WHERE deleted_at < ? AND (deleted_at, tenant, id) > (?, ?, ?)
+ORDER BY deleted_at, tenant, id LIMIT ?
+"""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
@@ -171,24 +186,22 @@ class SqliteStore(ResultStore):
             jobs_outstanding=outstanding or 0,
         )
 
-    async def due(self, now: float, limit: int) -> list[Job]:
-        self._refuse_while_rebuilding()
-        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE over_at <= ? AND deleted_at IS NULL ORDER BY over_at LIMIT ?"
-        return [from_job_row(row) for row in self._database.read(sql, (now, limit))]
+    async def due(self, now: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_DUE, (now, *after, limit))
 
-    async def unswept(self, limit: int) -> list[Job]:
-        self._refuse_while_rebuilding()
-        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL LIMIT ?"
-        return [from_job_row(row) for row in self._database.read(sql, (limit,))]
+    async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_UNSWEPT, (*after, limit))
 
     async def swept(self, jobs: Sequence[Job]) -> None:
         self._refuse_while_rebuilding()
         await self._database.write(_swept, [(job.tenant, job.id) for job in jobs], durable=False)
 
-    async def tombstones(self, before: float, limit: int) -> list[Job]:
+    async def tombstones(self, before: float, limit: int, after: DuePlace = FRONT) -> list[Job]:
+        return await self._jobs(_TOMBSTONES, (before, *after, limit))
+
+    async def _jobs(self, sql: str, arguments: tuple[apsw.SQLiteValue, ...]) -> list[Job]:
         self._refuse_while_rebuilding()
-        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE deleted_at < ? ORDER BY deleted_at LIMIT ?"
-        return [from_job_row(row) for row in self._database.read(sql, (before, limit))]
+        return [from_job_row(row) for row in await self._database.scan(sql, arguments)]
 
     async def forget(self, jobs: Sequence[Job]) -> None:
         self._refuse_while_rebuilding()
