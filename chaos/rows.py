@@ -14,7 +14,8 @@ import asyncpg
 
 TABLES: Mapping[str, str] = {
     "jobs": "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
-    "metadata, durability, interim, due_at, expires_at, dies_at, retain_s, ended_at, deleted_at",
+    "metadata, durability, interim, due_at, expires_at, dies_at, retain_s, ended_at, deleted_at, batch, line, "
+    "custom_id, retry_of, place, history",
     "results": "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256",
 }
 """And the columns that both stores have, in the order of comparison. Positions differ by what was read last."""
@@ -22,7 +23,8 @@ TABLES: Mapping[str, str] = {
 MODEL, FINISHED_AT = 3, 9
 """In a row of jobs. No model yet: its events came before its request, and nobody sees it. None: it is not final."""
 
-DERIVED = frozenset({*TABLES, "partials", "positions", "rebuilding"})
+COUNTED = ("batches", "rejected_lines", "queue_counts", "outstanding", "waiting")
+DERIVED = frozenset({*TABLES, *COUNTED, "partials", "reservations", "positions", "rebuilding"})
 OWNED: Mapping[str, str] = {"keys": "a key", "endpoints": "https://receiver.example"}
 """Tables that an operator owns, and what stands in them here. Neither store has them yet: they are made here, and the
 stores must treat them as they treat whatever they do not derive."""
