@@ -17,6 +17,12 @@ DAY_S = 86_400.0
 CONTROL_RETENTION_S = DAY_S
 CONTROL_SEGMENT_S = 600.0
 
+SEGMENTS = 14
+"""In which what is retained lies, at least, if there are records all the time. Brokers delete whole segments, so that a
+record stays for up to a segment's time longer than it must: with Kafka's own, of a week, a request might be there long
+after the events that tell how it ended, and a rebuild would bring its job back."""
+SEGMENT_LEAST_S, SEGMENT_MOST_S = 600.0, DAY_S
+
 MOST_COPIES = 3
 """Of each record, unless an operator wishes for more."""
 
@@ -94,7 +100,7 @@ def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers:
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": _in_sync(copies),
         "retention.bytes": "-1",
-        "retention.ms": _ms(wishes.retention_s),
+        **_for(wishes.retention_s),
         "unclean.leader.election.enable": "false",
         **({"flush.messages": "1"} if wishes.flush_each else {}),
     }
@@ -104,7 +110,7 @@ def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers:
         "retention.ms": _ms(CONTROL_RETENTION_S),
         "segment.ms": _ms(CONTROL_SEGMENT_S),
     }
-    dlq = {**kept, "retention.ms": _ms(wishes.dlq_retention_s)}
+    dlq = {**kept, **_for(wishes.dlq_retention_s)}
     channels = [Channel(model, lane) for model in sorted(models) for lane in Lane]
     counts: list[tuple[str, int, Mapping[str, str]]] = [
         *[(names.requests_topic(channel), wishes.requests_partitions, kept) for channel in channels],
@@ -214,6 +220,11 @@ def _in_sync(copies: int) -> str:
 
 def _number(found: Found, key: str) -> int:
     return int(found.config.get(key, "0"))
+
+
+def _for(retention_s: float) -> Mapping[str, str]:
+    segment_s = min(max(retention_s / SEGMENTS, SEGMENT_LEAST_S), SEGMENT_MOST_S)
+    return {"retention.ms": _ms(retention_s), "segment.ms": _ms(segment_s)}
 
 
 def _ms(seconds: float) -> str:

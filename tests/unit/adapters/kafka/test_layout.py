@@ -82,6 +82,25 @@ def test_dead_letters_are_kept_longer_than_the_log_and_reports_are_compacted() -
     assert wanted["f.control"].config["cleanup.policy"] == "compact,delete"
 
 
+@pytest.mark.parametrize(
+    ("retention_s", "segment_ms"), [(60.0, 600_000), (7 * 86_400.0, 43_200_000), (365 * 86_400.0, 86_400_000)]
+)
+def test_no_record_stays_much_longer_than_it_must(retention_s: float, segment_ms: int) -> None:
+    """A request that outlives its events would come back with a rebuild."""
+    wanted = topics(retention_s=retention_s)
+    assert {wanted[name].config["segment.ms"] for name in ("f.requests.b.low", "f.events", "f.retry.5s")} == {
+        str(segment_ms)
+    }
+
+
+def test_topics_of_a_version_that_left_the_segments_to_the_broker_are_changed() -> None:
+    found = as_wanted()
+    config = {**found["f.events"].config, "segment.ms": "604800000"}
+    found["f.events"] = replace(found["f.events"], config=config)
+    [difference] = differences(list(topics().values()), found)
+    assert (difference.text, difference.applicable) == ("segment.ms is 604800000, should be 43200000", True)
+
+
 def test_flushing_is_asked_for_or_left_to_the_broker() -> None:
     assert topics(flush_each=True)["f.events"].config["flush.messages"] == "1"
     assert "flush.messages" not in topics()["f.events"].config
