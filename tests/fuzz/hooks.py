@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 from collections.abc import Callable, Mapping
@@ -10,7 +9,6 @@ from typing import Any
 
 import schemathesis
 
-LEAST_RUN_TIMEOUT_S = 10.0
 _KEY_CHARS = 245
 """With the number of its use behind it, a longer key could be too long."""
 
@@ -93,7 +91,7 @@ _uses = itertools.count()
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Three changes of what is sent.
+    """Two changes of what is sent.
 
     A key, and a UUID that a caller chose, name one request: one that comes again with another request is refused, and
     then nothing of that request is tried. So each is made one of its own; tests/unit/api/test_idempotency.py uses them
@@ -102,9 +100,6 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     A cursor is opaque: a schema that told which ones are ours would have callers make their own. So one that is made up
     is left out of what should be taken, and the other filters are tried; tests/unit/api/test_reading.py goes from page
     to page.
-
-    An attempt that may take no time ends with the death of its runner, and all who wait do so until the model is loaded
-    again. What that does is tried in tests/scenario/test_a_bad_input_harms_no_neighbour.py.
     """
     use = next(_uses)
     key = (case.headers or {}).get("Idempotency-Key")
@@ -115,13 +110,3 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
             case.path_parameters[name] = f"{value[:-8]}{use:08x}"
     if case.meta is not None and case.meta.generation.mode.is_positive:
         case.query.pop("cursor", None)
-    for values in (case.query, case.body):
-        if isinstance(values, dict) and "run_timeout_s" in values:
-            values["run_timeout_s"] = _longer(values["run_timeout_s"])
-
-
-def _longer(clock: Any) -> Any:
-    """What is no clock at all stays what it is."""
-    with contextlib.suppress(TypeError, ValueError):
-        return clock if isinstance(clock, bool) or not 0 < float(clock) < LEAST_RUN_TIMEOUT_S else LEAST_RUN_TIMEOUT_S
-    return clock

@@ -54,7 +54,7 @@ class JobFields(Body):
         None, description="Seconds; a job that has not started by then is `expired`."
     )
     run_timeout_s: Seconds | None = Field(
-        None, description="Seconds for one attempt; the model's own limit if left out, and never more."
+        None, description="Seconds for one attempt, 1 at least; the model's own limit if left out, and never more."
     )
     retain_s: Seconds | None = Field(
         None, description="Seconds for which the job is kept once it is final; 60 at least. Then it is gone: `410`."

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from forebay.core.clocks import ClockLimits
+from forebay.core.clocks import MIN_RUN_TIMEOUT_S, ClockLimits
 from forebay.core.errors import InvalidRequest
 from forebay.core.ids import derived_id
 from forebay.core.message import Channel, Message
@@ -110,7 +110,9 @@ def adopt(record: ForeignRecord, clocks: ForeignClocks) -> Message:
     }
     headers["ce_id"] = job_id = foreign_job_id(record)
     message = Message(tenant=record.tenant, job_id=job_id, headers=headers, value=record.value)
-    decode_request(message)  # its headers are as they must be
+    asked = decode_request(message).run_timeout_s  # and its headers are as they must be
+    if asked is not None and asked < MIN_RUN_TIMEOUT_S:
+        raise InvalidRequest(f"forebay-run-timeout-s may be {MIN_RUN_TIMEOUT_S:g} s at least")
     return message
 
 

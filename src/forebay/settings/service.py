@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from forebay.core.clocks import MIN_RUN_TIMEOUT_S
 from forebay.core.ids import SECRET_MIN_BYTES
 from forebay.core.quota import Quota
 from forebay.settings.meaning import KIB, MIB, Bytes, Limit, Meaning, Name, Port, Seconds, Secret
@@ -221,11 +222,12 @@ class ServiceSettings(BaseModel):
         ),
     ] = 86_400.0
     max_run_timeout_s: Annotated[
-        Seconds,
+        float,
+        Field(ge=MIN_RUN_TIMEOUT_S, allow_inf_nan=False),
         Meaning(
             "Most that a job may ask for as `run_timeout_s`; its model's own limit bounds it too.",
             "As long as a job lives: the models' own limits are narrower.",
-            "seconds, more than 0",
+            f"seconds, {MIN_RUN_TIMEOUT_S:g} or more",
         ),
     ] = 86_400.0
     retain_s: Annotated[

@@ -116,6 +116,7 @@ BAD = [
     (b'{"input": 1, "custom_id": 7}', "invalid_request", "/custom_id"),
     (b'{"input": 1, "custom_id": "a\\nb"}', "invalid_request", "/custom_id"),
     (b'{"input": 1, "run_timeout_s": 1e9}', "invalid_request", "/run_timeout_s"),
+    (b'{"input": 1, "run_timeout_s": 0.999}', "invalid_request", "/run_timeout_s"),
     (b'{"input": "' + b"x" * MAX_BODY_BYTES + b'"}', "payload_too_large", ""),
 ]
 
@@ -158,6 +159,7 @@ async def test_of_many_mistakes_the_first_are_told_and_all_are_among_the_results
         ("model=echo&parameters=[1]", 422, "invalid_request"),
         ("model=echo&top_k=3", 422, "invalid_request"),
         ("model=echo&run_timeout_s=1e9", 422, "invalid_request"),
+        ("model=echo&run_timeout_s=0.999", 422, "invalid_request"),
     ],
 )
 async def test_what_no_line_could_have_is_refused_at_once(api: Api, query: str, status: int, code: str) -> None:

@@ -225,7 +225,7 @@ async def test_the_page_shows_the_fields_of_a_body_with_type_default_and_meaning
     assert fields["input"].startswith("any JSON, required; What the model's input_schema says")
     assert fields["lane"].startswith("high | normal | low, default normal; Where it waits")
     assert fields["start_within_s"].startswith("number > 0 ≤ 86400; Seconds")
-    assert fields["run_timeout_s"].startswith("number > 0 ≤ 86400; Seconds")
+    assert fields["run_timeout_s"].startswith("number > 0 ≥ 1 ≤ 86400; Seconds")
     assert fields["retain_s"].startswith("number > 0 ≥ 60 ≤ 518400; Seconds")
     assert fields["metadata"].startswith("object; Yours")
     assert fields["version"].startswith("string; ")

@@ -44,6 +44,8 @@ def deep(levels: int) -> bytes:
         (job(retain_s=59), ["#/retain_s"], "60 s at least"),
         (job(retain_s=1e9), ["#/retain_s"], "518400 s at most"),
         (job(run_timeout_s=-1), ["#/run_timeout_s"], "greater than 0"),
+        (job(run_timeout_s=0.999), ["#/run_timeout_s"], "run_timeout_s may be 1 s at least"),
+        (job(run_timeout_s=5e-324), ["#/run_timeout_s"], "run_timeout_s may be 1 s at least"),
         (job(run_timeout_s=61), ["#/run_timeout_s"], "may shorten the model's own limit of 60 s"),
         (job(input=3), ["#/input"], 'the value is not of type "string"; or the value is not of type "object"'),
         (job(input=None), ["#/input"], 'the value is not of type "string"'),
@@ -95,6 +97,7 @@ async def test_the_simple_door_names_places_in_its_own_words(api: Api, body: Any
         ("lane=urgent", None, "lane"),
         ("start_within_s=soon", None, "start_within_s"),
         ("run_timeout_s=600", "#/run_timeout_s", None),
+        ("run_timeout_s=0.999", "#/run_timeout_s", None),
     ],
 )
 async def test_a_wrong_query_of_a_raw_body_is_422(

@@ -112,6 +112,7 @@ def test_it_cannot_say_whose_it_is_nor_when_it_came(name: str) -> None:
         ({"forebay_parameters": '{"a":' * 100_000}, "a header is wrong"),
         ({"forebay_start_within_s": "soon"}, "a header is wrong"),
         ({"forebay_run_timeout_s": "-1"}, "a header is wrong"),
+        ({"forebay_run_timeout_s": "0.999"}, "1 s at least"),
         ({"forebay_blob": '{"name":"other/job/sha","size_bytes":1,"sha256":"00"}'}, "may refer to a blob"),
         ({"content_type": "application/cloudevents+json"}, "structured mode"),
         ({"ce_id": "order\n7"}, "ce_id holds a control character"),
