@@ -232,8 +232,8 @@ class Worker:
     async def _end_late(self, job: JobInHand) -> None:
         until, kind = self._until(job)
         if kind is EventKind.EXPIRED:
-            # A limit that the model alone sets is in no row: should the log, whose brokers' clocks differ, find this
-            # word too early, nobody would say it again.
+            # A limit that the model got after the request was sent is in no row: should the log, whose brokers' clocks
+            # differ, find this word too early, nobody would say it again.
             said_in_request = job.request.start_within_s is not None
             await self._outcomes.end(job, kind, None, 0, not_before=until if said_in_request else None)
         else:

@@ -252,7 +252,8 @@ async def test_a_model_may_say_when_its_jobs_expire(bench: Bench, handlers: Hand
 async def test_a_job_that_expires_by_its_model_does_so_whichever_broker_takes_the_word_for_it(
     bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that was asked for the time is ahead of the one that takes it, and no row knows of this limit."""
+    """The one that was asked for the time is ahead of the one that takes it, and no row knows of a limit that came
+    after the job."""
     behind = HandClock()
     bench.shared.clock = LogClock(0.0, wall=behind, elapsed=behind)
 
