@@ -17,18 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from msgspec import Struct
 
+from forebay.cli.batch_results import PART_SUFFIX
 from forebay.cli.options import Url
 from forebay.cli.program import program
 from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from forebay.cli.batch_progress import Shown
+    from forebay.cli.batch_results import Results
     from forebay.cli.service import Refused, Service
 
 PIECE_BYTES = 64 * 1024
 LOOK_EVERY_S = 0.5
 PATIENCE_S = 60.0
 """For a service that is away: longer than it takes to start one again."""
+
+FETCH_EVERY_S = 5.0
+"""While the batch goes on: a job is kept for a minute at least once it is final."""
 
 STATE_SUFFIX = ".batch"
 
@@ -64,59 +69,103 @@ def batch(
     {"input": "It broke.", "parameters": {"top_k": 2}, "metadata": {"user": "ann"}}
     """
     from forebay.cli.batch_progress import showing
+    from forebay.cli.batch_results import Results
     from forebay.cli.service import Service, service_url
 
     query = {"model": model, **({"lane": lane} if lane else {}), **_parameters(param or [])}
-    source = _read(inputs)
     state = outputs.with_name(outputs.name + STATE_SUFFIX)
-    if cancel and not state.exists():
-        raise InvalidRequest(f"there is no {state}, so no batch to cancel")
-    with Service(service_url(url)) as service, showing(source.lines) as shown:
-        batch_id = _begin(state, outputs, source, query)
+    source = None if cancel else _read(inputs)
+    with Service(service_url(url)) as service, showing(source.lines if source else 0) as shown:
+        batch_id = _begin(state, outputs, source, query) if source else _begun(state)
+        results = Results(service, batch_id, outputs)
         try:
-            found = _run(service, batch_id, source, query, shown, cancel=cancel)
-            _fetch(service, batch_id, outputs, shown)
+            if source:
+                found = _run(service, batch_id, source, query, results, shown, state)
+            else:
+                found = _cancel(service, batch_id, shown, state)
+            _patiently(lambda: results.fetch(whole=True), shown)
         except KeyboardInterrupt:
-            again = shlex.join(["batch", model, str(inputs), str(outputs)])
+            options = [*(["--lane", lane] if lane else []), *(word for one in param or [] for word in ("-p", one))]
+            again = shlex.join(["batch", model, str(inputs), str(outputs), *options, *(["--url", url] if url else [])])
             shown.say(f"interrupted; the batch goes on. To go on from here: {program()} {again}")
             shown.say(f"To end it: {program()} {again} --cancel")
             raise typer.Exit(130) from None
+    results.finish()
     state.unlink()
     shown.say(_ending(found, outputs))
-    if found["counts"]["succeeded"] != found["counts"]["total"]:
+    if results.lost:
+        shown.say(f"of {results.lost} that succeeded the output is gone; each of their lines has the error")
+    if results.lost or found["counts"]["succeeded"] != found["counts"]["total"]:
         raise typer.Exit(1)
 
 
 def _run(
-    service: Service, batch_id: str, source: Source, query: Mapping[str, str], shown: Shown, *, cancel: bool
+    service: Service,
+    batch_id: str,
+    source: Source,
+    query: Mapping[str, str],
+    results: Results,
+    shown: Shown,
+    state: Path,
 ) -> dict[str, Any]:
-    """The batch, finished."""
+    """The batch, finished. A service that refuses to open it leaves no state, which would be of a mistake."""
+    from forebay.cli.service import Refused
+
+    fetch = _now_and_then(results.fetch)
     found = _patiently(lambda: _look(service, batch_id), shown)
-    if cancel and found is None:
-        raise InvalidRequest("nothing of it was sent")
-    while cancel and found is not None and "finished_at" not in found:
-        found = _patiently(lambda: service.cancel_batch(batch_id), shown)
     if found is None or found["status"] == "incomplete":
-        with _watched(service, batch_id, shown):
-            found = _patiently(lambda: service.upload_batch(batch_id, query, _pieces(source)), shown)
+        try:
+            with _watched(service, batch_id, fetch, shown):
+                found = _patiently(lambda: service.upload_batch(batch_id, query, _pieces(source)), shown)
+        except Refused:
+            if _is_unknown(service, batch_id):
+                state.unlink()
+            raise
         for one in found.get("rejected", ()):
             shown.say(f"line {one['line']}: {one['error']['message']} ({one['error']['code']})")
     while "finished_at" not in found:
         time.sleep(LOOK_EVERY_S)
         found = _patiently(lambda: service.batch(batch_id), shown)
         shown.counts(found["counts"], whole=True)
+        _patiently(fetch, shown)
     return found
 
 
+def _cancel(service: Service, batch_id: str, shown: Shown, state: Path) -> dict[str, Any]:
+    """The batch, finished."""
+    found = _patiently(lambda: _look(service, batch_id), shown)
+    if found is None:
+        state.unlink()
+        raise InvalidRequest("nothing of it was sent")
+    while "finished_at" not in found:
+        found = _patiently(lambda: service.cancel_batch(batch_id), shown)
+        shown.counts(found["counts"], whole=True)
+    return found
+
+
+def _now_and_then(call: Callable[[], None]) -> Callable[[], None]:
+    """Every FETCH_EVERY_S, however often it is called."""
+    called_at = time.monotonic()
+
+    def perhaps() -> None:
+        nonlocal called_at
+        if time.monotonic() - called_at >= FETCH_EVERY_S:
+            call()
+            called_at = time.monotonic()
+
+    return perhaps
+
+
 @contextmanager
-def _watched(service: Service, batch_id: str, shown: Shown) -> Iterator[None]:
-    """Shows meanwhile what is done already."""
+def _watched(service: Service, batch_id: str, fetch: Callable[[], None], shown: Shown) -> Iterator[None]:
+    """Shows and fetches meanwhile what is done already."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(LOOK_EVERY_S):
             with suppress(ForebayError):  # whoever sends hears of it
                 shown.counts(service.batch(batch_id)["counts"], whole=False)
+                fetch()
 
     watching = threading.Thread(target=watch, name="batch-watch", daemon=True)
     watching.start()
@@ -139,16 +188,28 @@ def _look(service: Service, batch_id: str) -> dict[str, Any] | None:
         raise
 
 
+def _is_unknown(service: Service, batch_id: str) -> bool:
+    """Whether the service surely has nothing of it."""
+    try:
+        return _look(service, batch_id) is None
+    except ForebayError:
+        return False
+
+
 def _patiently(call: Callable[[], T], shown: Shown) -> T:
-    """A service that is away, or full, is asked again for up to PATIENCE_S: what was sent before is not lost."""
+    """A service that is away, or full, is asked again for up to PATIENCE_S: what was sent before is not lost. A call
+    that took longer had an answer meanwhile, so the time begins anew."""
     from forebay.cli.service import Refused
 
-    deadline, told = time.monotonic() + PATIENCE_S, False
+    deadline, told = 0.0, False
     while True:
+        began = time.monotonic()
         try:
             return call()
         except (Unavailable, Refused) as error:
-            pause_s = _pause_s(error)
+            now, pause_s = time.monotonic(), _pause_s(error)
+            if not deadline or now - began > PATIENCE_S:
+                deadline = now + PATIENCE_S
             if pause_s is None or (time.monotonic() + pause_s > deadline and not _is_full(error)):
                 raise
             if not told:
@@ -200,41 +261,41 @@ def _begin(state: Path, outputs: Path, source: Source, query: Mapping[str, str])
     there before anything is sent."""
     asked = {"digest": source.digest, "query": dict(query)}
     if state.exists():
-        try:
-            known = json.loads(state.read_text())
-            if {name: known[name] for name in asked} == asked:
-                return str(known["batch"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidRequest(f"{state} is no state of a batch ({error}); remove it to begin anew") from error
+        known = _known(state)
+        if {name: known.get(name) for name in asked} == asked:
+            return str(known["batch"])
         raise InvalidRequest(
             f"{state} is of another file, model or option; give the same again, or remove it to begin anew, while what "
             "was sent goes on"
         )
     if outputs.exists():
         raise InvalidRequest(f"{outputs} is there already; remove it, or name another file")
+    outputs.with_name(outputs.name + PART_SUFFIX).unlink(missing_ok=True)  # of another batch
     batch_id = str(uuid.uuid4())
     _write(state, json.dumps({"batch": batch_id, **asked}).encode() + b"\n")
     return batch_id
 
 
-def _fetch(service: Service, batch_id: str, outputs: Path, shown: Shown) -> None:
-    """All at once under its name, so that a half of it is never taken for the whole."""
-    part = outputs.with_name(outputs.name + ".part")
+def _begun(state: Path) -> str:
+    """The id of the batch that was begun, with whatever file."""
+    if not state.exists():
+        raise InvalidRequest(f"there is no {state}, so no batch to cancel")
+    return str(_known(state)["batch"])
 
-    def fetch() -> None:
-        with open(part, "wb") as file:
-            for piece in service.batch_results(batch_id):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
 
-    _patiently(fetch, shown)
-    part.rename(outputs)
+def _known(state: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(state.read_text())
+        if isinstance(known["batch"], str):
+            return dict(known)
+        raise TypeError("its batch is no text")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"{state} is no state of a batch ({error}); remove it to begin anew") from error
 
 
 def _write(path: Path, text: bytes) -> None:
     try:
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + PART_SUFFIX)
         with open(part, "wb") as file:
             file.write(text)
             file.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,9 +216,10 @@ class Service:
         """The batch, perhaps not finished yet."""
         return self._object("POST", f"{_batch(batch_id)}/cancel")
 
-    def batch_results(self, batch_id: str) -> Iterator[bytes]:
+    def batch_results(self, batch_id: str, *, after_line: int = 0) -> Generator[bytes, None, None]:
         """JSON Lines, in pieces."""
-        with self._reaching(), self._client.stream("GET", f"{_batch(batch_id)}/results") as answer:
+        path, params = f"{_batch(batch_id)}/results", {"after_line": after_line} if after_line else {}
+        with self._reaching(), self._client.stream("GET", path, params=params) as answer:
             if answer.status_code >= 400:
                 answer.read()
                 raise Refused(answer.status_code, _document(answer))

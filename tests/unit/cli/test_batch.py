@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from rich.console import Console
 from tests.unit.cli.conftest import FakeService, Ran
 
 from forebay.cli import batch, batch_progress
+from forebay.core.errors import Unavailable
 
 ID = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
 PATH = f"/v1/batches/{ID}"
@@ -129,11 +130,119 @@ def test_a_service_that_is_away_for_a_while_is_waited_for(service: FakeService, 
     assert "trying again" in ran.err
 
 
-def test_what_the_service_refuses_is_told(service: FakeService, forebay: Run) -> None:
-    problem = {"status": 404, "code": "unknown_model", "detail": "there is no model 'x'", "known": ["echo"]}
-    service.answers(f"PUT {PATH}", problem, status=404)
+REFUSED = {"status": 404, "code": "unknown_model", "detail": "there is no model 'x'", "known": ["echo"]}
+
+
+def test_what_the_service_refuses_is_told_and_does_not_stand_in_the_way_of_the_right_command(
+    service: FakeService, forebay: Run
+) -> None:
+    service.answers(f"GET {PATH}", UNKNOWN)
+    service.answers(f"PUT {PATH}", REFUSED, status=404)
     ran = forebay("batch", "x", "in.jsonl", "out.jsonl")
     assert (ran.code, "there is no model 'x'" in ran.err) == (1, True)
+    service.answers(f"GET {PATH}", UNKNOWN, DONE)
+    service.answers(f"PUT {PATH}", found("running", queued=2), status=202)
+    assert forebay("batch", "echo", "in.jsonl", "out.jsonl").code == 0
+
+
+def test_a_batch_of_which_something_was_sent_is_not_forgotten(service: FakeService, forebay: Run) -> None:
+    service.answers(f"GET {PATH}", UNKNOWN, found("incomplete", queued=1))
+    service.answers(f"PUT {PATH}", REFUSED, status=404)
+    assert forebay("batch", "x", "in.jsonl", "out.jsonl").code == 1
+    assert Path("out.jsonl.batch").exists()
+
+
+GONE = b'{"line":2,"status":"succeeded","error":{"code":"job_gone","message":"deleted"}}\n'
+
+
+def test_an_output_that_is_gone_is_told_and_is_no_success(service: FakeService, forebay: Run) -> None:
+    service.answers(f"GET {PATH}/results", httpx2.Response(200, content=LINES.splitlines(keepends=True)[0] + GONE))
+    ran = forebay("batch", "echo", "in.jsonl", "out.jsonl")
+    assert (ran.code, "of 1 that succeeded the output is gone" in ran.err) == (1, True)
+    assert Path("out.jsonl").read_bytes().endswith(GONE)
+
+
+def test_lines_are_fetched_before_the_last_one_is_done(
+    service: FakeService, forebay: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those that are retained for a short time are gone by then."""
+    monkeypatch.setattr(batch, "FETCH_EVERY_S", 0.0)
+    one, two = LINES.splitlines(keepends=True)
+    three = two.replace(b'"line":2', b'"line":4')
+    waits = two.replace(b"succeeded", b"queued")
+    service.answers(f"GET {PATH}", UNKNOWN, RUNNING, RUNNING, DONE)
+    service.answers(
+        f"GET {PATH}/results",
+        httpx2.Response(202, content=one + waits + three),
+        httpx2.Response(202, content=three),  # the second is not visible
+        httpx2.Response(200, content=two + three),
+        httpx2.Response(200, content=three),
+    )
+    assert forebay("batch", "echo", "in.jsonl", "out.jsonl").code == 0
+    assert Path("out.jsonl").read_bytes() == one + two + three
+    asked = [dict(request.url.params) for request in service.requests if request.url.path.endswith("results")]
+    assert asked == [{}, {"after_line": "1"}, {"after_line": "1"}, {"after_line": "2"}]
+
+
+def test_a_download_that_broke_off_goes_on_behind_its_last_whole_line(service: FakeService, forebay: Run) -> None:
+    one, two = LINES.splitlines(keepends=True)
+
+    def broken(rest: BaseException) -> httpx2.Response:
+        def pieces() -> Iterator[bytes]:
+            yield one + two[:10]
+            raise rest
+
+        return httpx2.Response(200, content=pieces())
+
+    service.answers(f"GET {PATH}/results", broken(httpx2.ReadError("cut")), KeyboardInterrupt())
+    assert forebay("batch", "echo", "in.jsonl", "out.jsonl").code == 130
+    service.answers(f"GET {PATH}/results", httpx2.Response(200, content=two))
+    assert forebay("batch", "echo", "in.jsonl", "out.jsonl").code == 0
+    assert service.requests[-1].url.params["after_line"] == "1"
+    assert Path("out.jsonl").read_bytes() == LINES
+
+
+def test_the_printed_command_is_all_of_it(service: FakeService, forebay: Run) -> None:
+    service.answers(f"PUT {PATH}", KeyboardInterrupt())
+    options = ("--lane", "low", "-p", "top_k=3", "-p", "words=a b", "--url", "http://elsewhere")
+    ran = forebay("batch", "echo", "in.jsonl", "out.jsonl", *options)
+    again = "batch echo in.jsonl out.jsonl --lane low -p top_k=3 -p 'words=a b' --url http://elsewhere"
+    assert f"{again}\n" in ran.err
+    assert f"{again} --cancel\n" in ran.err
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("lasts_s", "calls"), [(300.0, 5), (0.0, 61)])
+def test_patience_ends_with_a_service_that_is_away_and_not_with_one_that_took_long(
+    monkeypatch: pytest.MonkeyPatch, lasts_s: float, calls: int
+) -> None:
+    clock, called = Clock(), 0
+    monkeypatch.setattr(batch, "time", clock)
+
+    def call() -> str:
+        nonlocal called
+        called += 1
+        if lasts_s and called == calls:
+            return "done"
+        clock.now += lasts_s
+        raise Unavailable("away")
+
+    if lasts_s:
+        assert batch._patiently(call, batch_progress.Lines(1)) == "done"
+    else:
+        with pytest.raises(Unavailable):
+            batch._patiently(call, batch_progress.Lines(1))
+    assert called == calls
 
 
 def test_a_batch_can_be_canceled(service: FakeService, forebay: Run) -> None:
@@ -142,7 +251,8 @@ def test_a_batch_can_be_canceled(service: FakeService, forebay: Run) -> None:
     service.answers(f"GET {PATH}", found("incomplete", queued=1))
     service.answers(f"POST {PATH}/cancel", found("canceling", queued=1), found("canceled", canceled=1))
     service.requests.clear()
-    ran = forebay("batch", "echo", "in.jsonl", "out.jsonl", "--cancel")
+    Path("in.jsonl").unlink()
+    ran = forebay("batch", "other", "in.jsonl", "out.jsonl", "--cancel")
     assert (ran.code, "canceled: 1 canceled" in ran.err) == (1, True)
     assert methods(service) == ["GET", "POST /cancel", "POST /cancel", "GET /results"]
     assert "no batch to cancel" in forebay("batch", "echo", "in.jsonl", "other.jsonl", "--cancel").err
