@@ -88,6 +88,25 @@ async def test_a_winner_that_gives_up_leaves_the_batch_to_the_second(
     assert await store.positions() == {"log": "p1"}
 
 
+@pytest.mark.parametrize("name", ["swept", "forget"])
+async def test_tombstones_are_locked_in_the_order_in_which_projectors_lock_jobs(
+    store: PostgresStore, sql: Connection, postgres_dsn: str, name: str
+) -> None:
+    await Feeder(store)(*(event(n, EventKind.DELETED, attempt=0) for n in (2, 1)))
+    tombstones = await store.unswept(9)
+    assert len(tombstones) == 2
+    projector = await asyncpg.connect(postgres_dsn)
+    await projector.execute("BEGIN")
+    await projector.execute("SELECT FROM forebay.jobs WHERE id = $1 FOR UPDATE", job_id(1))
+    mine = asyncio.create_task(getattr(store, name)(sorted(tombstones, key=lambda job: job.id, reverse=True)))
+    await wait_for_a_lock(sql)
+    await projector.execute("SELECT FROM forebay.jobs WHERE id = $1 FOR UPDATE NOWAIT", job_id(2))
+    await projector.execute("COMMIT")
+    await projector.close()
+    await mine
+    assert await store.unswept(9) == []
+
+
 async def test_a_deadlock_with_somebody_else_is_tried_again(
     store: PostgresStore, sql: Connection, postgres_dsn: str
 ) -> None:

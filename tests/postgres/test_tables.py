@@ -112,6 +112,7 @@ STATEMENTS = {
         "'a', 10, 999, 'm', 1.0, 'b'",
     ),
     "locking jobs": (projection._LOCK, KEYS),
+    "tombstones that are swept": (store._SWEPT, KEYS),
     "results of stubs": (projection._RESULTS, KEYS),
     "chunks": (store._PARTIALS, "'a', 'b', 1, 0, 9"),
     "dropping chunks": (projection._DROP_PARTIALS, KEYS),

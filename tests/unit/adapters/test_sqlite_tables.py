@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 import pytest
 
 from forebay.adapters.sqlite import Database, SqliteStore, event_log, job_batches, queue, store, waiting
 from forebay.adapters.sqlite.rows import JOB_COLUMNS
+from forebay.core.event import EventKind
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
-from forebay.testing.samples import TENANT, failed, job_id, message, request, succeeded
+from forebay.testing.samples import TENANT, event, failed, job_id, message, request, succeeded
 from forebay.testing.store_contract import Feeder
 
 OUTPUT = Payload(media_type=JSON, data=b"[1]")
@@ -116,6 +119,12 @@ QUERIES = {
         2,
         "jobs USING COVERING INDEX jobs_waiting",
     ),
+    "who is due": (store._DUE, 5, "jobs USING INDEX jobs_over"),
+    "what is not swept": (store._UNSWEPT, 4, "jobs USING INDEX jobs_unswept"),
+    "tombstones": (store._TOMBSTONES, 5, "jobs USING INDEX jobs_deleted"),
+    "the rows of jobs to be forgotten": (queue._OF_JOBS.format("(?, ?), (?, ?)"), 7, "log USING INDEX log_of_job"),
+    "requests to be forgotten": (queue._REQUESTS, 2, "log USING INTEGER PRIMARY KEY"),
+    "rows that wait no longer": (queue._NO_LONGER_PENDING, 3, "pending USING PRIMARY KEY"),
     "a batch": (job_batches._GET, 2, "batches USING PRIMARY KEY"),
     "the lines of a batch": (job_batches._LINES, 4, "jobs USING INDEX jobs_of_batch"),
     "what is not final of a batch": (job_batches._UNFINISHED, 4, "jobs USING INDEX jobs_of_batch"),
@@ -134,7 +143,8 @@ async def test_reads_on_the_event_loop_go_through_an_index_without_sorting(datab
     plan = [row[3] for row in database.read(f"EXPLAIN QUERY PLAN {sql}", (None,) * arguments)]
     assert any(index in line for line in plan), plan
     assert not any("TEMP B-TREE" in line for line in plan), plan
-    assert not any(line.startswith("SCAN ") and "json_each" not in line for line in plan), plan
+    scans = [line for line in plan if line.startswith("SCAN ")]
+    assert all(any(given in line for given in ("json_each", "VALUES", "(subquery")) for line in scans), plan
 
 
 async def test_a_message_that_waits_takes_no_memory(database: Database) -> None:
@@ -149,3 +159,54 @@ async def test_a_message_that_waits_takes_no_memory(database: Database) -> None:
     await consumer.ack(received)
     assert len(state._in_hand) == 0
     assert await messages.depth(channel) == 1990
+
+
+async def test_who_is_due_is_not_read_on_the_event_loop(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> list[object]:
+        raise AssertionError("it is read here")
+
+    monkeypatch.setattr(filled, "read", lambda sql, arguments=(): refuse() if "jobs" in sql else [])
+    states = SqliteStore(filled)
+    assert len(await states.due(1e12, 500)) == 2
+    assert await states.unswept(500) == await states.tombstones(1e12, 500) == []
+
+
+async def test_a_job_with_many_rows_is_forgotten_in_portions(database: Database) -> None:
+    """So that others may write in between."""
+    messages = queue.SqliteQueue(database)
+    events = event_log.SqliteEventLog(database)
+    for number in (1, 2):
+        await messages.publish(Channel("sample", "normal"), [message(number)])
+        await events.publish([event(number, EventKind.STARTED)] * 699)
+        await events.publish([event(number, EventKind.DELETED, attempt=0)] * 501)
+    left = [database.read("SELECT count(*) FROM log")[0][0]]
+    write = database.write
+
+    def counting(*arguments: Any, **options: Any) -> asyncio.Future[Any]:
+        left.append(database.read("SELECT count(*) FROM log")[0][0])
+        return write(*arguments, **options)
+
+    database.write = counting  # type: ignore[method-assign]
+    await messages.forget([(TENANT, job_id(1)), (TENANT, job_id(2))])
+    assert left == [2402, 2402, 1902, 1402]
+    assert database.read("SELECT count(*) FROM log")[0][0] == 1002
+    assert await messages.depth(Channel("sample", "normal")) == 0
+    await messages.forget([(TENANT, job_id(1)), (TENANT, job_id(2))], wholly=True)
+    assert database.read("SELECT count(*) FROM log")[0][0] == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 60.0])
+async def test_a_message_that_is_forgotten_and_then_given_back_waits_no_longer(
+    database: Database, delay_s: float
+) -> None:
+    channel = Channel("sample", "normal")
+    messages = queue.SqliteQueue(database)
+    consumer = messages.consumer(channel)
+    await messages.publish(channel, [message(n) for n in range(2)])
+    received = await consumer.receive(2, 0.0)
+    await messages.forget([(TENANT, received[0].message.job_id)])
+    await consumer.nack(received, delay_s)
+    assert await messages.depth(channel) == 1
+    await messages.forget([(TENANT, received[1].message.job_id)])
+    assert await messages.depth(channel) == 0
+    assert await consumer.receive(2, 0.0) == []

@@ -162,9 +162,10 @@ def _update(columns: Sequence[str]) -> str:
 _UPDATE_ATTEMPT = _update(_OF_ATTEMPT)
 _UPDATE_ALL = _update(_OF_ATTEMPT + _OF_REQUEST)
 _UPDATE_DELETED = _update((*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at"))
-
-_BELONGINGS = ("results",)
-"""Tables with rows that go with their job."""
+_DELETE_RESULTS = """
+DELETE FROM forebay.results USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
+WHERE results.tenant = gone.tenant AND results.id = gone.id
+"""
 
 
 async def project(database: Database, batches: Sequence[LogBatch]) -> list[Job] | None:
@@ -290,12 +291,7 @@ async def _delete(connection: Connection, tombstones: Sequence[Job]) -> None:
         return
     await _upsert(connection, _UPDATE_DELETED, [to_job_row(job) for job in tombstones])
     keys = _arrays([(to_text(job.tenant), to_text(job.id)) for job in tombstones], 2)
-    for table in _BELONGINGS:
-        await connection.execute(
-            f"DELETE FROM forebay.{table} USING unnest($1::text[], $2::text[]) AS gone (tenant, id) "
-            f"WHERE {table}.tenant = gone.tenant AND {table}.id = gone.id",
-            *keys,
-        )
+    await connection.execute(_DELETE_RESULTS, *keys)
 
 
 async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:

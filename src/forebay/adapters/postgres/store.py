@@ -118,14 +118,21 @@ LEFT JOIN LATERAL (
     ORDER BY deleted_at, tenant, id LIMIT $5
 ) AS jobs ON true ORDER BY jobs.deleted_at, jobs.tenant, jobs.id
 """
-_SWEPT = """
-UPDATE forebay.jobs SET over_at = NULL FROM unnest($1::text[], $2::text[]) AS gone (tenant, id)
-WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id AND deleted_at IS NOT NULL
+# Locked in the order of the keys, as projectors do (`projection`): so they wait for each other and never in a circle.
+_GONE = """
+WITH gone AS MATERIALIZED (
+    SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+        SELECT tenant, id FROM forebay.jobs
+        WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id AND deleted_at IS NOT NULL FOR UPDATE
+    ) AS job
+)
 """
-_FORGET = """
-WITH forgotten AS (
-    DELETE FROM forebay.jobs USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
-    WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id AND deleted_at IS NOT NULL
+_SWEPT = f"""
+{_GONE} UPDATE forebay.jobs SET over_at = NULL FROM gone WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id
+"""
+_FORGET = f"""
+{_GONE}, forgotten AS (
+    DELETE FROM forebay.jobs USING gone WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id
 )
 DELETE FROM forebay.reservations USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
 WHERE reservations.tenant = gone.tenant AND reservations.job_id = gone.id
@@ -337,7 +344,8 @@ def _place(place: DuePlace) -> DuePlace:
 
 
 def _keys(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
-    return [to_text(job.tenant) for job in jobs], [to_text(job.id) for job in jobs]
+    keys = sorted((job.tenant, job.id) for job in jobs)
+    return [to_text(tenant) for tenant, _ in keys], [to_text(job_id) for _, job_id in keys]
 
 
 def _text(value: str | None) -> str | None:

@@ -78,9 +78,6 @@ _SET_ATTEMPT = _set(_OF_ATTEMPT)
 _SET_ALL = _set(_OF_ATTEMPT + _OF_REQUEST)
 _SET_DELETED = _set((*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at"))
 
-_BELONGINGS = ("results",)
-"""Tables with rows that go with their job."""
-
 
 def project(connection: apsw.Connection, calls: Sequence[Sequence[LogBatch]]) -> list[list[Job] | None]:
     """Each call by itself: one that finds another position changes nothing and spoils no other."""
@@ -147,9 +144,8 @@ def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) ->
     deleted = [job for old, job in changed if old is not None and job.deleted_at is not None]
     write_rows(connection, _UPDATE_JOBS, [to_job_row(job) for job in deleted], _SET_DELETED)
     for part in parts([(job.tenant, job.id) for job in deleted]):
-        for table in _BELONGINGS:
-            sql = f"DELETE FROM {table} WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
-            connection.execute(sql, [text for key in part for text in key])
+        sql = f"DELETE FROM results WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
+        connection.execute(sql, [text for key in part for text in key])
     known = [(old, to_job_row(job)) for old, job in changed if old is not None and job.deleted_at is None]
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if old.model], _SET_ATTEMPT)
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if not old.model], _SET_ALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
@@ -14,7 +14,7 @@ import structlog
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.failures import CommitUnclear
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
-from forebay.adapters.sqlite.statements import write_rows
+from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.adapters.sqlite.waiting import NEVER_US, Waiting
 from forebay.core.errors import InvalidRequest, OutcomeUnknown, Revoked
 from forebay.core.event import JobError
@@ -24,10 +24,18 @@ from forebay.ports.queue import Consumer, Queue, QueueFeatures
 
 log = structlog.get_logger(__name__)
 
+FORGOTTEN_AT_ONCE = 500
+"""Rows of the log that one write deletes: some 10 ms."""
+
 _encode = msgspec.json.Encoder().encode
+_seqs = msgspec.json.Decoder(list[int]).decode
+_places = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 
 Held = tuple[str, str, int, int]
 """model, lane, due_at_us, seq: the key of a row in hand"""
+
+Forgotten = tuple[int, dict[tuple[str, str], list[int]]]
+"""How many rows of the log were deleted; of each model and lane, those that waited there."""
 
 
 class SqliteQueue(Queue):
@@ -65,11 +73,13 @@ class SqliteQueue(Queue):
         return self._waiting(channel).depth
 
     async def forget(self, jobs: Sequence[JobKey], *, wholly: bool = False) -> None:
-        if jobs:
-            await self._database.write(_forget, (jobs, wholly), durable=False, committed=self._forgotten)
+        for part in parts(jobs):
+            rows = FORGOTTEN_AT_ONCE
+            while rows == FORGOTTEN_AT_ONCE:  # in between others may write
+                rows, _ = await self._database.write(_forget, (part, wholly), durable=False, committed=self._forgotten)
 
-    def _forgotten(self, gone: Mapping[tuple[str, str], Sequence[int]]) -> None:
-        for (model, lane), seqs in gone.items():
+    def _forgotten(self, forgotten: Forgotten) -> None:
+        for (model, lane), seqs in forgotten[1].items():
             if waiting := self._channels.get(Channel(model, lane)):
                 waiting.forgotten(seqs)
 
@@ -242,38 +252,46 @@ def _delay(connection: apsw.Connection, calls: Sequence[tuple[int, list[Held], f
     return [None] * len(calls)
 
 
-Forgotten = dict[tuple[str, str], list[int]]
-"""Model and lane, and the rows that waited there."""
-
-
 def _forget(connection: apsw.Connection, calls: Sequence[tuple[Sequence[JobKey], bool]]) -> Sequence[Forgotten]:
-    return [_forget_jobs(connection, jobs, wholly) for jobs, wholly in calls]
+    return [_forget_some(connection, jobs, wholly) for jobs, wholly in calls]
 
 
-def _forget_jobs(connection: apsw.Connection, jobs: Sequence[JobKey], wholly: bool) -> Forgotten:
-    gone: Forgotten = {}
-    for key in jobs:
-        rows: list[Any] = connection.execute(_OF_JOB, key).fetchall()
-        for seq, kind, model, lane in rows:
-            if kind == REQUEST_TYPE:
-                waited = connection.execute(_NO_LONGER_PENDING, (model, lane, seq)).fetchall()
-                waited = waited or connection.execute(_NO_LONGER_DELAYED, (model, lane, seq)).fetchall()
-                gone.setdefault((model, lane), []).extend(seq for _ in waited)
-            if wholly or kind != DELETED_TYPE:
-                connection.execute("DELETE FROM log WHERE seq = ?", (seq,))
-    return gone
+def _forget_some(connection: apsw.Connection, jobs: Sequence[JobKey], wholly: bool) -> Forgotten:
+    of_jobs = (*(text for key in jobs for text in key), wholly, DELETED_TYPE, FORGOTTEN_AT_ONCE)
+    rows: Any = connection.execute(_OF_JOBS.format(values(2, len(jobs))), of_jobs).get
+    requests: Any = connection.execute(_REQUESTS, (rows, REQUEST_TYPE)).get
+    waited: dict[tuple[str, str], list[int]] = {}
+    for seq, model, lane in _places(requests):
+        waited.setdefault((model, lane), []).append(seq)
+    for channel, seqs in waited.items():
+        arguments = (*channel, _encode(seqs).decode())
+        gone: list[Any] = [
+            row for sql in (_NO_LONGER_PENDING, _NO_LONGER_DELAYED) for row in connection.execute(sql, arguments)
+        ]
+        waited[channel] = [seq for (seq,) in gone]
+    connection.execute("DELETE FROM log WHERE seq IN (SELECT value FROM json_each(?))", (rows,))
+    return len(_seqs(rows)), waited
 
 
 def _nothing(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[None]:
     return calls
 
 
-_OF_JOB = """
-SELECT seq, headers ->> '$.ce_type', headers ->> '$.forebay-model', headers ->> '$.forebay-lane'
-FROM log WHERE tenant = ? AND job_id = ?
+# Each gives one row, since each step of a statement may cost much (`statements`).
+_OF_JOBS = """
+SELECT json_group_array(seq) FROM (
+    SELECT seq FROM log WHERE (tenant, job_id) IN (VALUES {}) AND (? OR headers ->> '$.ce_type' <> ?) LIMIT ?
+)
 """
-_NO_LONGER_PENDING = "DELETE FROM pending WHERE model = ? AND lane = ? AND due_at_us = 0 AND seq = ? RETURNING seq"
-_NO_LONGER_DELAYED = "DELETE FROM pending WHERE model = ? AND lane = ? AND due_at_us > 0 AND seq = ? RETURNING seq"
+_REQUESTS = """
+SELECT json_group_array(json_array(seq, headers ->> '$.forebay-model', headers ->> '$.forebay-lane')) FROM log
+WHERE seq IN (SELECT value FROM json_each(?)) AND headers ->> '$.ce_type' = ?
+AND headers ->> '$.forebay-model' IS NOT NULL AND headers ->> '$.forebay-lane' IS NOT NULL
+"""
+_OF_CHANNEL = "DELETE FROM pending WHERE model = ? AND lane = ? AND"
+_AMONG = "AND seq IN (SELECT value FROM json_each(?))"
+_NO_LONGER_PENDING = f"{_OF_CHANNEL} due_at_us = 0 {_AMONG} RETURNING seq"
+_NO_LONGER_DELAYED = f"{_OF_CHANNEL} due_at_us > 0 {_AMONG} RETURNING seq"
 _WHERE = "WHERE model = ? AND lane = ? AND due_at_us = ? AND seq IN (SELECT value FROM json_each(?))"
 
 

@@ -16,7 +16,7 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.projection import project
 from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
-from forebay.adapters.sqlite.statements import parts
+from forebay.adapters.sqlite.statements import parts, values
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
@@ -295,16 +295,19 @@ def _empty(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:
 
 
 def _swept(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
-    sql = "UPDATE jobs SET over_at = NULL WHERE tenant = ? AND id = ? AND deleted_at IS NOT NULL"
-    connection.executemany(sql, [key for keys in calls for key in keys])
+    _each(connection, "UPDATE jobs SET over_at = NULL WHERE deleted_at IS NOT NULL AND (tenant, id)", calls)
     return [None] * len(calls)
 
 
 def _forget(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
-    for key in (key for keys in calls for key in keys):
-        connection.execute("DELETE FROM jobs WHERE tenant = ? AND id = ? AND deleted_at IS NOT NULL", key)
-        connection.execute("DELETE FROM reservations WHERE tenant = ? AND job_id = ?", key)
+    _each(connection, "DELETE FROM jobs WHERE deleted_at IS NOT NULL AND (tenant, id)", calls)
+    _each(connection, "DELETE FROM reservations WHERE (tenant, job_id)", calls)
     return [None] * len(calls)
+
+
+def _each(connection: apsw.Connection, sql: str, calls: Sequence[Sequence[tuple[str, str]]]) -> None:
+    for part in parts([key for keys in calls for key in keys]):
+        connection.execute(f"{sql} IN (VALUES {values(2, len(part))})", [text for key in part for text in key])
 
 
 def _opened(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[None]:

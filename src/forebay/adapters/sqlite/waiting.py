@@ -33,6 +33,7 @@ class Waiting:
         self._database = database
         self._key = (channel.model, channel.lane)
         self._in_hand: set[int] = set()
+        self._forgotten: set[int] = set()  # rows in hand that are deleted
         self._fresh_after = 0
         self._fresh_may_wait = True
         self._delayed_after = (0, 2**62)  # after every row that is due at 0
@@ -86,14 +87,19 @@ class Waiting:
     def gone(self, seq: int) -> None:
         """A row in hand was acknowledged and is deleted."""
         self._in_hand.discard(seq)
+        self._forgotten.discard(seq)
         self.depth -= 1
 
     def forgotten(self, seqs: Sequence[int]) -> None:
-        """Rows were deleted, whether they were in hand or not. Of those that are, whoever has them says `gone`."""
-        self.depth -= sum(seq not in self._in_hand for seq in seqs)
+        """Rows were deleted, whether they were in hand or not. Those that are count until they leave it."""
+        held = self._in_hand.intersection(seqs)
+        self._forgotten |= held
+        self.depth -= len(seqs) - len(held)
 
     def given_back(self, due_at_us: int, seq: int) -> None:
         """A row in hand waits again, under `due_at_us`. Ring the bell after the last of several."""
+        if seq in self._forgotten:
+            return self.gone(seq)
         self._in_hand.discard(seq)
         if due_at_us == 0:
             self._fresh_after = min(self._fresh_after, seq - 1)
