@@ -15,9 +15,9 @@ import structlog
 from msgspec import Struct
 
 from forebay.api.problems import InvalidHeader
-from forebay.core.errors import Conflict, InvalidRequest, Unavailable
+from forebay.core.errors import Conflict, ForebayError, InvalidRequest, OutcomeUnknown, TooMany, Unavailable
 from forebay.core.reservation import Reservation, digest_of_key
-from forebay.ports.reservations import Reservations
+from forebay.ports.reservations import Claim, Reservations
 
 log = structlog.get_logger()
 
@@ -88,10 +88,15 @@ class Keeper:
         self._monotonic = monotonic
 
     async def accept(
-        self, wanted: Reservation, publish: Callable[[Reservation], Awaitable[None]]
+        self,
+        wanted: Reservation,
+        publish: Callable[[Reservation], Awaitable[None]],
+        *,
+        unwritten: type[ForebayError] = TooMany,
     ) -> tuple[Reservation, bool]:
         """The reservation of the one job, which is durable, and whether it was before. `publish` is called with the
-        reservation under which to publish, which may be that of a copy whose process died.
+        reservation under which to publish, which may be that of a copy whose process died. `unwritten`: what it raises,
+        unless it is OutcomeUnknown, only where it has written nothing; then nothing stays reserved.
 
         Raises KeyReused; KeyInUse where a copy takes longer than WAIT_S; Unavailable; what `publish` raises.
         """
@@ -104,20 +109,29 @@ class Keeper:
             if standing.published:
                 return standing, True
             if claim.held:
-                await self._publish(standing, holder, publish)
+                await self._publish(claim, holder, publish, unwritten)
                 return standing, False
             if self._monotonic() >= until:
                 raise KeyInUse("a copy of this request is being accepted just now; ask again for its answer")
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _publish(
-        self, reservation: Reservation, holder: str, publish: Callable[[Reservation], Awaitable[None]]
+        self,
+        claim: Claim,
+        holder: str,
+        publish: Callable[[Reservation], Awaitable[None]],
+        unwritten: type[ForebayError],
     ) -> None:
+        reservation = claim.reservation
         try:
             await publish(reservation)
-        except Exception:
-            # Of an unknown outcome too: who asks again publishes the same bytes under the same id.
-            await self._let(self._reservations.release(reservation, holder=holder))
+        except Exception as error:
+            refused = isinstance(error, unwritten) and not isinstance(error, OutcomeUnknown)
+            if refused and not claim.resumed:
+                await self._let(self._reservations.withdraw(reservation, holder=holder))
+            else:
+                # It may be published, by an earlier holder too: who asks again does it under the same id.
+                await self._let(self._reservations.release(reservation, holder=holder))
             raise
         await self._let(self._reservations.published(reservation))
 

@@ -18,7 +18,7 @@ from forebay.api.problems import without_folders
 from forebay.api.schemas import JobFields
 from forebay.core import crash
 from forebay.core.clocks import ClockLimits
-from forebay.core.errors import InvalidRequest, NotFound, OutcomeUnknown, Unavailable
+from forebay.core.errors import ForebayError, InvalidRequest, NotFound, OutcomeUnknown, Unavailable
 from forebay.core.event import JobRequest
 from forebay.core.ids import IdMint
 from forebay.core.message import Channel, Message
@@ -238,7 +238,8 @@ class Submitter:
         async def publish(under: Reservation) -> None:
             await self.publish([requested(under)], behind)
 
-        standing, replayed = await self._keeper.accept(wanted, publish)
+        # One message: where nobody says that its outcome is unknown, it was not written.
+        standing, replayed = await self._keeper.accept(wanted, publish, unwritten=ForebayError)
         return Accepted(requested(standing), replayed)
 
     async def publish(self, requests: Sequence[JobRequest], behind: int | None = None) -> None:

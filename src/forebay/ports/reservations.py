@@ -11,10 +11,12 @@ from forebay.core.reservation import Reservation
 
 
 class Claim(Struct, frozen=True):
-    """The reservation that stands. `held`: whoever asked is to publish it, and nobody else until the lease ends."""
+    """The reservation that stands. `held`: whoever asked is to publish it, and nobody else until the lease ends.
+    `resumed`: it was held before, so that its job may have been published already."""
 
     reservation: Reservation
     held: bool
+    resumed: bool = False
 
 
 class Reservations(ABC):
@@ -36,8 +38,13 @@ class Reservations(ABC):
 
     @abstractmethod
     async def release(self, reservation: Reservation, *, holder: str) -> None:
-        """Nothing was published: the next who asks may. Does nothing if `holder` holds it no more. Raises
-        Unavailable."""
+        """Nobody knows whether it was published: the next who asks for the same takes it over. Does nothing if `holder`
+        holds it no more. Raises Unavailable."""
+
+    @abstractmethod
+    async def withdraw(self, reservation: Reservation, *, holder: str) -> None:
+        """Nothing was ever published under it: the key is as good as new. Does nothing if `holder` holds it no more, or
+        if it is published. Raises Unavailable."""
 
     @abstractmethod
     async def reserved(self, tenant: str, key: str) -> Reservation | None:

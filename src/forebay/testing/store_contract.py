@@ -777,20 +777,37 @@ class StoreContract(JobBatchesContract, DueContract):
 
     async def test_whoever_comes_after_the_lease_takes_over_the_same_job(self, store: ResultStore) -> None:
         await store.reserve(reservation(1), holder="a", lease_s=0.0)
-        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == Claim(reservation(1), held=True)
+        taken_over = Claim(reservation(1), held=True, resumed=True)
+        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == taken_over
         assert await store.reserve(reservation(3), holder="a", lease_s=LONG_S) == Claim(reservation(1), held=False)
 
     async def test_its_holder_may_ask_again(self, store: ResultStore) -> None:
-        for _ in range(2):
+        for resumed in (False, True):
             claim = await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
-            assert claim == Claim(reservation(1), held=True)
+            assert claim == Claim(reservation(1), held=True, resumed=resumed)
 
     async def test_a_released_one_is_free_at_once(self, store: ResultStore) -> None:
         await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
         await store.release(reservation(1), holder="b")  # not its to give
         assert not (await store.reserve(reservation(1), holder="c", lease_s=LONG_S)).held
         await store.release(reservation(1), holder="a")
-        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == Claim(reservation(1), held=True)
+        taken_over = Claim(reservation(1), held=True, resumed=True)
+        assert await store.reserve(reservation(2), holder="b", lease_s=LONG_S) == taken_over
+
+    async def test_of_a_withdrawn_one_nothing_is_left(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        await store.withdraw(reservation(1), holder="b")  # not its to give
+        assert await store.reserved(TENANT, "key") == reservation(1)
+        await store.withdraw(reservation(1), holder="a")
+        assert await store.reserved(TENANT, "key") is None
+        other = replace(reservation(2), fingerprint="other")
+        assert await store.reserve(other, holder="b", lease_s=LONG_S) == Claim(other, held=True)
+
+    async def test_a_published_one_is_not_withdrawn(self, store: ResultStore) -> None:
+        await store.reserve(reservation(1), holder="a", lease_s=LONG_S)
+        await store.published(reservation(1))
+        await store.withdraw(reservation(1), holder="a")
+        assert await store.reserved(TENANT, "key") == replace(reservation(1), published=True)
 
     async def test_another_request_never_takes_over(self, store: ResultStore) -> None:
         await store.reserve(reservation(1), holder="a", lease_s=0.0)

@@ -11,8 +11,9 @@ from tests.unit.api.conftest import TENANT, Api
 
 from forebay.adapters.memory import MemoryLog, MemoryQueue, MemoryStore
 from forebay.api.idempotency import LEASE_S
-from forebay.core.errors import OutcomeUnknown, Unavailable
+from forebay.core.errors import OutcomeUnknown, TooMany, Unavailable
 from forebay.core.message import Channel, Message
+from forebay.core.times import to_rfc3339
 from forebay.core.wire import decode
 from forebay.ports.event_log import LogBatch
 
@@ -205,6 +206,26 @@ async def test_what_was_not_written_can_be_tried_again_at_once_and_elsewhere(gat
     assert "idempotency-replayed" not in answer.headers
     assert len(gated.published) == 1
     await second.http.aclose()
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), TooMany("no room", retry_after_s=1.0)], ids=["away", "full"])
+async def test_a_refused_submission_leaves_nothing_behind(gated: Api, error: Exception) -> None:
+    gates(gated).failures = [error, error]
+    assert (await put(gated)).status_code in (429, 503)
+    assert (await gated.http.get(f"/v1/jobs/{UUID}")).status_code == 404
+    assert (await gated.http.post(f"/v1/jobs/{UUID}/cancel")).status_code == 404
+    assert (await submit(gated)).status_code in (429, 503)
+    answer = await submit(gated, body={"model": "echo", "input": 2})
+    assert (answer.status_code, answer.json()["created_at"]) == (202, to_rfc3339(int(gated.clock.now * 1000) / 1000))
+    assert (await put(gated, body={"model": "echo", "input": 2})).status_code == 202
+
+
+async def test_what_may_have_been_written_before_is_kept_when_a_later_copy_is_refused(gated: Api) -> None:
+    gates(gated).failures = [OutcomeUnknown("nobody knows", job_id="x"), Unavailable("away")]
+    statuses = [(await put(gated)).json()["code"] for _ in range(2)]
+    assert statuses == ["outcome_unknown", "unavailable"]
+    assert (await gated.http.get(f"/v1/jobs/{UUID}")).json()["status"] == "queued"
+    assert (await put(gated, body={"model": "echo", "input": 2})).json()["code"] == "idempotency_key_reused"
 
 
 @pytest.mark.parametrize("written", [True, False])

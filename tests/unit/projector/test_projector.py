@@ -152,6 +152,9 @@ class Stumbling(ResultStore):
     async def release(self, reservation: Reservation, *, holder: str) -> None:
         await self.sound.release(reservation, holder=holder)
 
+    async def withdraw(self, reservation: Reservation, *, holder: str) -> None:
+        await self.sound.withdraw(reservation, holder=holder)
+
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         return await self.sound.reserved(tenant, key)
 

@@ -229,6 +229,7 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         place, now = (wanted.tenant, wanted.key), time.monotonic()
         known = self._reservations.get(place)
+        resumed = False
         if known is None or (known.accepted_at < wanted.accepted_at - KEEP_S and known.job_id != wanted.job_id):
             known = self._reservations[place] = wanted
         else:
@@ -236,8 +237,9 @@ class MemoryStore(ResultStore):
             free = not known.published and known.fingerprint == wanted.fingerprint and (until <= now or whose == holder)
             if not free:
                 return Claim(known, held=False)
+            resumed = True
         self._leases[place] = (holder, now + lease_s)
-        return Claim(known, held=True)
+        return Claim(known, held=True, resumed=resumed)
 
     async def published(self, reservation: Reservation) -> None:
         self._refuse_while_rebuilding()
@@ -251,6 +253,13 @@ class MemoryStore(ResultStore):
         place = (reservation.tenant, reservation.key)
         if self._leases.get(place, ("", 0.0))[0] == holder:
             del self._leases[place]
+
+    async def withdraw(self, reservation: Reservation, *, holder: str) -> None:
+        self._refuse_while_rebuilding()
+        place = (reservation.tenant, reservation.key)
+        known = self._reservations.get(place)
+        if known is not None and not known.published and self._leases.get(place, ("", 0.0))[0] == holder:
+            del self._reservations[place], self._leases[place]
 
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         self._refuse_while_rebuilding()

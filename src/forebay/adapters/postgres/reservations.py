@@ -24,17 +24,16 @@ INSERT INTO forebay.reservations AS known ({_COLUMNS}, holder, leased_until)
 SELECT $1, $2, $3, $4, $5::double precision, false, $6, clock_timestamp() + $7 * interval '1 second'
 WHERE NOT EXISTS (SELECT FROM forebay.rebuilding)
 ON CONFLICT (tenant, key) DO UPDATE SET
-    job_id = CASE WHEN known.accepted_at < $8 THEN excluded.job_id ELSE known.job_id END,
-    fingerprint = excluded.fingerprint,
-    accepted_at = CASE
-        WHEN known.accepted_at < $8 AND known.job_id <> excluded.job_id THEN excluded.accepted_at ELSE known.accepted_at
-    END,
-    published = false, holder = excluded.holder, leased_until = excluded.leased_until
-WHERE (known.accepted_at < $8 AND known.job_id <> excluded.job_id) OR (
-    NOT known.published AND known.fingerprint = excluded.fingerprint
+    holder = excluded.holder, leased_until = excluded.leased_until
+WHERE NOT known.published AND known.fingerprint = excluded.fingerprint
+    AND (known.accepted_at >= $8 OR known.job_id = excluded.job_id)
     AND (known.leased_until <= clock_timestamp() OR known.holder = excluded.holder)
-)
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS}, xmax <> 0
+"""
+"""The last column: whether the row was there before, since of one just inserted xmax is 0."""
+
+_FORGET_OLD = """
+DELETE FROM forebay.reservations WHERE tenant = $1 AND key = $2 AND job_id <> $3 AND accepted_at < $4
 """
 _READ = f"""
 SELECT rebuilding, {_COLUMNS} FROM (SELECT EXISTS (SELECT FROM forebay.rebuilding) AS rebuilding) AS now
@@ -47,6 +46,9 @@ LEFT JOIN forebay.reservations ON tenant = $1 AND key = ANY ($2::text[]) AND pub
 _PUBLISHED = "UPDATE forebay.reservations SET published = true WHERE tenant = $1 AND key = $2 AND job_id = $3"
 _RELEASE = """
 UPDATE forebay.reservations SET leased_until = '-infinity' WHERE tenant = $1 AND key = $2 AND holder = $3
+"""
+_WITHDRAW = """
+DELETE FROM forebay.reservations WHERE tenant = $1 AND key = $2 AND holder = $3 AND NOT published
 """
 _PROJECT = f"""
 INSERT INTO forebay.reservations ({_COLUMNS}, holder, leased_until)
@@ -69,14 +71,18 @@ class PostgresReservations:
         self._database = database
 
     async def reserve(self, wanted: Reservation, holder: str, lease_s: float) -> Claim:
-        columns = _row(wanted)
+        columns, old = _row(wanted), wanted.accepted_at - KEEP_S
         for _ in range(TRIES):
-            rows = await self._database.fetch(_RESERVE, *columns, holder, lease_s, wanted.accepted_at - KEEP_S)
+            rows = await self._database.fetch(_RESERVE, *columns, holder, lease_s, old)
             if rows:
-                return Claim(_reservation(tuple(rows[0])), held=True)
+                *found, resumed = tuple(rows[0])
+                return Claim(_reservation(found), held=True, resumed=resumed)
             known = await self.read(wanted.tenant, wanted.key)
-            if known is not None:
+            if known is None:
+                continue
+            if known.accepted_at >= old or known.job_id == wanted.job_id:
                 return Claim(known, held=False)
+            await self._database.fetch(_FORGET_OLD, *columns[:3], old)
         raise Unavailable(f"{self._database.where}: a reservation came and went", retry_after_s=0.5)
 
     async def published(self, one: Reservation) -> None:
@@ -84,6 +90,9 @@ class PostgresReservations:
 
     async def release(self, one: Reservation, holder: str) -> None:
         await self._database.fetch(_RELEASE, to_text(one.tenant), to_text(one.key), holder)
+
+    async def withdraw(self, one: Reservation, holder: str) -> None:
+        await self._database.fetch(_WITHDRAW, to_text(one.tenant), to_text(one.key), holder)
 
     async def forget_unpublished(self, before: float) -> None:
         await self._database.fetch(_FORGET_UNPUBLISHED, before)

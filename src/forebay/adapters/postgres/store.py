@@ -329,6 +329,9 @@ class PostgresStore(ResultStore):
     async def release(self, reservation: Reservation, *, holder: str) -> None:
         await self._reservations.release(reservation, holder)
 
+    async def withdraw(self, reservation: Reservation, *, holder: str) -> None:
+        await self._reservations.withdraw(reservation, holder)
+
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         return await self._reservations.read(tenant, key)
 

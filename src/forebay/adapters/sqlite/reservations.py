@@ -46,15 +46,15 @@ def reserve(connection: apsw.Connection, calls: Sequence[Wish]) -> list[Claim]:
 def _reserve(connection: apsw.Connection, wish: Wish) -> Claim:
     wanted = wish.wanted
     rows: list[Any] = connection.execute(_OF_KEY, (wanted.tenant, wanted.key)).fetchall()
-    standing = wanted
+    standing, resumed = wanted, False
     if rows and (rows[0][4] >= wanted.accepted_at - KEEP_S or rows[0][2] == wanted.job_id):
         *columns, holder, leased_until = rows[0]
-        standing = from_row(columns)
+        standing, resumed = from_row(columns), True
         taken = leased_until > wish.now and holder != wish.holder
         if standing.published or taken or standing.fingerprint != wanted.fingerprint:
             return Claim(standing, held=False)
     connection.execute(_INSERT, (*_row(standing), int(standing.published), wish.holder, wish.now + wish.lease_s))
-    return Claim(standing, held=True)
+    return Claim(standing, held=True, resumed=resumed)
 
 
 def mark_published(connection: apsw.Connection, calls: Sequence[Reservation]) -> Sequence[None]:
@@ -70,6 +70,15 @@ def release(connection: apsw.Connection, calls: Sequence[tuple[Reservation, str]
     for one, holder in calls:
         connection.execute(
             "UPDATE reservations SET leased_until = 0 WHERE tenant = ? AND key = ? AND holder = ?",
+            (one.tenant, one.key, holder),
+        )
+    return [None] * len(calls)
+
+
+def withdraw(connection: apsw.Connection, calls: Sequence[tuple[Reservation, str]]) -> Sequence[None]:
+    for one, holder in calls:
+        connection.execute(
+            "DELETE FROM reservations WHERE tenant = ? AND key = ? AND holder = ? AND NOT published",
             (one.tenant, one.key, holder),
         )
     return [None] * len(calls)

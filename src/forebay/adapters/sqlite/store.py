@@ -224,6 +224,10 @@ class SqliteStore(ResultStore):
         self._refuse_while_rebuilding()
         await self._database.write(reservations.release, (reservation, holder), durable=False)
 
+    async def withdraw(self, reservation: Reservation, *, holder: str) -> None:
+        self._refuse_while_rebuilding()
+        await self._database.write(reservations.withdraw, (reservation, holder), durable=False)
+
     async def reserved(self, tenant: str, key: str) -> Reservation | None:
         self._refuse_while_rebuilding()
         rows = self._database.read(reservations.READ, (tenant, key))
