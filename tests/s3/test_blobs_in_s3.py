@@ -25,7 +25,7 @@ SHORT_S = 1.0
 
 
 def calls(blobs: S3Blobs, ref: BlobRef) -> list[Callable[[], Awaitable[object]]]:
-    return [lambda: blobs.put("default", JOB, b"new"), lambda: blobs.get(ref), lambda: blobs.delete(ref)]
+    return [lambda: blobs.put("default", JOB, b"new"), lambda: blobs.get(ref), lambda: blobs.delete_job("default", JOB)]
 
 
 def port_of(s3: S3Server) -> int:
@@ -118,7 +118,7 @@ async def test_an_internal_error_of_the_server_is_unavailable(url: str) -> None:
         options = {"endpoint": f"http://{host}:{port}", "access_key_id": "id", "secret_access_key": "key"}
         blobs = S3Blobs(url, options=options)
         ref = BlobRef(name=f"default/{JOB}/{'ab' * 32}", size_bytes=1, sha256="ab" * 32)
-        for call in (lambda: blobs.put("default", JOB, b""), lambda: blobs.get(ref), lambda: blobs.delete(ref)):
+        for call in calls(blobs, ref):
             with pytest.raises(Unavailable, match="503"):
                 await call()
 
@@ -195,8 +195,8 @@ async def test_the_names_of_objects_are_those_of_the_blobs(s3: S3Server, url: st
     blobs = S3Blobs(url, options=s3.options)
     refs = [await blobs.put("ten=ant", job, b"hello") for job in (JOB, "a@b+c:d-e_f.g")]
     assert names_in(url, s3.options) == sorted(ref.name for ref in refs)
-    for ref in refs:
-        await blobs.delete(ref)
+    for job in (JOB, "a@b+c:d-e_f.g"):
+        await blobs.delete_job("ten=ant", job)
     assert names_in(url, s3.options) == []
 
 

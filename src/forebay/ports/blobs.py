@@ -23,7 +23,3 @@ class BlobStore(ABC):
     @abstractmethod
     async def delete_job(self, tenant: str, job_id: str) -> None:
         """Remove all blobs of a job. Repeating it is harmless, and so is a job that has none. Raises Unavailable."""
-
-    @abstractmethod
-    async def delete(self, ref: BlobRef) -> None:
-        """Remove it. Repeating it is harmless."""

@@ -34,9 +34,8 @@ def blobs() -> S3Blobs:
 )
 async def test_a_name_that_is_not_ours_is_refused(blobs: S3Blobs, name: str) -> None:
     ref = BlobRef(name=name, size_bytes=1, sha256=DIGEST)
-    for call in (blobs.get, blobs.delete):
-        with pytest.raises(InvalidRequest, match="no blob name"):
-            await call(ref)
+    with pytest.raises(InvalidRequest, match="no blob name"):
+        await blobs.get(ref)
 
 
 @pytest.mark.parametrize(("tenant", "job"), [("..", "job"), ("a/b", "job"), ("tenant", ".."), ("", "job"), ("t", "")])

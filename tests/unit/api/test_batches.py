@@ -448,10 +448,11 @@ async def test_results_of_a_large_batch_come_in_pieces(api: Api) -> None:
 async def test_an_output_that_is_lost_keeps_no_other_from_its_caller(api: Api) -> None:
     batch_id = (await send(api, file(3))).json()["id"]
     await project(api)
-    lost = await api.blobs.put(TENANT, line_job_id(TENANT, batch_id, 2), b"[2]")
+    job_id = line_job_id(TENANT, batch_id, 2)
+    lost = await api.blobs.put(TENANT, job_id, b"[2]")
     await finish(api, batch_id, [1, 3])
     await finish(api, batch_id, [2], Payload(media_type=JSON, blob=lost))
-    await api.blobs.delete(lost)
+    await api.blobs.delete_job(TENANT, job_id)
     status, found = await results(api, batch_id)
     assert (status, [one.get("output") for one in found]) == (200, [1, None, 3])
     assert (found[1]["status"], found[1]["error"]["code"]) == ("succeeded", "blob_damaged")

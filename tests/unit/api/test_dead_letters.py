@@ -347,7 +347,7 @@ async def lost_blob(api: Api, job_id: str) -> int:
         for message in api.published
         if message.job_id == job_id and (ref := decode_request(message).input.blob) is not None
     ]
-    await api.blobs.delete(ref)
+    await api.blobs.delete_job(TENANT, job_id)
     return ref.size_bytes
 
 

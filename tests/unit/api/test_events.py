@@ -15,7 +15,7 @@ from forebay.api.etags import matches
 from forebay.api.events import STREAM_S
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind
-from forebay.core.payload import JSON, TEXT, BlobRef, Payload
+from forebay.core.payload import JSON, TEXT, Payload
 from forebay.core.wire import canonical_json
 
 
@@ -323,7 +323,7 @@ async def test_a_blob_that_the_caller_has_is_not_read(api: Api) -> None:
     ref = await api.blobs.put("default", job_id, b"large")
     await api.succeed(job_id, payload=Payload(media_type=TEXT, blob=ref))
     tag = (await api.http.get(f"/v1/jobs/{job_id}/result")).headers["etag"]
-    await api.blobs.delete(BlobRef(name=ref.name, size_bytes=ref.size_bytes, sha256=ref.sha256))
+    await api.blobs.delete_job("default", job_id)
     answer = await api.http.get(f"/v1/jobs/{job_id}/result", headers={"if-none-match": tag})
     assert answer.status_code == 304
 

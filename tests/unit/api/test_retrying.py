@@ -141,7 +141,7 @@ async def test_without_its_input_a_job_is_not_retried(api: Api) -> None:
     gone_blob = await failed(api, value="x" * (2 * INLINE_LIMIT_BYTES))
     blob = decode_request(api.published[0]).input.blob
     assert blob is not None
-    await api.blobs.delete(blob)
+    await api.blobs.delete_job(TENANT, gone_blob)
     old = await api.submit()
     await api.project(decode(api.published[-1]))  # from before places were kept
     await api.event(old, EventKind.CANCELED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import shutil
 import uuid
@@ -16,7 +15,7 @@ from forebay.core.payload import BlobRef, blob_ref, check_blob_name, may_have_bl
 from forebay.ports.blobs import BlobStore
 
 TRIES = 5
-"""A delete of the same job's last blob may remove the folder between its making and its use."""
+"""Who deletes the job's blobs may remove the folder between its making and its use."""
 
 
 class FilesBlobs(BlobStore):
@@ -34,9 +33,6 @@ class FilesBlobs(BlobStore):
 
     async def get(self, ref: BlobRef) -> bytes:
         return await asyncio.to_thread(self._get, ref)
-
-    async def delete(self, ref: BlobRef) -> None:
-        await asyncio.to_thread(self._delete, ref)
 
     async def delete_job(self, tenant: str, job_id: str) -> None:
         if may_have_blobs(tenant, job_id):
@@ -108,17 +104,6 @@ class FilesBlobs(BlobStore):
                 f"the blob {ref.name} does not match its digest ({len(data)} bytes, {ref.size_bytes} expected)"
             )
         return data
-
-    def _delete(self, ref: BlobRef) -> None:
-        path = self._path(ref)
-        try:
-            path.unlink(missing_ok=True)
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        except OSError as exc:
-            # The folder is gone already, or another blob of the job has arrived in it since.
-            if exc.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise self._unavailable("deleted", ref, exc) from exc
 
     def _delete_folder(self, folder: Path) -> None:
         try:

@@ -29,6 +29,3 @@ class MemoryBlobs(BlobStore):
     async def delete_job(self, tenant: str, job_id: str) -> None:
         for name in [name for name in self.blobs if name.startswith(f"{tenant}/{job_id}/")]:
             del self.blobs[name]
-
-    async def delete(self, ref: BlobRef) -> None:
-        self.blobs.pop(ref.name, None)

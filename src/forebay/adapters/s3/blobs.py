@@ -106,12 +106,6 @@ class S3Blobs(BlobStore):
             raise BlobDamaged(f"the blob {ref.name} does not match its digest ({len(data)} bytes)")
         return data
 
-    async def delete(self, ref: BlobRef) -> None:
-        check_blob_name(ref)
-        # Google and Azure say so when there is nothing to delete, S3 does not.
-        with contextlib.suppress(FileNotFoundError):  # as said above
-            await self._do("deleted", ref, lambda: obstore.delete_async(self._store, ref.name))
-
     async def delete_job(self, tenant: str, job_id: str) -> None:
         if not may_have_blobs(tenant, job_id):
             return
