@@ -122,8 +122,12 @@ class Consumer(ABC):
 
     @abstractmethod
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
-        """Give these back, to be received again not before `delay_s` from now. Attempts that were begun stay counted,
-        and what was begun here is no interruption: this is a word on how it ended."""
+        """Give these back, to be received again not before `delay_of(delay_s)` from now. Attempts that were begun stay
+        counted, and what was begun here is no interruption: this is a word on how it ended."""
+
+    @abstractmethod
+    def delay_of(self, delay_s: float) -> float:
+        """What a `nack` makes of this delay, in seconds: not less, and more where a queue knows only some delays."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -338,11 +338,21 @@ class QueueContract:
         await queue.publish(CHANNEL, [message(1)])
         received = await receive_all(consumer, 1)
         given_back_at = loop.time()
+        delay_s = consumer.delay_of(0.2)
         await consumer.nack(received, 0.2)
         assert await consumer.receive(1, 0.0) == []
         again = await receive_all(consumer, 1)
         assert ids(again) == ids([message(1)])
-        assert loop.time() - given_back_at >= 0.2 - 0.01  # two clocks: theirs and the loop's
+        assert loop.time() - given_back_at >= delay_s - 0.01  # two clocks: theirs and the loop's
+
+    @pytest.mark.parametrize("delay_s", [0.01, 0.2, 1.0, 1e6])
+    async def test_a_delay_is_never_shorter_than_asked_and_the_one_told_is_one_there_is(
+        self, queue: Queue, delay_s: float
+    ) -> None:
+        consumer = queue.consumer(CHANNEL)
+        told_s = consumer.delay_of(delay_s)
+        assert told_s >= delay_s
+        assert consumer.delay_of(told_s) == told_s
 
     async def test_a_delayed_message_holds_up_no_other(self, queue: Queue) -> None:
         consumer = queue.consumer(CHANNEL)

@@ -132,6 +132,11 @@ class Intake:
             await self._consumers[lane].nack(members, delay_s)
             self._release((lane, received) for received in members)
 
+    def delay_of(self, one: tuple[Lane, ReceivedMessage], delay_s: float) -> float:
+        """As Consumer.delay_of."""
+        lane, _ = one
+        return self._consumers[lane].delay_of(delay_s)
+
     def _release(self, let_go: Iterable[tuple[Lane, ReceivedMessage]]) -> None:
         self._in_hand.difference_update((lane, received.receipt) for lane, received in let_go)
         self.released.set()

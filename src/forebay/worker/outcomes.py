@@ -134,7 +134,7 @@ class Outcomes:
                 await self.end(job, EventKind.FAILED, error, job.attempt)
                 continue
             self._metrics.attempts_retried.labels(self._spec.name, error.code).inc()
-            now = self._clock()
+            now, delay_s = self._clock(), self._intake.delay_of(job.handle, delay_s)
             again = self.event(job, EventKind.QUEUED, job.attempt, now, error=error)
             await self._publish([replace(again, due_at=now + delay_s)])
             await self.give_back([job], delay_s)

@@ -55,6 +55,9 @@ class AwayConsumer(Consumer):
     async def nack(self, received: Sequence[ReceivedMessage], delay_s: float = 0.0) -> None:
         await self._consumer.nack(received, delay_s)
 
+    def delay_of(self, delay_s: float) -> float:
+        return self._consumer.delay_of(delay_s)
+
     async def close(self) -> None:
         await self._consumer.close()
 

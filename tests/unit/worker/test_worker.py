@@ -513,6 +513,16 @@ async def test_a_job_put_back_waits_as_long_as_its_policy_says(bench: Bench, han
     assert before == 2
 
 
+async def test_a_job_put_back_tells_the_time_that_its_queue_makes_of_the_delay(
+    bench: Bench, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryConsumer, "delay_of", lambda _, delay_s: max(delay_s, 30.0))
+    job = await bench.submit(1, {"do": "later"})
+    async with bench.worker(handlers.spec(retry=PATIENT)):
+        await until(lambda: len(bench.facts(job)) == 2)
+    assert bench.facts(job)[1].due_at == bench.clock.now + 30.0
+
+
 async def test_a_job_fails_when_its_attempts_are_used_up(bench: Bench, handlers: Handlers) -> None:
     job = await bench.submit(1, {"do": "later"})
     async with bench.worker(handlers.spec(retry=PATIENT)):

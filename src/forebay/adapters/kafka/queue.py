@@ -215,6 +215,10 @@ class KafkaConsumer(Consumer):
         elif self._hand.give_back(one.receipt for one in received):
             await self._member.commit()
 
+    def delay_of(self, delay_s: float) -> float:
+        _, tier_s = tier_for(delay_s, self._tiers)
+        return max(delay_s, tier_s)
+
     async def commit(self) -> None:
         """Commit what was acknowledged, now. Raises Unavailable."""
         await self._member.commit()
@@ -225,8 +229,8 @@ class KafkaConsumer(Consumer):
 
     async def _delay(self, kept: Sequence[tuple[Entry, Mark]], delay_s: float) -> None:
         """Into a retry topic, as our own record even if it was a foreign one: its id and its time must stay."""
-        tier, tier_s = tier_for(delay_s, self._tiers)
-        due_at = self._clock() + max(delay_s, tier_s)
+        tier, _ = tier_for(delay_s, self._tiers)
+        due_at = self._clock() + self.delay_of(delay_s)
         receipts = [entry.receipt for entry, _ in kept]
         records = [
             to_record(

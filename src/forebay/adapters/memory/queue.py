@@ -146,6 +146,9 @@ class MemoryConsumer(Consumer):
                 item.running = False
                 self._waiting.put(item)
 
+    def delay_of(self, delay_s: float) -> float:
+        return delay_s
+
     async def close(self) -> None:
         for item in self._hand.values():
             self._waiting.put(item)

@@ -178,6 +178,9 @@ class SqliteConsumer(Consumer):
             committed=lambda _: self._given_back(held, due_at_us),
         )
 
+    def delay_of(self, delay_s: float) -> float:
+        return delay_s
+
     async def close(self) -> None:
         """Waits for writes that were handed in before, so that no row is given back and deleted at once."""
         try:
