@@ -52,3 +52,9 @@ async def test_the_queue_hands_it_out_to_be_ended(spoilt: Database) -> None:
         decode_request(received[1].message)
     await consumer.ack(received)
     assert await queue.depth(CHANNEL) == 0
+
+
+async def test_it_is_forgotten_like_any_other(spoilt: Database) -> None:
+    queue = SqliteQueue(spoilt)
+    await queue.forget([(TENANT, job_id(n)) for n in (1, 2)])
+    assert spoilt.read("SELECT job_id FROM log") == [(job_id(3),)]

@@ -29,7 +29,7 @@ FORGOTTEN_AT_ONCE = 500
 
 _encode = msgspec.json.Encoder().encode
 _seqs = msgspec.json.Decoder(list[int]).decode
-_places = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_places = msgspec.json.Decoder(list[tuple[int, str | None, str | None]]).decode
 
 Held = tuple[str, str, int, int]
 """model, lane, due_at_us, seq: the key of a row in hand"""
@@ -265,7 +265,8 @@ def _forget_some(connection: apsw.Connection, jobs: Sequence[JobKey], wholly: bo
     requests: Any = connection.execute(_REQUESTS, (rows, REQUEST_TYPE)).get
     waited: dict[tuple[str, str], list[int]] = {}
     for seq, model, lane in _places(requests):
-        waited.setdefault((model, lane), []).append(seq)
+        if model is not None and lane is not None:
+            waited.setdefault((model, lane), []).append(seq)
     for channel, seqs in waited.items():
         arguments = (*channel, _encode(seqs).decode())
         gone: list[Any] = [
@@ -280,16 +281,16 @@ def _nothing(connection: apsw.Connection, calls: Sequence[None]) -> Sequence[Non
     return calls
 
 
-# Each gives one row, since each step of a statement may cost much (`statements`).
-_OF_JOBS = """
+# Each gives one row, since each step of a statement may cost much (`statements`). Headers may be no JSON.
+_KIND = "CASE WHEN json_valid(headers) THEN headers ->> '$.ce_type' END"
+_OF_JOBS = f"""
 SELECT json_group_array(seq) FROM (
-    SELECT seq FROM log WHERE (tenant, job_id) IN (VALUES {}) AND (? OR headers ->> '$.ce_type' <> ?) LIMIT ?
+    SELECT seq FROM log WHERE (tenant, job_id) IN (VALUES {{}}) AND (? OR {_KIND} IS NOT ?) LIMIT ?
 )
 """
-_REQUESTS = """
+_REQUESTS = f"""
 SELECT json_group_array(json_array(seq, headers ->> '$.forebay-model', headers ->> '$.forebay-lane')) FROM log
-WHERE seq IN (SELECT value FROM json_each(?)) AND headers ->> '$.ce_type' = ?
-AND headers ->> '$.forebay-model' IS NOT NULL AND headers ->> '$.forebay-lane' IS NOT NULL
+WHERE seq IN (SELECT value FROM json_each(?)) AND {_KIND} = ?
 """
 _OF_CHANNEL = "DELETE FROM pending WHERE model = ? AND lane = ? AND"
 _AMONG = "AND seq IN (SELECT value FROM json_each(?))"
