@@ -118,11 +118,13 @@ class JobBatch(Struct, frozen=True):
 
     @property
     def status(self) -> BatchStatus:
-        if self.canceled_at is not None:
-            return BatchStatus.CANCELING if self.finished_at is None else BatchStatus.CANCELED
+        """Whoever cancels what had finished before, and was not visible yet, has come too late."""
+        finished_at = self.finished_at
+        if self.canceled_at is not None and (finished_at is None or self.canceled_at <= finished_at):
+            return BatchStatus.CANCELING if finished_at is None else BatchStatus.CANCELED
         if self.sealed_at is None:
             return BatchStatus.INCOMPLETE
-        return BatchStatus.RUNNING if self.finished_at is None else BatchStatus.COMPLETED
+        return BatchStatus.RUNNING if finished_at is None else BatchStatus.COMPLETED
 
 
 class BatchChanges:

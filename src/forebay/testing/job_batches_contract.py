@@ -125,8 +125,12 @@ class JobBatchesContract:
         await feed(said(BatchEventKind.SEALED, lines=1), replace(canceled, at=ACCEPTED_AT + 8))
         await feed(said(BatchEventKind.LINES, lines=2, accepted=1))  # what comes behind its end is not of it
         assert (await self.row(store)).accepted == 1
-        await feed(event(1, EventKind.CANCELED, attempt=0))
+        await feed(event(1, EventKind.CANCELED, attempt=0, at_s=9.0))
         assert (await self.status(store), (await self.row(store)).canceled_at) == ("canceled", canceled.at)
+
+    async def test_a_cancel_that_came_after_the_end_changes_nothing(self, store: ResultStore, feed: Feed) -> None:
+        await feed(*WHOLE, said(BatchEventKind.CANCELED, at=FINISHED.last_at + 0.1))
+        assert await self.status(store) == BatchStatus.COMPLETED
 
     async def row(self, store: ResultStore) -> JobBatch:
         batch = await store.batch(TENANT, BATCH)
