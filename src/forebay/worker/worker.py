@@ -355,7 +355,8 @@ class Worker:
         """The outcomes, and when the attempt began. A batch has the time of its most impatient job; should that cut
         short what its neighbours may have, they run again without it."""
         limit_s = self._spec.limits.run_timeout_s
-        timeout_s = min(job.request.run_timeout_s or limit_s for job in batch)
+        # The API takes no more than the model's own limit; a record of another producer may say anything.
+        timeout_s = min([limit_s, *(job.request.run_timeout_s or limit_s for job in batch)])
         self._metrics.batch_size.labels(self._spec.name).observe(len(batch))
         begun_at = self._clock()
         async with Meanwhile() as meanwhile:

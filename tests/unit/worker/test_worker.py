@@ -224,6 +224,13 @@ async def test_a_run_timeout_of_a_job_beats_its_models(bench: Bench, handlers: H
         assert word(await bench.final(job)) == "run_timeout"
 
 
+async def test_a_run_timeout_of_a_job_is_never_longer_than_its_models(bench: Bench, handlers: Handlers) -> None:
+    job = await bench.submit(1, {"do": "hang"}, run_timeout_s=1e9)
+    limits = ModelLimits(run_timeout_s=0.2)
+    async with bench.worker(one_by_one(handlers, limits=limits, retry=RetryPolicy(max_attempts=1))):
+        assert word(await bench.final(job)) == "run_timeout"
+
+
 # --------------------------------------------------------------------------------------------------------- start_within
 
 
