@@ -68,7 +68,7 @@ def operations(routes: DeadLetterRoutes) -> list[dict[str, Any]]:
             routes.redrive_dead_letters,
             TAG,
             "Redrive many dead letters",
-            {200: answers("What was done.", "RedrivenDocument"), **problems(422, 429, 503)},
+            {200: answers("What was done.", "RedrivenDocument"), **problems(409, 422, 429, 503)},
             parameters=(
                 *_FILTERS,
                 _CURSOR,

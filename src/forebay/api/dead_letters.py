@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from forebay.api.idempotency import KeyInUse
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import InvalidQuery
 from forebay.api.queries import time, whole
 from forebay.api.reading import LOOK_AT, JobReader
-from forebay.api.retrying import Retried, Retrier
+from forebay.api.retrying import INPUT_GONE, Retried, Retrier
 from forebay.core.attempts import Attempt
 from forebay.core.errors import Gone, NotFound, TooMany, Unavailable
 from forebay.core.event import JobRequest
@@ -123,7 +124,8 @@ class DeadLetters:
     async def redrive_many(self, wanted: Wanted, rate: int) -> Redriven:
         """`rate` in a second, the newest first, until all are, or the query's limit, or REDRIVE_FOR_S is over.
 
-        Repeating it is harmless: each is done again once. Raises TooMany and Unavailable if it could not even begin.
+        Repeating it is harmless: each is done again once. Raises KeyInUse, TooMany and Unavailable if it could not
+        even begin.
         """
         began, done = self._monotonic(), Redriven(jobs=[])
         query, looked_at = wanted.query, 0
@@ -137,7 +139,7 @@ class DeadLetters:
                     return replace(done, next=query.after)
                 try:
                     done = await self._redrive(done, job, messages.get(job.id))
-                except (TooMany, Unavailable):
+                except (KeyInUse, TooMany, Unavailable):
                     if not looked_at:
                         raise
                     return replace(done, next=query.after)
@@ -155,8 +157,10 @@ class DeadLetters:
             return replace(done, gone=done.gone + 1)
         try:
             retried = await self._retrier.redrive(job, decode_request(message))
-        except Gone:
-            return replace(done, gone=done.gone + 1)
+        except Gone as error:
+            if error.code == INPUT_GONE:
+                return replace(done, gone=done.gone + 1)
+            return replace(done, already=done.already + 1)
         except NotFound:
             return replace(done, refused=done.refused + 1)
         if retried.replayed:

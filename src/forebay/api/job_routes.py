@@ -27,7 +27,7 @@ from forebay.api.reading import JobReader, with_metadata
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
 from forebay.api.submission import Accepted, Offer, Order, Submitter, order_of
 from forebay.api.tenancy import tenant_of
-from forebay.core.errors import ForebayError
+from forebay.core.errors import ForebayError, Gone
 from forebay.core.event import JobRequest
 from forebay.core.job import Job, JobStatus
 from forebay.core.payload import JSON
@@ -167,14 +167,19 @@ class JobRoutes:
         location = f"/status/{accepted.job_id}" if simple else f"/v1/jobs/{accepted.job_id}"
         headers: list[Header] = [JSON_TYPE, NO_STORE, VARY_PREFER, header("location", location)]
         body, final = None, False
-        if preferences.wait_s:
-            try:
+        try:
+            if preferences.wait_s:
                 job = await self._reader.wait(
                     accepted.tenant, accepted.job_id, preferences.wait_s, request.is_disconnected
                 )
                 body, final = await self._written(job, simple=simple), job.status.final
-            except ForebayError as error:  # the job is accepted all the same, and the caller must learn its id
-                log.warning("wait.failed", job=accepted.job_id, code=error.code, error=error.message)
+            elif answered.replayed:
+                await self._reader.get(accepted.tenant, accepted.job_id)
+        except ForebayError as error:
+            if answered.replayed and isinstance(error, Gone):
+                raise
+            # The job is accepted all the same, and the caller must learn its id.
+            log.warning("wait.failed", job=accepted.job_id, code=error.code, error=error.message)
         if answered.replayed:
             headers.append(REPLAYED)
         if not final:

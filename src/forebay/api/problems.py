@@ -159,6 +159,7 @@ def problem_of(scope: Scope, error: ForebayError, **more: Any) -> Answer:
         members["retry_after_s"] = error.retry_after_s
         headers = (retry_after(error.retry_after_s),)
     elif isinstance(error, Conflict) and error.retryable:
+        members["retry_after_s"] = 1.0
         headers = (retry_after(1.0),)
     elif isinstance(error, Unavailable):
         log.warning("request.unavailable", request_id=scope.get(REQUEST_ID), code=error.code, error=error.message)

@@ -29,6 +29,8 @@ from forebay.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
+INPUT_GONE = "input_gone"
+
 
 class Retried(Struct, frozen=True):
     """The job that does another again. `replayed`: it was there before."""
@@ -75,9 +77,12 @@ class Retrier:
 
     async def redrive(self, job: Job, request: JobRequest | None = None) -> Retried:
         """Do a job again that has failed, unless that was ever done before. `request`: as it was accepted, if that was
-        read already. Raises as `retry` does."""
+        read already. Raises as `retry` does; Gone (`job_gone`), too, where the job that did so is kept no longer."""
         if retries := await self.retries_of(job, most=1):
-            return Retried(await self._known(job.tenant, retries[0]) or job, replayed=True)
+            newest = await self._known(job.tenant, retries[0])
+            if newest is None:
+                raise Gone(f"the job {job.id} was done again as {retries[0]}, which is kept no longer")
+            return Retried(newest, replayed=True)
         return await self._submit(request or await self.request_of(job), 1)
 
     async def retries_of(self, job: Job, most: int | None = None) -> list[str]:
@@ -150,4 +155,4 @@ class Retrier:
 
 def gone(job: Job | JobRequest) -> Gone:
     job_id = job.id if isinstance(job, Job) else job.job_id
-    return Gone(f"the input of the job {job_id} is no longer kept; submit it anew", code="input_gone")
+    return Gone(f"the input of the job {job_id} is no longer kept; submit it anew", code=INPUT_GONE)

@@ -146,12 +146,13 @@ def redrive(
         raise InvalidRequest("say which: either ids, or a filter such as --code worker_lost, or --all")
     with Service(service_url(url)) as service:
         if ids:
-            jobs = [service.redrive(whole_id(service, one)) for one in ids]
+            jobs = []
+            for old in (whole_id(service, one) for one in ids):
+                jobs.append(job := service.redrive(old))
+                if not as_json:
+                    console().print(job["id"], styled(job["status"]), f"does {old} again")
             if as_json:
                 print_json(jobs)
-                return
-            for job in jobs:
-                console().print(job["id"], styled(job["status"]), f"does {job['retry_of']} again")
             return
         counts = _redrive_all(service, filters, rate, limit)
     if as_json:
@@ -180,9 +181,16 @@ def _redrive_all(service: Service, filters: dict[str, str | None], rate: int, li
         try:
             _redrive(service, filters, rate, limit, counts, lambda done: bar.update(task, completed=done), time.sleep)
         except ForebayError as error:
-            error.message += f"\n{counts['redriven']} were redriven; run it again for the others: none is done twice"
+            error.message += f"\n{_so_far(counts)}"
             raise
+        except KeyboardInterrupt:
+            screen.print(_so_far(counts))
+            raise typer.Exit(130) from None
     return counts
+
+
+def _so_far(counts: dict[str, int]) -> str:
+    return f"{counts['redriven']} were redriven; run it again for the others: none is done twice"
 
 
 def _redrive(
@@ -251,14 +259,22 @@ def export(
 
 @contextmanager
 def _to(output: Path | None) -> Iterator[TextIO]:
+    """Under its own name once it is whole, until then as FILE.part."""
     if output is None:
         yield sys.stdout
         return
+    if output.exists():
+        raise Misconfigured(f"{output} is there already; name another file with --output")
+    part = output.with_name(f"{output.name}.part")
     try:
-        with open(output, "x", encoding="utf-8") as file:
+        with open(part, "w", encoding="utf-8") as file:
             yield file
+        part.rename(output)
     except OSError as error:
         raise Misconfigured(f"{output} cannot be written: {error.strerror}; name another file with --output") from error
+    finally:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
 
 
 def _filters(

@@ -16,8 +16,10 @@ from tests.unit.api.test_submitting import PNG
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
+from forebay.core.ids import uuid_of_retry
 from forebay.core.message import Message
 from forebay.core.payload import Payload
+from forebay.core.reservation import Reservation, digest_of_key
 from forebay.core.wire import decode_request, encode_request
 
 MakeApi = Callable[..., Api]
@@ -178,6 +180,44 @@ async def test_one_that_was_redriven_is_told_even_when_its_input_is_gone(api: Ap
     await catch_up(api)
     api.log.messages.clear()
     assert (await api.http.post(f"/v1/dead-letters/{job_id}/redrive")).json()["id"] == new
+
+
+async def test_one_whose_redrive_was_deleted_is_said_to_be_done(api: Api) -> None:
+    job_id = await failed(api)
+    new = (await api.http.post(f"/v1/dead-letters/{job_id}/redrive")).json()["id"]
+    await fail(api, new)
+    await api.event(new, EventKind.DELETED)
+    answer = await api.http.post(f"/v1/dead-letters/{job_id}/redrive")
+    assert (answer.status_code, answer.json()["code"]) == (410, "job_gone")
+    assert new in answer.json()["detail"]
+
+
+async def test_one_that_another_process_is_redriving_ends_a_call_that_says_how_far_it_got(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forebay.api.idempotency.WAIT_S", 0.0)
+    ids = await many(api, 3)
+    held = await reserved_by_another(api, ids[2])
+    done = await redrive(api)
+    assert [job["retry_of"] for job in done["jobs"]] == ids[:2]
+    answer = await api.http.post("/v1/dead-letters/redrive", params={"cursor": done["next_cursor"]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_use")
+    await api.store.release(held, holder="another")
+    assert (await redrive(api, cursor=done["next_cursor"]))["redriven"] == 1
+
+
+async def reserved_by_another(api: Api, job_id: str) -> Reservation:
+    """The reservation of its redrive, which another process holds."""
+    uuid = uuid_of_retry(TENANT, job_id, 1)
+    wanted = Reservation(
+        tenant=TENANT,
+        key=digest_of_key("uuid", uuid),
+        job_id=api.mint.of_uuid(TENANT, uuid),
+        fingerprint=digest_of_key("retry", job_id),
+        accepted_at=api.clock.now,
+    )
+    assert (await api.store.reserve(wanted, holder="another", lease_s=60.0)).held
+    return wanted
 
 
 async def test_many_are_redriven_each_once_however_often_it_is_asked_for(api: Api) -> None:

@@ -12,6 +12,7 @@ from tests.unit.api.conftest import TENANT, Api
 from forebay.adapters.memory import MemoryLog, MemoryQueue, MemoryStore
 from forebay.api.idempotency import LEASE_S
 from forebay.core.errors import OutcomeUnknown, TooMany, Unavailable
+from forebay.core.event import EventKind
 from forebay.core.message import Channel, Message
 from forebay.core.times import to_rfc3339
 from forebay.core.wire import decode
@@ -99,6 +100,16 @@ async def test_a_copy_may_wait_for_the_result(api: Api) -> None:
     answer = await api.http.post("/v1/jobs", json=JOB, headers={"idempotency-key": "k1", "prefer": "wait=1"})
     assert (answer.status_code, answer.json()["status"], answer.json()["id"]) == (200, "succeeded", job_id)
     assert answer.headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("headers", [{}, {"prefer": "wait=2"}])
+async def test_a_copy_of_a_deleted_job_is_told_that_it_is_gone(api: Api, headers: dict[str, str]) -> None:
+    job_id = (await put(api)).json()["id"]
+    await api.project_published()
+    await api.succeed(job_id, b"1")
+    await api.event(job_id, EventKind.DELETED)
+    answer = await api.http.put(f"/v1/jobs/{UUID}", json=JOB, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (410, "job_gone")
 
 
 @pytest.mark.parametrize("key", ['""', "", " ", '"a', 'a"b"', "a b", "a,b", "a;b", "é", '"é"', "x" * 256, '"a\\b"'])
@@ -191,7 +202,7 @@ async def test_a_copy_that_waits_too_long_is_told_to_ask_again(gated: Api, monke
     await gates(gated).reached.wait()
     answer = await submit(second)
     assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_use")
-    assert answer.headers["retry-after"] == "1"
+    assert (answer.headers["retry-after"], answer.json()["retry_after_s"]) == ("1", 1.0)
     gates(gated).open.set()
     assert (await first).json()["id"] == (await submit(second)).json()["id"]
     await second.http.aclose()

@@ -88,6 +88,15 @@ def test_those_with_these_ids_are_redriven(fake: FakeService, forebay: Forebay) 
     assert forebay("dlq", "redrive", JOB_ID) == Ran(0, f"{NEW_ID} queued does {JOB_ID} again\n", "")
 
 
+def test_those_before_one_that_cannot_be_redriven_are_told(fake: FakeService, forebay: Forebay) -> None:
+    fake.answers(f"POST /v1/dead-letters/{JOB_ID}/redrive", NEW, status=202)
+    gone = {"title": "Gone", "status": 410, "code": "job_gone", "detail": f"it was done again as {JOB_ID}"}
+    fake.answers(f"POST /v1/dead-letters/{NEW_ID}/redrive", httpx2.Response(410, json=gone))
+    ran = forebay("dlq", "redrive", JOB_ID, NEW_ID)
+    assert (ran.code, ran.out) == (1, f"{NEW_ID} queued does {JOB_ID} again\n")
+    assert f"it was done again as {JOB_ID}" in ran.err
+
+
 @pytest.mark.parametrize("arguments", [(), (JOB_ID, "--all"), (JOB_ID, "--code", "x")])
 def test_which_are_to_be_redriven_must_be_said(arguments: tuple[str, ...], fake: FakeService, forebay: Forebay) -> None:
     ran = forebay("dlq", "redrive", *arguments)
@@ -140,6 +149,13 @@ def test_what_was_done_before_an_error_is_told(fake: FakeService, forebay: Foreb
     assert "4 were redriven; run it again for the others" in ran.err
 
 
+def test_an_interrupt_tells_what_was_done(fake: FakeService, forebay: Forebay) -> None:
+    fake.answers(MANY, redriven(4, next_cursor="c"), KeyboardInterrupt())
+    ran = forebay("dlq", "redrive", "--all")
+    assert ran.code == 130
+    assert "4 were redriven; run it again for the others" in ran.err
+
+
 def test_an_export_goes_to_standard_output_or_to_a_new_file(
     fake: FakeService, forebay: Forebay, tmp_path: Path
 ) -> None:
@@ -152,13 +168,20 @@ def test_an_export_goes_to_standard_output_or_to_a_new_file(
     assert file.read_text() == text
     ran = forebay("dlq", "export", "-o", str(file))
     assert (ran.code, file.read_text()) == (1, text)
-    assert "File exists; name another file" in ran.err
+    assert "is there already; name another file" in ran.err
+    assert [one.name for one in tmp_path.iterdir()] == ["letters.jsonl"]
 
 
-def test_an_export_that_is_refused_says_why(fake: FakeService, forebay: Forebay) -> None:
+def test_an_export_that_is_refused_says_why_and_leaves_no_file(
+    fake: FakeService, forebay: Forebay, tmp_path: Path
+) -> None:
     problem = {"title": "Unauthorized", "status": 401, "code": "no_key", "detail": "send your API key"}
     fake.answers(LETTERS + "/export", httpx2.Response(401, json=problem))
-    assert forebay("dlq", "export").err == "forebay: send your API key (401 no_key)\n"
+    file = tmp_path / "letters.jsonl"
+    assert forebay("dlq", "export", "-o", str(file)).err == "forebay: send your API key (401 no_key)\n"
+    assert list(tmp_path.iterdir()) == []
+    fake.answers(LETTERS + "/export", httpx2.Response(200, text="{}\n"))
+    assert forebay("dlq", "export", "-o", str(file)).code == 0
 
 
 def test_an_export_that_breaks_off_says_that_it_is_not_whole(fake: FakeService, forebay: Forebay) -> None:
