@@ -27,6 +27,19 @@ from forebay.core.lanes import Lane
 
 TAG = "batches"
 
+_KEY = {
+    **IDEMPOTENCY_KEY,
+    "description": "Names one batch, however many copies of its file arrive: each line is one job. In quotes, or bare "
+    "where it holds nothing that separates values.",
+}
+_MEANING = {
+    409: "`batch_differs`: another file, or the same with another query, came under this id before; `batch_canceled`; "
+    "`idempotency_key_in_use`: a copy is being accepted just now, send it again.",
+    422: "The query can never work, `errors` says where; `idempotency_key_reused`: the key came with another file, or "
+    "with another query.",
+    503: "Something is away, and the same file goes on under `batch_id`; `overloaded`: there is no room just now.",
+}
+
 
 def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
     """The arguments of `app.Route`. `inputs`: one that works, by model."""
@@ -61,7 +74,7 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
             "Retry-After",
             "Idempotency-Replayed",
         ),
-        **problems(400, 404, 409, 413, 415, 422, 429, 503),
+        **problems(400, 404, 409, 413, 415, 422, 429, 503, meaning=_MEANING),
     }
     results = {"content": {LINES_TYPES[0]: {"itemSchema": reference("LineDocument")}}}
     return [
@@ -73,7 +86,7 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
             TAG,
             "Submit many jobs as the lines of one file",
             uploaded,
-            parameters=(*defaults, IDEMPOTENCY_KEY),
+            parameters=(*defaults, _KEY),
             body=body,
         ),
         operation(

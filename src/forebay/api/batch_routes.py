@@ -5,12 +5,13 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, Stream, header
+from forebay.api.batch_log import BatchDiffers
 from forebay.api.batch_object import write_batch, write_batches, write_upload
 from forebay.api.batch_reading import BatchCanceler, BatchReader
 from forebay.api.batch_upload import Uploader
 from forebay.api.bodies import essence_of
 from forebay.api.body_budget import BodyBudget
-from forebay.api.idempotency import HEADER, Key, read_key
+from forebay.api.idempotency import HEADER, Key, KeyReused, read_key
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import CLOSE, TOO_MANY_LINES, InvalidHeader, InvalidQuery, problem_of
 from forebay.api.queries import whole
@@ -36,8 +37,9 @@ class BatchRoutes:
         self._budget = budget
 
     async def submit_batch(self, request: Request) -> Answer:
-        """One job for each line of the body, a JSON object as `POST /v1/jobs` takes it; blank lines are passed over.
-        Lines are accepted while the body comes in. One that cannot be a job is rejected alone, with its number."""
+        """One job for each line of the body, a JSON object as `POST /v1/jobs` takes it, but for `max_queue_length`;
+        blank lines are passed over. Lines are accepted while the body comes in. One that cannot be a job is rejected
+        alone, with its number."""
         defaults = _defaults(request)
         key = read_key(request.headers.getlist(HEADER))
         named = self._reader.new_key(defaults.tenant) if key is None else Key(digest_of_key("batch key", key.digest))
@@ -69,11 +71,15 @@ class BatchRoutes:
             else:
                 self._budget.release(request.scope)
 
-        batch = await self._uploader.open(key, issue, defaults)
+        try:
+            batch = await self._uploader.open(key, issue, defaults)
+        except BatchDiffers as error:
+            raise _named(request, error) from error
         try:
             done = await self._uploader.upload(batch, defaults, request.stream(), hold)
         except ForebayError as error:
-            refusal = problem_of(request.scope, error, batch_id=batch.id, limit_lines=_limit_lines(error))
+            told = _named(request, error)
+            refusal = problem_of(request.scope, told, batch_id=batch.id, limit_lines=_limit_lines(error))
             return Answer(refusal.status, refusal.body, (*refusal.headers, CLOSE))  # the rest of the body is not read
         headers = [JSON_TYPE, NO_STORE, RETRY_SOON, header("location", f"{PATH}/{batch.id}")]
         if done.replayed:
@@ -133,6 +139,11 @@ def _defaults(request: Request) -> Order:
         run_timeout_s=said.run_timeout_s,
         retain_s=said.retain_s,
     )
+
+
+def _named(request: Request, error: ForebayError) -> ForebayError:
+    """A key in a header that came with another batch is told like one that came with another job."""
+    return KeyReused(error.message) if isinstance(error, BatchDiffers) and HEADER in request.headers else error
 
 
 def _limit_lines(error: ForebayError) -> int | None:

@@ -135,9 +135,7 @@ class Uploader:
             read = await asyncio.to_thread(self._read, part, defaults)
 
         async def publish_jobs(accepted_at: float) -> int:
-            bounds = [order.max_queue_length for _, (order, _) in read.offers if order.max_queue_length is not None]
-            requests = [self._request(batch, one, accepted_at) for one in read.offers]
-            await self._submitter.publish(requests, min(bounds, default=None))
+            await self._submitter.publish([self._request(batch, one, accepted_at) for one in read.offers])
             return len(read.offers)
 
         replayed = await self._log.settle(
@@ -154,7 +152,7 @@ class Uploader:
 
     async def _check_wanted(self, batch: JobBatch) -> None:
         if self._stopping():
-            raise Unavailable("the service is stopping; send the same file under the same id once more")
+            raise Unavailable("the service is stopping")
         seen = await self._batches.batch(batch.tenant, batch.id)
         if seen is not None and seen.canceled_at is not None:
             raise Conflict("the batch was canceled; another one takes another id", code="batch_canceled")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,8 +24,7 @@ _MEANING = {
     403: "`scope_missing`: the API key may not do this.",
     404: "Unknown: nothing of that name or id is known to this caller.",
     409: "`idempotency_key_in_use`: a copy is being accepted just now, ask again; `job_exists`: an older job has this "
-    "UUID; `job_not_final`: only a job that has ended is deleted or done again; of a retry `job_succeeded`; "
-    "`batch_canceled`.",
+    "UUID; `job_not_final`: only a job that has ended is deleted or done again; of a retry `job_succeeded`.",
     410: "`job_gone`: the job was retained no longer, or somebody deleted it; of a retry `input_gone`: its "
     "input is no longer kept.",
     413: "The body is larger than `limit_bytes`; `too_many_lines`: more than `limit_lines`.",
@@ -35,10 +35,10 @@ _MEANING = {
 }
 _HEADERS = {
     "ETag": "Names these bytes, for `If-None-Match`.",
-    "Location": "Where to look at the job.",
+    "Location": "Where to look at what was accepted.",
     "Retry-After": "Seconds until asking again is worth while.",
     "Preference-Applied": "Which of the preferences were honoured (RFC 7240).",
-    "Idempotency-Replayed": "`true`: an earlier copy had been accepted, and this is its job.",
+    "Idempotency-Replayed": "`true`: an earlier copy had been accepted, and this is the answer to it.",
     "X-Request-ID": "The caller's, or one of ours.",
 }
 
@@ -110,9 +110,10 @@ def headers(*names: str) -> dict[str, Any]:
     return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
-def problems(*statuses: int) -> dict[int, dict[str, Any]]:
+def problems(*statuses: int, meaning: Mapping[int, str] = MappingProxyType({})) -> dict[int, dict[str, Any]]:
+    """`meaning`: where it is not that of most routes."""
     return {
-        status: {"description": _MEANING[status], "content": _PROBLEM}
+        status: {"description": meaning.get(status) or _MEANING[status], "content": _PROBLEM}
         | ({"headers": headers("Retry-After")} if status in (429, 503) else {})
         for status in statuses
     }

@@ -46,6 +46,7 @@ TOO_MANY_LINES = "too_many_lines"
 _AWAY = "Jobs can be neither stored nor read just now; the service's log has the reason under this request id."
 _NO_METRICS = "Metrics are on the admin port (FOREBAY_ADMIN_PORT, loopback by default), not on this one."
 _UNKNOWN = "Nobody can say whether the job was stored; look for job_id later, before the same is submitted again."
+_PARTLY = "Not every line is accepted; send the same file once more: PUT /v1/batches/{}. No line becomes a second job."
 REQUEST_ID = "forebay.request_id"
 """Key of the request's id in an ASGI scope; `edge.py` sets it."""
 
@@ -163,13 +164,16 @@ def problem_of(scope: Scope, error: ForebayError, **more: Any) -> Answer:
         headers = (retry_after(1.0),)
     elif isinstance(error, Unavailable):
         log.warning("request.unavailable", request_id=scope.get(REQUEST_ID), code=error.code, error=error.message)
-        if not isinstance(error, Overloaded):
-            detail = _UNKNOWN if isinstance(error, OutcomeUnknown) else _AWAY
         members["retry_after_s"] = error.retry_after_s
-        members["job_id"] = error.job_id if isinstance(error, OutcomeUnknown) else None
         headers = (retry_after(error.retry_after_s),)
         if isinstance(error, Overloaded):
             headers += (CLOSE,)
+        elif "batch_id" in members:
+            detail = _PARTLY.format(members["batch_id"])
+        elif isinstance(error, OutcomeUnknown):
+            detail, members["job_id"] = _UNKNOWN, error.job_id
+        else:
+            detail = _AWAY
     return problem(scope, status, error.code, detail, headers=headers, **members)
 
 

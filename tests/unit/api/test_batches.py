@@ -16,7 +16,7 @@ from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, Memo
 from forebay.api.batch_lines import PART_LINES
 from forebay.api.batch_upload import CUSTOM_ID_CHARS, _rejected
 from forebay.api.problems import InvalidFields
-from forebay.core.errors import Unavailable
+from forebay.core.errors import OutcomeUnknown, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job_batch import BatchEvent, BatchEventKind, line_job_id
 from forebay.core.message import Channel, Message
@@ -116,6 +116,7 @@ BAD = [
     (b'{"input": 1, "custom_id": 7}', "invalid_request", "/custom_id"),
     (b'{"input": 1, "custom_id": "a\\nb"}', "invalid_request", "/custom_id"),
     (b'{"input": 1, "run_timeout_s": 1e9}', "invalid_request", "/run_timeout_s"),
+    (b'{"input": 1, "max_queue_length": 9}', "invalid_request", "/max_queue_length"),
     (b'{"input": 1, "run_timeout_s": 0.999}', "invalid_request", "/run_timeout_s"),
     (b'{"input": "' + b"x" * MAX_BODY_BYTES + b'"}', "payload_too_large", ""),
 ]
@@ -159,6 +160,7 @@ async def test_of_many_mistakes_the_first_are_told_and_all_are_among_the_results
         ("model=echo&parameters=[1]", 422, "invalid_request"),
         ("model=echo&top_k=3", 422, "invalid_request"),
         ("model=echo&run_timeout_s=1e9", 422, "invalid_request"),
+        ("model=echo&max_queue_length=9", 422, "invalid_request"),
         ("model=echo&run_timeout_s=0.999", 422, "invalid_request"),
     ],
 )
@@ -234,8 +236,9 @@ async def test_a_key_names_one_batch(api: Api) -> None:
     copies = [await send(api, file(3), path, "POST", **{"idempotency-key": "k"}) for _ in range(2)]
     assert copies[0].json()["id"] == copies[1].json()["id"]
     assert len(requests(api)) == 3
-    other = await send(api, file(4), path, "POST", **{"idempotency-key": "k"})
-    assert (other.status_code, other.json()["code"]) == (409, "batch_differs")
+    for body, query in ((file(4), ""), (file(3), "&lane=low")):
+        other = await send(api, body, path + query, "POST", **{"idempotency-key": "k"})
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert len(requests(api)) == 3
 
 
@@ -282,7 +285,7 @@ async def test_an_upload_that_breaks_off_leaves_an_incomplete_batch_and_can_go_o
 class Gates(MemoryQueue):
     """Fails the next publishings, perhaps after it has written."""
 
-    failures: list[bool]
+    failures: list[bool | OutcomeUnknown]
 
     def __init__(self, shared: MemoryLog) -> None:
         super().__init__(shared)
@@ -296,7 +299,10 @@ class Gates(MemoryQueue):
         await self.open.wait()
         if not self.failures:
             return await super().publish(channel, messages)
-        if self.failures.pop(0):
+        failure = self.failures.pop(0)
+        if isinstance(failure, OutcomeUnknown):
+            raise failure
+        if failure:
             await super().publish(channel, messages)
         raise Unavailable("away")
 
@@ -312,12 +318,23 @@ async def test_a_part_that_could_not_be_written_is_written_again_under_the_same_
     queue.failures = [written]
     answer = await send(api, file(3))
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert f"send the same file once more: PUT /v1/batches/{answer.json()['batch_id']}." in answer.json()["detail"]
     api.clock.now += 1
     again = await send(api, file(3))
     assert (again.status_code, again.json()["id"]) == (202, answer.json()["batch_id"])
     found = requests(api)
     assert len(found) == (6 if written else 3)
     assert len({(one.job_id, one.accepted_at, one.line) for one in found}) == 3
+
+
+async def test_a_line_of_which_nobody_knows_is_no_reason_not_to_send_the_file_again(make_api: MakeApi) -> None:
+    log = MemoryLog()
+    queue = Gates(log)
+    api = make_api(queue=queue)
+    queue.failures = [OutcomeUnknown("the disk did not answer", job_id="one of them")]
+    answer = (await send(api, file(3))).json()
+    assert (answer["code"], "job_id" in answer) == ("outcome_unknown", False)
+    assert "send the same file once more" in answer["detail"]
 
 
 async def test_of_a_process_that_died_in_a_part_another_takes_over_the_same_jobs(

@@ -276,3 +276,14 @@ async def test_the_page_escapes_what_models_say(make_api: Any) -> None:
     page = Page()
     page.feed((await api.http.get("/docs")).text)
     assert "script" not in page.tags
+
+
+async def test_an_upload_speaks_of_a_batch_and_not_of_a_job(document: Any) -> None:
+    uploads = [document["paths"]["/v1/batches"]["post"], document["paths"]["/v1/batches/{batch_id}"]["put"]]
+    for upload in uploads:
+        assert "batch_differs" in upload["responses"]["409"]["description"]
+        assert "idempotency_key_reused" in upload["responses"]["422"]["description"]
+        described = [header["description"] for header in upload["responses"]["202"]["headers"].values()]
+        assert not [text for text in described if "job" in text]
+    [key] = [one for one in uploads[0]["parameters"] if one["name"] == "Idempotency-Key"]
+    assert "one batch" in key["description"]
