@@ -18,7 +18,7 @@ from forebay.api.queries import whole
 from forebay.api.schemas import BatchDefaults, check_query
 from forebay.api.submission import Order
 from forebay.api.tenancy import tenant_of
-from forebay.core.errors import ForebayError, UnsupportedMedia
+from forebay.core.errors import ForebayError, Unavailable, UnsupportedMedia
 from forebay.core.job_batch import LINES_MOST, JobBatch
 from forebay.core.reservation import digest_of_key
 
@@ -75,12 +75,14 @@ class BatchRoutes:
             batch = await self._uploader.open(key, issue, defaults)
         except BatchDiffers as error:
             raise _named(request, error) from error
+        except Unavailable as error:  # perhaps it was begun
+            if not key.job_id:
+                raise
+            return _broken_off(request, error, key.job_id)
         try:
             done = await self._uploader.upload(batch, defaults, request.stream(), hold)
         except ForebayError as error:
-            told = _named(request, error)
-            refusal = problem_of(request.scope, told, batch_id=batch.id, limit_lines=_limit_lines(error))
-            return Answer(refusal.status, refusal.body, (*refusal.headers, CLOSE))  # the rest of the body is not read
+            return _broken_off(request, _named(request, error), batch.id)
         headers = [JSON_TYPE, NO_STORE, RETRY_SOON, header("location", f"{PATH}/{batch.id}")]
         if done.replayed:
             headers.append(REPLAYED)
@@ -146,8 +148,10 @@ def _named(request: Request, error: ForebayError) -> ForebayError:
     return KeyReused(error.message) if isinstance(error, BatchDiffers) and HEADER in request.headers else error
 
 
-def _limit_lines(error: ForebayError) -> int | None:
-    return LINES_MOST if error.code == TOO_MANY_LINES else None
+def _broken_off(request: Request, error: ForebayError, batch_id: str) -> Answer:
+    limit = LINES_MOST if error.code == TOO_MANY_LINES else None
+    refusal = problem_of(request.scope, error, batch_id=batch_id, limit_lines=limit)
+    return Answer(refusal.status, refusal.body, (*refusal.headers, CLOSE))  # the rest of the body is not read
 
 
 def _refuse_query(request: Request) -> None:

@@ -337,6 +337,21 @@ async def test_a_line_of_which_nobody_knows_is_no_reason_not_to_send_the_file_ag
     assert "send the same file once more" in answer["detail"]
 
 
+class Silent(MemoryEventLog):
+    """Nobody knows what it has taken."""
+
+    async def publish(self, events: Any) -> None:
+        raise OutcomeUnknown("no answer", job_id="the batch")
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", PATH), ("POST", "/v1/batches?model=echo")])
+async def test_a_batch_that_may_have_been_begun_is_named(make_api: MakeApi, method: str, path: str) -> None:
+    api = make_api(events=Silent(MemoryLog()))
+    answer = (await send(api, file(3), path, method)).json()
+    assert (answer["code"], "job_id" in answer) == ("outcome_unknown", False)
+    assert f"PUT /v1/batches/{answer['batch_id']}." in answer["detail"]
+
+
 async def test_of_a_process_that_died_in_a_part_another_takes_over_the_same_jobs(
     make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
