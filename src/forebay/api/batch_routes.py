@@ -14,7 +14,7 @@ from forebay.api.body_budget import BodyBudget
 from forebay.api.idempotency import HEADER, Key, KeyReused, read_key
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import CLOSE, TOO_MANY_LINES, InvalidHeader, InvalidQuery, problem_of
-from forebay.api.queries import whole
+from forebay.api.queries import clocks_in_query, refuse_query, whole
 from forebay.api.schemas import BatchDefaults, check_query
 from forebay.api.submission import Order
 from forebay.api.tenancy import tenant_of
@@ -72,7 +72,8 @@ class BatchRoutes:
                 self._budget.release(request.scope)
 
         try:
-            batch = await self._uploader.open(key, issue, defaults)
+            with clocks_in_query():
+                batch = await self._uploader.open(key, issue, defaults)
         except BatchDiffers as error:
             raise _named(request, error) from error
         except Unavailable as error:  # perhaps it was begun
@@ -90,7 +91,7 @@ class BatchRoutes:
 
     async def get_batch(self, request: Request) -> Answer:
         """How many of its jobs are in which state. `incomplete`: its last line has not come."""
-        _refuse_query(request)
+        refuse_query(request)
         return Answer(200, write_batch(await self._batch(request)), (JSON_TYPE, NO_STORE))
 
     async def list_batches(self, request: Request) -> Answer:
@@ -118,7 +119,7 @@ class BatchRoutes:
     async def cancel_batch(self, request: Request) -> Answer:
         """No line comes any more, and every job that is not final is canceled. 200 with the batch once all of them are
         final; 202 with `canceling` where that takes longer than some seconds: send it again, which goes on."""
-        _refuse_query(request)
+        refuse_query(request)
         tenant, batch_id = tenant_of(request), request.path_params["batch_id"]
         batch = await self._canceler.cancel(tenant, batch_id, request.is_disconnected)
         if batch.finished_at is None:
@@ -152,11 +153,6 @@ def _broken_off(request: Request, error: ForebayError, batch_id: str) -> Answer:
     limit = LINES_MOST if error.code == TOO_MANY_LINES else None
     refusal = problem_of(request.scope, error, batch_id=batch_id, limit_lines=limit)
     return Answer(refusal.status, refusal.body, (*refusal.headers, CLOSE))  # the rest of the body is not read
-
-
-def _refuse_query(request: Request) -> None:
-    for name in request.query_params:
-        raise InvalidQuery(name, "this takes nothing in its query")
 
 
 def _refuse_unknown(query: dict[str, str], *known: str) -> None:

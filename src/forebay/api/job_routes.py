@@ -22,7 +22,7 @@ from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidHeader, InvalidQuery, problem
-from forebay.api.queries import refuse_query, wait_in_query, whole
+from forebay.api.queries import clocks_in_query, refuse_query, wait_in_query, whole
 from forebay.api.reading import JobReader, with_metadata
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
 from forebay.api.submission import Accepted, Offer, Order, Submitter, order_of
@@ -82,7 +82,7 @@ class JobRoutes:
     async def submit_job(self, request: Request) -> Answer:
         """The input is checked against the model's `input_schema`, its bytes are made durable, the answer is `202`."""
         with self._refusals:
-            refuse_query(request)
+            refuse_query(request, waits=True)
             accepted = await self._accept(request, await read_json_body(request), self._take_job)
         return await self._accepted(request, accepted)
 
@@ -90,7 +90,7 @@ class JobRoutes:
         """As `POST /v1/jobs`, under a UUID of the caller's: however often it is sent, there is one job, and another
         body under the same UUID is refused. The job's id begins with the UUID; either can be asked for."""
         with self._refusals:
-            refuse_query(request)
+            refuse_query(request, waits=True)
             if HEADER in request.headers:
                 raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
             tenant, uuid = tenant_of(request), request.path_params["job_id"]
@@ -106,7 +106,7 @@ class JobRoutes:
     async def submit_simple(self, request: Request) -> Answer:
         """As `POST /v1/jobs`, for callers who have nothing to say but a model and an input."""
         with self._refusals:
-            refuse_query(request)
+            refuse_query(request, waits=True)
             accepted = await self._accept(request, await read_json_body(request), self._take_simple)
         return await self._accepted(request, accepted, simple=True)
 
@@ -138,7 +138,8 @@ class JobRoutes:
             )
 
             def take(request: Request, body: bytes) -> Offer:
-                return self._submitter.take_body(order, body, request.headers.get("content-type", ""), query)
+                with clocks_in_query():
+                    return self._submitter.take_body(order, body, request.headers.get("content-type", ""), query)
 
             accepted = await self._accept(request, await read_body(request), take)
         return await self._accepted(request, accepted)

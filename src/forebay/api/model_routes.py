@@ -13,6 +13,7 @@ from starlette.requests import Request
 from forebay.api.answers import JSON_TYPE, NO_STORE, Answer
 from forebay.api.probe import QueueProbe
 from forebay.api.problems import problem, retry_after, without_folders
+from forebay.api.queries import refuse_query
 from forebay.api.submission import ModelCatalog
 from forebay.core.model import ModelSpec, ModelStatus
 from forebay.ports.fleet import Fleet, ModelReport
@@ -46,11 +47,13 @@ class ModelRoutes:
 
     async def list_models(self, request: Request) -> Answer:
         """A model is as good as the best of its workers says; `reason` tells why it is not ready."""
+        refuse_query(request)
         reports = await self._fleet.reports()
         return _json({"models": [self._summary(name, reports) for name in self._names()]})
 
     async def get_model(self, request: Request) -> Answer:
         """What it takes, what it gives, its limits: of its default version."""
+        refuse_query(request)
         name = request.path_params["model"]
         reports = await self._fleet.reports()
         if name not in self._catalog.specs and name in self._catalog.problems:

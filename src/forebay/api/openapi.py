@@ -364,7 +364,7 @@ def _queues(queues: QueueRoutes) -> list[dict[str, Any]]:
             queues.list_queues,
             _QUEUES,
             "What waits and runs in each lane of each model",
-            {200: answers("The queues.", "QueuesDocument"), **problems(503)},
+            {200: answers("The queues.", "QueuesDocument"), **problems(422, 503)},
         ),
         operation(
             Scope.READ,
@@ -381,8 +381,8 @@ def _queues(queues: QueueRoutes) -> list[dict[str, Any]]:
 
 def _models(models: ModelRoutes) -> list[dict[str, Any]]:
     model = path_parameter("model", "Name of a model.")
-    listed = {200: answers("The models.", "ModelsDocument")}
-    shown = {200: answers("The model, with its schemas.", "ModelDetailDocument"), **problems(404)}
+    listed = {200: answers("The models.", "ModelsDocument"), **problems(422)}
+    shown = {200: answers("The model, with its schemas.", "ModelDetailDocument"), **problems(404, 422)}
     return [
         operation(
             Scope.READ,

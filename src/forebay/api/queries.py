@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from starlette.requests import Request
 
 from forebay.api.prefer import WAIT_MAX_S
 from forebay.api.problems import InvalidQuery
+from forebay.core.errors import InvalidRequest
 from forebay.core.times import from_rfc3339
 
 
@@ -32,11 +34,26 @@ def time(query: Mapping[str, str], name: str) -> float | None:
         raise InvalidQuery(name, "a time with its offset, such as 2026-11-28T18:00:00Z") from error
 
 
-def refuse_query(request: Request) -> None:
-    """What is asked for where nobody looks would be ignored in silence. Raises InvalidQuery."""
+def refuse_query(request: Request, *, waits: bool = False) -> None:
+    """What is asked for where nobody looks would be ignored in silence. `waits`: the header `prefer` can say a wait.
+    Raises InvalidQuery."""
     if request.scope["query_string"]:
         for name, text in request.query_params.items():
-            raise wait_in_query(text) if name == "wait" else InvalidQuery(name, "this takes nothing in its query")
+            if waits and name == "wait":
+                raise wait_in_query(text)
+            raise InvalidQuery(name, "this takes nothing in its query")
+
+
+@contextmanager
+def clocks_in_query() -> Iterator[None]:
+    """A clock that the model does not allow is told as the query parameter that it came in. Raises InvalidQuery."""
+    try:
+        yield
+    except InvalidRequest as error:
+        name = error.pointer.removeprefix("/")
+        if name in ("start_within_s", "run_timeout_s", "retain_s"):
+            raise InvalidQuery(name, error.message.removeprefix(f"{name} ")) from error
+        raise
 
 
 def wait_in_query(text: str) -> InvalidQuery:

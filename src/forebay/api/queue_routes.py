@@ -48,6 +48,7 @@ class QueueRoutes:
     async def list_queues(self, request: Request) -> Answer:
         """Every lane of every model, of all tenants together; also those of a model that is gone from the models
         folder, while jobs of it wait or run. `rate_per_s` is absent until a worker has measured it."""
+        refuse_query(request)
         counts = {(count.model, count.lane): count for count in await self._store.queues()}
         reports = await self._fleet.reports()
         places = {*counts, *((name, lane.value) for name in self._catalog.specs for lane in Lane)}

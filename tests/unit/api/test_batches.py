@@ -626,3 +626,11 @@ def test_the_word_on_a_part_of_mistakes_fits_into_a_record() -> None:
     rejected = tuple(_rejected(number, "😀" * CUSTOM_ID_CHARS, error) for number in range(PART_LINES))
     event = BatchEvent(tenant=TENANT, batch_id=UUID, kind=BatchEventKind.LINES, at=0.0, rejected=rejected)
     assert len(encode_event(event).value) < 1_000_000
+
+
+async def test_a_clock_that_cannot_be_in_the_query_is_told_as_its_parameter(api: Api) -> None:
+    answer = await api.http.post(
+        "/v1/batches?model=echo&retain_s=1", content=b'{"input": 1}', headers={"content-type": "application/x-ndjson"}
+    )
+    assert answer.status_code == 422
+    assert [error["parameter"] for error in answer.json()["errors"]] == ["retain_s"]

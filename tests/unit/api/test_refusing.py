@@ -96,8 +96,9 @@ async def test_the_simple_door_names_places_in_its_own_words(api: Api, body: Any
         ("wait=5", None, "wait"),
         ("lane=urgent", None, "lane"),
         ("start_within_s=soon", None, "start_within_s"),
-        ("run_timeout_s=600", "#/run_timeout_s", None),
-        ("run_timeout_s=0.999", "#/run_timeout_s", None),
+        ("run_timeout_s=600", None, "run_timeout_s"),
+        ("run_timeout_s=0.999", None, "run_timeout_s"),
+        ("retain_s=1", None, "retain_s"),
     ],
 )
 async def test_a_wrong_query_of_a_raw_body_is_422(
@@ -130,6 +131,33 @@ async def test_a_wait_in_the_query_of_a_submission_is_refused_with_the_way_to_sa
         ]
     assert api.published == []
     assert api.counted("forebay_jobs_rejected_total", code="invalid_request") == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/jobs/nothing/explain"),
+        ("POST", "/v1/jobs/nothing/cancel"),
+        ("POST", "/v1/jobs/nothing/retry"),
+        ("DELETE", "/v1/jobs/nothing"),
+        ("GET", "/v1/dead-letters/nothing"),
+        ("POST", "/v1/dead-letters/nothing/redrive"),
+        ("GET", "/v1/batches/nothing"),
+        ("POST", "/v1/batches/nothing/cancel"),
+        ("GET", "/v1/queues"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/echo"),
+    ],
+)
+async def test_what_takes_no_query_refuses_any_and_names_no_header_that_it_does_not_take(
+    api: Api, method: str, path: str
+) -> None:
+    for query in ("wait=3", "model=echo"):
+        answer = await api.http.request(method, f"{path}?{query}")
+        assert answer.status_code == 422
+        name = query.partition("=")[0]
+        detail = f"{name}: this takes nothing in its query"
+        assert answer.json()["errors"] == [{"parameter": name, "detail": detail}]
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/inference"])
