@@ -87,7 +87,7 @@ def batch(
         except KeyboardInterrupt:
             options = [*(["--lane", lane] if lane else []), *(word for one in param or [] for word in ("-p", one))]
             again = shlex.join(["batch", model, str(inputs), str(outputs), *options, *(["--url", url] if url else [])])
-            shown.say(f"interrupted; the batch goes on. To go on from here: {program()} {again}")
+            shown.say(f"interrupted; the batch {batch_id} goes on. To go on from here: {program()} {again}")
             shown.say(f"To end it: {program()} {again} --cancel")
             raise typer.Exit(130) from None
     results.finish()

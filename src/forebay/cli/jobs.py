@@ -44,6 +44,7 @@ def ls(
     created_after: Annotated[
         str | None, typer.Option(help="Only jobs accepted later than this, such as 2026-11-28T18:00:00Z.")
     ] = None,
+    created_before: Annotated[str | None, typer.Option(help="Only jobs accepted earlier than this.")] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only jobs with this in their metadata; repeatable.")
     ] = None,
@@ -57,13 +58,18 @@ def ls(
 
     with Service(service_url(url)) as service:
         found = service.jobs(
-            limit=limit, model=model, status=status, created_after=created_after, **_metadata_filters(metadata or [])
+            limit=limit,
+            model=model,
+            status=status,
+            created_after=created_after,
+            created_before=created_before,
+            **_metadata_filters(metadata or []),
         )
     if as_json:
         print_json(found)
         return
     if not found:
-        filtered = any((model, status, created_after, metadata))
+        filtered = any((model, status, created_after, created_before, metadata))
         console(err=True).print("no such jobs" if filtered else "no jobs")
         return
     rows = [

@@ -84,6 +84,7 @@ def test_the_same_command_goes_on_with_the_same_batch(service: FakeService, fore
     ran = forebay("batch", "echo", "in.jsonl", "out.jsonl")
     assert ran.code == 130
     assert "batch echo in.jsonl out.jsonl\n" in ran.err
+    assert f"the batch {ID} goes on" in ran.err
     assert "batch echo in.jsonl out.jsonl --cancel" in ran.err
     assert Path("out.jsonl.batch").exists()
     assert not Path("out.jsonl").exists()

@@ -38,6 +38,14 @@ def test_a_job_of_which_little_is_known_yet_can_be_listed(fake: FakeService, for
     assert forebay("jobs", "ls").code == 0
 
 
+def test_jobs_of_a_span_of_time_are_listed(fake: FakeService, forebay: Forebay) -> None:
+    fake.answers("GET /v1/jobs", {"jobs": []})
+    span = {"created_after": "2026-11-23T18:00:00Z", "created_before": "2026-11-23T19:00:00Z"}
+    options = (word for name, time in span.items() for word in (f"--{name.replace('_', '-')}", time))
+    assert forebay("jobs", "ls", *options).err == "no such jobs\n"
+    assert dict(fake.requests[0].url.params) == {**span, "limit": "20"}
+
+
 def test_no_jobs_are_no_error(fake: FakeService, forebay: Forebay) -> None:
     fake.answers("GET /v1/jobs", {"jobs": []})
     assert forebay("jobs", "ls") == Ran(0, "", "no jobs\n")
