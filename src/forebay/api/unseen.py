@@ -20,17 +20,20 @@ class Unseen(Generic[K]):
         self._newest_at = float("-inf")
         self._before: deque[tuple[float, Counter[K]]] = deque()  # and before, the newest when; it may not know them
         self._known_to = float("-inf")
+        self._total: Counter[K] = Counter()  # of all: a store that is an hour behind makes no submission slower
 
     def __getitem__(self, key: K) -> int:
-        return self._since[key] + sum(accepted[key] for _, accepted in self._before)
+        return self._total[key]
 
     def add(self, counts: Mapping[K, int], now: float) -> None:
         self._since.update(counts)
+        self._total.update(counts)
         self._newest_at = now
 
     def subtract(self, counts: Mapping[K, int]) -> None:
         """They were not accepted after all."""
         self._since.subtract(counts)
+        self._total.subtract(counts)
 
     def ask(self, now: float, lag_s: float) -> None:
         """`lag_s`: by how much what the store is going to answer is behind the log."""
@@ -40,7 +43,7 @@ class Unseen(Generic[K]):
 
     def answered(self) -> None:
         while self._before and self._before[0][0] <= self._known_to:
-            self._before.popleft()
+            self._total.subtract(self._before.popleft()[1])
 
     def unanswered(self) -> None:
         """All of it stays, in one: a store that is away for long costs no more memory."""
