@@ -49,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def skip_unless_installed(name: str, config: pytest.Config) -> None:
     reason = config.stash[UNAVAILABLE].get(NEEDS[name])
     if reason:
-        pytest.skip(reason)
+        pytest.skip(reason)  # Java or Maven is missing; with CI=true a skip fails
 
 
 class Kept(Generic[S]):
@@ -124,7 +124,7 @@ def secure_kafka(session_secure_kafka: Kept[SecureBroker]) -> SecureBroker:
     try:
         return session_secure_kafka.get()
     except KafkaUnavailable as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # openssl is missing; with CI=true a skip fails
 
 
 @pytest.fixture
