@@ -6,6 +6,7 @@ An API without a proxy is then no worse off for a caller who sends what nobody s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,40 @@ class _Trailers(list[tuple[bytes, bytes]]):
             raise ValueError("too many trailers")  # see Connection.send_400_response
 
 
+class _InOne(asyncio.Transport):
+    """The transport of one answer, whose head leaves with the first of its body where the body's length is known.
+
+    uvicorn hands the two over one by one, and uvloop (0.23) writes each at once: two system calls for us, two packets
+    for the client, and of a submission's cost a tenth."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        super().__init__()
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+        self._begun = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        cycle = self._cycle
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif not self._begun and cycle.response_started:
+            self._begun = True
+            if cycle.expected_content_length and cycle.scope["method"] != "HEAD":
+                self._head = bytes(data)
+                return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head:  # whoever made it could not make its body
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
 class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -118,6 +153,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests wait for the answer to one before them")  # see send_400_response
         super().on_headers_complete()
         self._latest = self.cycle
+        self._latest.transport = _InOne(self._latest)  # its task has not begun yet
         self.headers = _Trailers()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

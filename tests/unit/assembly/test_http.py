@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from forebay.api.edge import HEAD_MAX_BYTES, HEADERS_MOST
@@ -24,11 +24,13 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.writes = 0
         self.closed = asyncio.Event()
 
     def write(self, data: Any) -> None:
         assert not self.closed.is_set()
         self.written += data
+        self.writes += 1
 
     def write_eof(self) -> None:
         self.closed.set()
@@ -75,13 +77,35 @@ class Server:
         self.may.set()
         self.seen: list[Any] = []
         self.loop = Loop()
-        self.config = http_server(Starlette(routes=[Route("/", self._answer, methods=["GET", "POST"])])).config
+        routes = [
+            Route("/", self._answer, methods=["GET", "POST"]),
+            Route("/begun", self._begun),
+            Route("/broken", self._broken),
+        ]
+        self.config = http_server(Starlette(routes=routes)).config
         self._state = http_server(Starlette()).server_state
 
     async def _answer(self, request: Request) -> Response:
         self.seen.append(request)
         await self.may.wait()
         return PlainTextResponse(await request.body())
+
+    async def _begun(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return PlainTextResponse("never sent")
+
+        async def pieces() -> AsyncIterator[str]:
+            await self.may.wait()
+            yield "late"
+
+        return StreamingResponse(pieces())
+
+    async def _broken(self, request: Request) -> Response:
+        async def pieces() -> AsyncIterator[str]:
+            raise ValueError("no body after all")
+            yield ""
+
+        return StreamingResponse(pieces(), headers={"content-length": "9"})
 
     def connect(self) -> tuple[Connection, Wire]:
         wire = Wire()
@@ -162,6 +186,34 @@ async def test_what_cannot_be_taken_ends_the_connection_after_the_answer_to_what
     connection.data_received(GET)
     assert not connection.pipeline
     server.may.set()
+    await server.idle()
+    assert wire.statuses == [200]
+    assert wire.closed.is_set()
+
+
+async def test_an_answer_leaves_in_one_write(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST + b"2\r\nhi\r\n0\r\n\r\n")
+    await server.idle()
+    assert wire.written.endswith(b"\r\n\r\nhi")
+    assert wire.writes == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_head_that_no_body_follows_leaves_at_once(server: Server, method: str) -> None:
+    server.may.clear()
+    connection, wire = server.connect()
+    connection.data_received(b"%s /begun HTTP/1.1\r\n\r\n" % method.encode())
+    while not wire.written:
+        await asyncio.sleep(0)
+    assert wire.statuses == [200]
+    server.may.set()
+    await server.idle()
+
+
+async def test_of_an_answer_without_its_body_the_head_leaves_before_the_end(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"GET /broken HTTP/1.1\r\n\r\n")
     await server.idle()
     assert wire.statuses == [200]
     assert wire.closed.is_set()
