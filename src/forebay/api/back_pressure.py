@@ -52,6 +52,7 @@ class Bounds:
         self._fleet = fleet
         self._default = default
         self._limits = limits
+        self._any = default > 0 or any(limit != 0 for limit in limits.values() if limit is not None)
         self._monotonic = monotonic
         self._lag_s = lag_s
         self._seen: Mapping[Place, int] = {}
@@ -63,7 +64,7 @@ class Bounds:
         """Note that so many jobs are about to be accepted into each of these lanes. Raises TooMany, with the code
         `queue_full`, where one of them is full, or where more than `behind` wait in it; then none of them may be.
         """
-        if behind is not None or any(self.limit(*place) for place in lanes):
+        if behind is not None or self._any:
             looking = self._look(LOOK_EVERY_S)
             if looking is not None and self._looked_at == float("-inf"):
                 await asyncio.shield(looking)

@@ -11,6 +11,7 @@ from forebay.api.batch_reading import BatchCanceler, BatchReader
 from forebay.api.batch_upload import Uploader
 from forebay.api.bodies import essence_of
 from forebay.api.body_budget import BodyBudget
+from forebay.api.heads import header_value, header_values
 from forebay.api.idempotency import HEADER, Key, KeyReused, read_key
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import CLOSE, TOO_MANY_LINES, InvalidHeader, InvalidQuery, problem_of
@@ -41,7 +42,7 @@ class BatchRoutes:
         blank lines are passed over. Lines are accepted while the body comes in. One that cannot be a job is rejected
         alone, with its number."""
         defaults = _defaults(request)
-        key = read_key(request.headers.getlist(HEADER))
+        key = read_key(header_values(request, HEADER))
         named = self._reader.new_key(defaults.tenant) if key is None else Key(digest_of_key("batch key", key.digest))
         return await self._upload(request, named, defaults)
 
@@ -49,13 +50,13 @@ class BatchRoutes:
         """As `POST /v1/batches`, under a UUID of the caller's: however often the file is sent, each line is one job.
         Where an upload broke off, the same file goes on; the id of a batch that was begun is taken here, too."""
         defaults = _defaults(request)
-        if HEADER in request.headers:
+        if header_values(request, HEADER):
             raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
         key = await self._reader.key_of(defaults.tenant, request.path_params["batch_id"])
         return await self._upload(request, key, defaults)
 
     async def _upload(self, request: Request, key: Key, defaults: Order) -> Answer:
-        media_type = essence_of(request.headers.get("content-type", ""))
+        media_type = essence_of(header_value(request, b"content-type") or "")
         if media_type not in LINES_TYPES:
             raise UnsupportedMedia(
                 f"the body must be JSON Lines: add -H 'content-type: {LINES}', and with curl -T FILE or --data-binary",
@@ -146,7 +147,7 @@ def _defaults(request: Request) -> Order:
 
 def _named(request: Request, error: ForebayError) -> ForebayError:
     """A key in a header that came with another batch is told like one that came with another job."""
-    return KeyReused(error.message) if isinstance(error, BatchDiffers) and HEADER in request.headers else error
+    return KeyReused(error.message) if isinstance(error, BatchDiffers) and header_values(request, HEADER) else error
 
 
 def _broken_off(request: Request, error: ForebayError, batch_id: str) -> Answer:

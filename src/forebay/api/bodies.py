@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from forebay.api.heads import header_value
 from forebay.api.problems import MALFORMED
 from forebay.core.errors import InvalidRequest, UnsupportedMedia
 from forebay.core.nesting import MAX_DEPTH, is_deeper
@@ -20,13 +21,20 @@ _decode = msgspec.json.Decoder().decode
 
 async def read_body(request: Request) -> bytes:
     """As `request.body()`, but the request does not keep it: a caller may wait a minute for the result, and their body
-    shall not lie here meanwhile."""
-    return b"".join([chunk async for chunk in request.stream()])
+    shall not lie here meanwhile. Raises ClientDisconnect for a caller who hangs up before its end."""
+    pieces: list[bytes] = []
+    while True:  # as `request.stream()`, without a generator that is driven for each of them
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
 
 
 async def read_json_body(request: Request) -> bytes:
     """A body that says it is JSON, for `parse_json`. Raises UnsupportedMedia, PayloadTooLarge, Overloaded."""
-    media_type = essence_of(request.headers.get("content-type", ""))
+    media_type = essence_of(header_value(request, b"content-type") or "")
     if not _is_json(media_type):
         advice = _advice(media_type, JSON)
         if media_type not in ("", FORM):

@@ -24,7 +24,7 @@ from forebay.core.event import EventKind
 from forebay.core.job import Job, JobStatus
 from forebay.core.partials import Partial
 
-LAST_EVENT_ID = "last-event-id"
+LAST_EVENT_ID = b"last-event-id"
 STREAM_S = 300.0
 """Then a stream ends, and whoever still may comes again: so a key that was revoked is let in no longer than this."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from forebay.api.heads import header_value
 from forebay.api.tenancy import DEFAULT_TENANT
 from forebay.core.api_key import ApiKey, Scope, parse
 from forebay.core.errors import Forbidden, Unauthorized, Unavailable
@@ -96,7 +97,7 @@ class Gate:
 
 def token_of(request: Request) -> str | None:
     """None for a caller without a key; another scheme of `Authorization` is none of ours, such as a proxy's."""
-    header = request.headers.get("authorization")
+    header = header_value(request, b"authorization")
     if header is not None and (match := _BEARER.fullmatch(header.strip())):
         return match[1]
-    return request.headers.get("x-api-key")
+    return header_value(request, b"x-api-key")

@@ -21,7 +21,7 @@ from forebay.ports.reservations import Claim, Reservations
 
 log = structlog.get_logger()
 
-HEADER = "idempotency-key"
+HEADER = b"idempotency-key"
 KEY_MAX_CHARS = 255
 LEASE_S = 15.0
 """Longer than a submission takes while a backend is away, so that only a death leaves a lease to end by itself."""

@@ -17,6 +17,7 @@ from forebay.api.cancel import Canceler
 from forebay.api.delete import Deleter
 from forebay.api.etags import etag, matches
 from forebay.api.events import LAST_EVENT_ID, PING_S, STREAM_S, EventStream, is_over, read_place
+from forebay.api.heads import header_value, header_values
 from forebay.api.idempotency import HEADER, Key, read_key
 from forebay.api.job_object import JobWriter
 from forebay.api.listing import read_listing
@@ -91,7 +92,7 @@ class JobRoutes:
         body under the same UUID is refused. The job's id begins with the UUID; either can be asked for."""
         with self._refusals:
             refuse_query(request, waits=True)
-            if HEADER in request.headers:
+            if header_values(request, HEADER):
                 raise InvalidHeader("Idempotency-Key", "the UUID in the address is the key")
             tenant, uuid = tenant_of(request), request.path_params["job_id"]
             key = await self._reader.key_of(tenant, uuid)
@@ -139,7 +140,7 @@ class JobRoutes:
 
             def take(request: Request, body: bytes) -> Offer:
                 with clocks_in_query():
-                    return self._submitter.take_body(order, body, request.headers.get("content-type", ""), query)
+                    return self._submitter.take_body(order, body, header_value(request, b"content-type") or "", query)
 
             accepted = await self._accept(request, await read_body(request), take)
         return await self._accepted(request, accepted)
@@ -149,7 +150,7 @@ class JobRoutes:
     ) -> Accepted:
         """`take` reads the body: here if it is small, else on a thread, so that others go on. One at a time, since
         parsed JSON takes many times the room of its text, and two threads would be no quicker."""
-        key = key or read_key(request.headers.getlist(HEADER))
+        key = key or read_key(header_values(request, HEADER))
         if len(body) <= LARGE_BODY_BYTES:
             return await self._submitter.accept(take(request, body), key)
         async with self._one_large:
@@ -163,7 +164,7 @@ class JobRoutes:
         accepted = answered.request
         if not answered.replayed:
             self._count(accepted)
-        prefer = request.headers.getlist("prefer")
+        prefer = header_values(request, b"prefer")
         preferences = parse_prefer(prefer) if prefer else NONE
         location = f"/status/{accepted.job_id}" if simple else f"/v1/jobs/{accepted.job_id}"
         headers: list[Header] = [JSON_TYPE, NO_STORE, VARY_PREFER, header("location", location)]
@@ -232,7 +233,7 @@ class JobRoutes:
         misses no chunk and gets none twice, and is answered 204 if that was the end."""
         refuse_query(request)
         job = await self._reader.get(tenant_of(request), request.path_params["job_id"])
-        last = read_place(request.headers.get(LAST_EVENT_ID))
+        last = read_place(header_value(request, LAST_EVENT_ID))
         if is_over(job, last):
             return Answer(204, b"", (NO_STORE,))
         changes = self._reader.changes(job, request.is_disconnected, quiet_s=PING_S, within_s=STREAM_S)
@@ -253,7 +254,7 @@ class JobRoutes:
             return problem(request.scope, 422, f"job_{job.status.value}", said, job_id=job.id, error=job.error)
         media_type = job.output.media_type if job.output else JSON
         tag = etag(job)
-        if matches(request.headers.getlist("if-none-match"), tag):
+        if matches(header_values(request, b"if-none-match"), tag):
             return Answer(304, b"", (header("etag", tag), NO_STORE))
         headers = (header("content-type", media_type), header("etag", tag), NO_STORE, _NOSNIFF)
         return Answer(200, await self._reader.output(job), headers)

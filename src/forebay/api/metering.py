@@ -4,7 +4,7 @@ itself, and what others accept it learns from the store."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -37,10 +37,11 @@ _ASK = {
 
 
 class Account:
-    """What is known of one tenant. `seen`: what the store said last; `unseen`: what it may not have counted yet."""
+    """What is known of one tenant. `limits`: its quota's; `seen`: what the store said last; `unseen`: what it may not
+    have counted yet."""
 
-    def __init__(self, quota: Quota) -> None:
-        self.quota = quota
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self.limits = limits
         self.quota_at = float("-inf")
         self.looked_at = float("-inf")
         self.seen = Use()
@@ -78,7 +79,7 @@ class Meter:
         unknown = self._monotonic() - account.quota_at >= QUOTA_KNOWN_FOR_S
         if looking is not None and (unknown or _refusal(account, jobs, self._clock())):
             await asyncio.shield(looking)  # nobody is refused for what is old
-        if not account.quota.limits:
+        if not account.limits:
             return
         now = self._clock()
         if refusal := _refusal(account, jobs, now):
@@ -89,12 +90,12 @@ class Meter:
     def give_back(self, tenant: str, jobs: int = 1) -> None:
         """They were not accepted after all."""
         account = self._accounts.get(tenant)
-        if account is not None and account.quota.limits:
+        if account is not None and account.limits:
             account.window.add(-jobs, self._clock())
             account.unseen.subtract({_JOBS: jobs})
 
     def _account(self, tenant: str) -> Account:
-        account = self._accounts.pop(tenant, None) or Account(self._defaults)
+        account = self._accounts.pop(tenant, None) or Account(self._defaults.limits)
         self._accounts[tenant] = account
         if len(self._accounts) > KNOWN_MOST:
             del self._accounts[next(iter(self._accounts))]
@@ -105,7 +106,7 @@ class Meter:
         now = self._monotonic()
         old = now - account.quota_at >= QUOTA_KNOWN_FOR_S / 2
         if (account.looking is None or account.looking.done()) and (
-            old or (account.quota.limits and now - account.looked_at >= LOOK_EVERY_S)
+            old or (account.limits and now - account.looked_at >= LOOK_EVERY_S)
         ):
             account.looking = asyncio.create_task(self._learn(tenant, account, quota=old))
         return account.looking if account.looking and not account.looking.done() else None
@@ -115,8 +116,8 @@ class Meter:
         the queue to submit."""
         try:
             if quota:
-                account.quota = (await self._quotas.get(tenant)).or_else(self._defaults)
-            if account.quota.limits:
+                account.limits = (await self._quotas.get(tenant)).or_else(self._defaults).limits
+            if account.limits:
                 await self._see(tenant, account)
         except ForebayError as error:  # nobody need await this task
             log.warning("quota.unknown", tenant=tenant, code=error.code, error=error.message)
@@ -132,7 +133,7 @@ class Meter:
                 tenant,
                 minute_from=now - MINUTE_S,
                 day_from=now // DAY_S * DAY_S,
-                most=Use(**account.quota.limits),
+                most=Use(**account.limits),
             )
         except ForebayError:
             account.unseen.unanswered()
@@ -142,7 +143,7 @@ class Meter:
 
 def _refusal(account: Account, jobs: int, now: float) -> TooMany | InvalidRequest | None:
     used = _used(account, now)
-    for name, limit in account.quota.limits.items():
+    for name, limit in account.limits.items():
         if jobs > limit and jobs > 1:
             return InvalidRequest(
                 f"{jobs} jobs come at once, and this tenant may have {limit} accepted {_ASK[name]}: its quota must be "

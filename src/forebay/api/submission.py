@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -264,21 +264,12 @@ class Submitter:
         tenant = requests[0].tenant
         await self._meter.take(tenant, len(requests))
         try:
-            await self._guarded(self._publish(requests))
+            await self._publish(requests)
         except OutcomeUnknown:
             raise  # they may have been accepted
         except BaseException:
             self._meter.give_back(tenant, len(requests))
             raise
-
-    async def _guarded(self, publishing: Awaitable[None]) -> None:
-        """Remembers whether jobs can be written."""
-        try:
-            await publishing
-        except Unavailable as error:
-            self._closed_until = self._monotonic() + max(CLOSED_S, error.retry_after_s)
-            raise
-        self._closed_until = 0.0
 
     def request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
         """With all of its clocks set, so that whoever reads the log need not know the models."""
@@ -302,20 +293,25 @@ class Submitter:
         )
 
     async def _publish(self, requests: Sequence[JobRequest]) -> None:
-        messages: dict[Channel, list[Message]] = {}
-        for request in requests:
-            message = encode_request(await self._light(request))
-            messages.setdefault(Channel(request.model, request.lane), []).append(message)
-        crash.reach("api.before_publish")
-        for channel, of_channel in messages.items():
-            await self._queue.publish(channel, of_channel)
-        crash.reach("api.after_publish")
+        """Remembers whether jobs can be written."""
+        try:
+            messages: dict[Channel, list[Message]] = {}
+            for request in requests:
+                data = request.input.data
+                if data is not None and len(data) > self._inline_limit_bytes:
+                    request = await self._light(request, data)
+                messages.setdefault(Channel(request.model, request.lane), []).append(encode_request(request))
+            crash.reach("api.before_publish")
+            for channel, of_channel in messages.items():
+                await self._queue.publish(channel, of_channel)
+            crash.reach("api.after_publish")
+        except Unavailable as error:
+            self._closed_until = self._monotonic() + max(CLOSED_S, error.retry_after_s)
+            raise
+        self._closed_until = 0.0
 
-    async def _light(self, request: JobRequest) -> JobRequest:
-        """With a large input in the blob store."""
-        data = request.input.data
-        if data is None or len(data) <= self._inline_limit_bytes:
-            return request
+    async def _light(self, request: JobRequest, data: bytes) -> JobRequest:
+        """With its large input in the blob store."""
         ref = await self._blobs.put(request.tenant, request.job_id, data)
         return replace(request, input=Payload(media_type=request.input.media_type, blob=ref))
 

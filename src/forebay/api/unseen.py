@@ -26,8 +26,9 @@ class Unseen(Generic[K]):
         return self._total[key]
 
     def add(self, counts: Mapping[K, int], now: float) -> None:
-        self._since.update(counts)
-        self._total.update(counts)
+        for key, count in counts.items():  # for each submission, and `update` takes several times as long
+            self._since[key] += count
+            self._total[key] += count
         self._newest_at = now
 
     def subtract(self, counts: Mapping[K, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,12 @@ def test_microseconds_survive(us: int) -> None:
     at = us / 1e6
     assert from_rfc3339(to_rfc3339(at)) == at
     assert to_rfc3339(from_rfc3339(to_rfc3339(at))) == to_rfc3339(at)
+
+
+@given(st.floats(-62_135_596_800.0, 253_402_300_799.0))
+def test_a_time_is_written_as_the_standard_library_writes_it(at: float) -> None:
+    expected = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
+    assert to_rfc3339(at) == expected.replace("+00:00", "Z")
 
 
 @given(microseconds, microseconds)
