@@ -11,7 +11,7 @@ from forebay.adapters.kafka.records import Record
 
 async def publish(self: Publisher, records: Sequence[Record], *, wait_s: float) -> None:
     assert self._loop is not None
-    delivery = Delivery(self._loop, records)
+    delivery = Delivery(self._loop, records, self._loop.time() + wait_s)
     for record in records:
         self._produce(record, delivery)
 

@@ -40,13 +40,15 @@ def refusal(error: KafkaError) -> str:
 
 
 class Delivery:
-    """How many reports are missing, and what those that came have said. `done` ends with the verdict, once."""
+    """How many reports are missing, and what those that came have said. `done` ends with the verdict, once.
+    `expires_at`: when whoever waits wants to hear that nobody knows, by the loop's clock."""
 
-    __slots__ = ("done", "error", "missing", "records", "unknown", "written")
+    __slots__ = ("done", "error", "expires_at", "missing", "records", "unknown", "written")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, records: Sequence[Record]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, records: Sequence[Record], expires_at: float) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
         self.records = records
+        self.expires_at = expires_at
         self.missing = len(records)
         self.written = 0
         self.unknown = ""

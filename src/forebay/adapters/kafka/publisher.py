@@ -46,6 +46,9 @@ publishes nothing. The next try to publish makes another, which ACLs may allow b
 PURGED_WITHIN_S = 1.0
 """How long reports of what was thrown away may take."""
 
+EXPIRE_EVERY_S = 0.05
+"""A clock for all that is on its way: one for each costs a submission as much as reading its JSON."""
+
 WARM_UP_S = 0.55
 """librdkafka asks for its producer id at once or, if it had no connection yet, half a second later, and tells nobody
 when it has it (rd_kafka_idemp_pid_fsm): the first record of a producer that is younger may take that long."""
@@ -107,6 +110,7 @@ class Publisher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports: list[tuple[Delivery, KafkaError | None]] = []  # the thread's own
         self._open: set[Delivery] = set()  # the loop's own
+        self._expiring: asyncio.TimerHandle | None = None
         self._room: list[asyncio.Future[None]] = []  # the loop's own: who waits for room in the queue
         self._nagle = Nagle(gather_ms / 1000, gather_most)
         self._turns = Turns()
@@ -145,8 +149,8 @@ class Publisher:
         """Append; every record is durable, in the sense of its topic's settings, when this returns.
 
         Raises Unavailable when nothing was written (brokers known to be away, no room in the queue, a broker refused),
-        PayloadTooLarge when one will never be taken (others may be written), and OutcomeUnknown, after `wait_s` at
-        most, when nobody can say. Cancellation changes nothing of what was handed over.
+        PayloadTooLarge when one will never be taken (others may be written), and OutcomeUnknown, after `wait_s` and
+        EXPIRE_EVERY_S at most, when nobody can say. Cancellation changes nothing of what was handed over.
         """
         if not records:
             return
@@ -160,18 +164,18 @@ class Publisher:
             self._wanted = True
             raise Unavailable(f"a new producer is being made, since this one failed: {fatal.str()}")
         reach("kafka.before_produce")
-        delivery = Delivery(self._loop, records)
+        delivery = Delivery(self._loop, records, self._loop.time() + wait_s)
         self._open.add(delivery)
-        timer = self._loop.call_later(wait_s, delivery.expire)
+        if self._expiring is None:
+            self._expiring = self._loop.call_later(EXPIRE_EVERY_S, self._expire)
         try:
             async with self._nagle:
-                await self._hand_over(delivery, self._loop.time() + wait_s)
+                await self._hand_over(delivery)
                 await delivery.done
         except Unavailable:
             self._doubt()  # asking also tells librdkafka of topics that are new
             raise
         finally:
-            timer.cancel()
             self._open.discard(delivery)
             delivery.done.cancel()  # if we were cancelled, nobody asks for its outcome
         reach("kafka.after_delivery")
@@ -187,14 +191,25 @@ class Publisher:
             for delivery in self._open:
                 delivery.expire()
 
-    async def _hand_over(self, delivery: Delivery, deadline: float) -> None:
+    def _expire(self) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        for delivery in self._open:
+            if delivery.expires_at <= now:
+                delivery.expire()
+        self._expiring = self._loop.call_later(EXPIRE_EVERY_S, self._expire) if self._open else None
+
+    async def _hand_over(self, delivery: Delivery) -> None:
         """Hand all its records to librdkafka, waiting for room if there was some for the first."""
+        assert self._loop is not None
         for index, record in enumerate(delivery.records):
             while (refused := self._produce(record, delivery)) is not None:
                 if index == 0 or not isinstance(refused, _NoRoom):
                     delivery.cut_short(index, refused)
                     return
-                await self._settled(deadline)
+                await self._settled(delivery.expires_at)
+                if self._loop.time() >= delivery.expires_at:
+                    delivery.expire()
                 if delivery.done.done():
                     return
 
