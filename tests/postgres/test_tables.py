@@ -105,6 +105,7 @@ async def test_a_stub_takes_its_requests_columns_once(filled: Connection) -> Non
 
 TABLES = ("jobs", "results", "partials", "waiting", "queue_counts", "outstanding")
 KEYS = "'{a,b}'::text[], '{c,d}'::text[]"
+WAITING = "'{m}'::text[], '{low}'::text[], '{1.0}'::float8[], '{b}'::text[], '{a}'::text[]"
 STATEMENTS = {
     "a job": (store._GET, "'a', 'b'"),
     "the newest jobs": (
@@ -119,13 +120,14 @@ STATEMENTS = {
     "the queues": (store._QUEUES, ""),
     "what a tenant uses": (store._USED, "'a', 1.0, 2.0, 9, 9, 9"),
     "what is ahead of a job": (store._AHEAD, "'m', 'low', 1.0, 'b', 9"),
-    "jobs that wait no more": (
-        projection._WAIT_NO_MORE,
-        "'{m}'::text[], '{low}'::text[], '{1.0}'::float8[], '{b}'::text[], '{a}'::text[]",
+    "what is counted": (
+        projection._COUNT,
+        f"'log', '{{m}}'::text[], '{{low}}'::text[], '{{1}}'::bigint[], '{{0}}'::bigint[], "
+        f"'{{a}}'::text[], '{{1}}'::bigint[], {WAITING}, {WAITING}",
     ),
     "an update": (
-        projection._UPDATE_ATTEMPT,
-        ", ".join(f"'{{}}'::{kind}[]" for kind in JOB_TYPES.values()),
+        projection._update(projection._OF_ATTEMPT),
+        ", ".join(f"'{{}}'::{JOB_TYPES[name]}[]" for name in (*projection._KEY, *projection._OF_ATTEMPT)),
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -100,9 +101,21 @@ SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JO
 ) AS job
 """
 
-_INSERT_STUBS = """
-INSERT INTO forebay.jobs (tenant, id, status, model, version, lane, attempts, created_at, durability)
-SELECT tenant, id, 'queued', '', '', 'normal', 0, 0, '' FROM unnest($1::text[], $2::text[]) AS new (tenant, id)
+_KEY = ("tenant", "id")
+_STUB = {
+    "status": "'queued'",
+    "model": "''",
+    "version": "''",
+    "lane": "'normal'",
+    "attempts": "0",
+    "created_at": "0",
+    "durability": "''",
+}
+"""The columns that must not be null and have no default."""
+
+_INSERT_STUBS = f"""
+INSERT INTO forebay.jobs (tenant, id, {", ".join(_STUB)})
+SELECT tenant, id, {", ".join(_STUB.values())} FROM unnest($1::text[], $2::text[]) AS new (tenant, id)
 ORDER BY tenant, id ON CONFLICT DO NOTHING
 """
 
@@ -124,44 +137,46 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::integer[], $5::i
 ON CONFLICT (tenant, id, attempt, last) DO UPDATE SET first = excluded.first, chunks = excluded.chunks
 """
 
+# All that is counted, in one: a projector that keeps up has few facts at a time, and pays by the statement. Of
+# `waiting`, a projector of a version that knows nothing of that table may have let a row lie.
 _COUNT = """
-INSERT INTO forebay.queue_counts SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
-ON CONFLICT (model, lane, source) DO UPDATE
-SET waiting = queue_counts.waiting + excluded.waiting, running = queue_counts.running + excluded.running
-"""
-_ADD_OUTSTANDING = """
-INSERT INTO forebay.outstanding SELECT $1, * FROM unnest($2::text[], $3::bigint[])
-ON CONFLICT (tenant, source) DO UPDATE SET jobs = outstanding.jobs + excluded.jobs
-"""
-# A projector of a version that knows nothing of this table may have let a row lie.
-_WAIT = """
-INSERT INTO forebay.waiting (model, lane, created_at, id, tenant)
-SELECT * FROM unnest($1::text[], $2::text[], $3::double precision[], $4::text[], $5::text[]) ON CONFLICT DO NOTHING
-"""
-_WAIT_NO_MORE = """
+WITH lanes AS (
+    INSERT INTO forebay.queue_counts SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
+    ON CONFLICT (model, lane, source) DO UPDATE
+    SET waiting = queue_counts.waiting + excluded.waiting, running = queue_counts.running + excluded.running
+), tenants AS (
+    INSERT INTO forebay.outstanding SELECT $1, * FROM unnest($6::text[], $7::bigint[])
+    ON CONFLICT (tenant, source) DO UPDATE SET jobs = outstanding.jobs + excluded.jobs
+), waiting AS (
+    INSERT INTO forebay.waiting (model, lane, created_at, id, tenant)
+    SELECT * FROM unnest($8::text[], $9::text[], $10::double precision[], $11::text[], $12::text[])
+    ON CONFLICT DO NOTHING
+)
 DELETE FROM forebay.waiting
-USING unnest($1::text[], $2::text[], $3::double precision[], $4::text[], $5::text[])
+USING unnest($13::text[], $14::text[], $15::double precision[], $16::text[], $17::text[])
     AS gone (model, lane, created_at, id, tenant)
 WHERE waiting.model = gone.model AND waiting.lane = gone.lane AND waiting.created_at = gone.created_at
 AND waiting.id = gone.id AND waiting.tenant = gone.tenant
 """
 
 
+@cache
 def _update(columns: Sequence[str]) -> str:
-    """Of rows that are there and locked. As an insertion that finds each of them by its key: the plan of an UPDATE
-    from arrays may scan the table for each."""
-    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(JOB_TYPES.values(), start=1))
+    """Of rows that are there and locked; the arrays are their keys and these columns. As an insertion that finds each
+    of them by its key: the plan of an UPDATE from arrays may scan the table for each. What must not be null and is not
+    updated stands there as in a stub."""
+    given = (*_KEY, *columns)
+    arrays = ", ".join(f"${number}::{JOB_TYPES[name]}[]" for number, name in enumerate(given, start=1))
+    others = {name: value for name, value in _STUB.items() if name not in given}
     assignments = ", ".join(f"{name} = excluded.{name}" for name in columns)
     return (
-        f"INSERT INTO forebay.jobs ({', '.join(JOB_COLUMNS)}) SELECT * FROM unnest({arrays}) "
+        f"INSERT INTO forebay.jobs ({', '.join((*given, *others))}) "
+        f"SELECT {', '.join(('new.*', *others.values()))} FROM unnest({arrays}) AS new "
         f"ON CONFLICT (tenant, id) DO UPDATE SET {assignments}"
     )
 
 
-# What the request says is written once; leaving it out of later updates leaves the index alone.
-_UPDATE_ATTEMPT = _update(_OF_ATTEMPT)
-_UPDATE_ALL = _update(_OF_ATTEMPT + _OF_REQUEST)
-_UPDATE_DELETED = _update((*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at"))
+_OF_DELETED = (*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at")
 _DELETE_RESULTS = """
 DELETE FROM forebay.results USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
 WHERE results.tenant = gone.tenant AND results.id = gone.id
@@ -252,8 +267,9 @@ async def _save(connection: Connection, changed: list[tuple[Job | None, Job]]) -
     await _copy(connection, "jobs", JOB_COLUMNS, [to_job_row(job) for old, job in changed if old is None])
     await _delete(connection, [job for old, job in changed if old is not None and job.deleted_at is not None])
     known = [(old, to_job_row(job)) for old, job in changed if old is not None and job.deleted_at is None]
-    await _upsert(connection, _UPDATE_ATTEMPT, [row for old, row in known if old.model])
-    await _upsert(connection, _UPDATE_ALL, [row for old, row in known if not old.model])
+    # What the request says is written once; leaving it out of later updates leaves the index alone.
+    await _upsert(connection, _OF_ATTEMPT, [row for old, row in known if old.model])
+    await _upsert(connection, _OF_ATTEMPT + _OF_REQUEST, [row for old, row in known if not old.model])
 
 
 async def _save_partials(connection: Connection, partials: PartialRows) -> None:
@@ -267,18 +283,13 @@ async def _save_partials(connection: Connection, partials: PartialRows) -> None:
 
 async def _count(connection: Connection, source: str, changed: list[tuple[Job | None, Job]]) -> None:
     """Under the name of a source whose position this transaction has locked: nobody else adds to those rows."""
-    sums = [(to_text(model), to_text(lane), *by) for (model, lane), by in moved(changed).items()]
-    if sums:
-        await connection.execute(_COUNT, to_text(source), *_arrays(sums, 4))
-    of_tenants = [(to_text(tenant), change) for tenant, change in outstanding(changed).items()]
-    if of_tenants:
-        await connection.execute(_ADD_OUTSTANDING, to_text(source), *_arrays(of_tenants, 2))
+    lanes = [(to_text(model), to_text(lane), *by) for (model, lane), by in moved(changed).items()]
+    tenants = [(to_text(tenant), change) for tenant, change in outstanding(changed).items()]
     now = [_waiting_row(job) for old, job in changed if waits(job) and not waits(old)]
-    if now:
-        await connection.execute(_WAIT, *_arrays(now, 5))
     no_more = [_waiting_row(old) for old, job in changed if old is not None and waits(old) and not waits(job)]
-    if no_more:
-        await connection.execute(_WAIT_NO_MORE, *_arrays(no_more, 5))
+    if lanes or tenants or now or no_more:
+        counts = (*_arrays(lanes, 4), *_arrays(tenants, 2), *_arrays(now, 5), *_arrays(no_more, 5))
+        await connection.execute(_COUNT, to_text(source), *counts)
 
 
 def _waiting_row(job: Job) -> Row:
@@ -289,14 +300,15 @@ async def _delete(connection: Connection, tombstones: Sequence[Job]) -> None:
     """In place of the jobs that were there, with what belonged to them."""
     if not tombstones:
         return
-    await _upsert(connection, _UPDATE_DELETED, [to_job_row(job) for job in tombstones])
+    await _upsert(connection, _OF_DELETED, [to_job_row(job) for job in tombstones])
     keys = _arrays([(to_text(job.tenant), to_text(job.id)) for job in tombstones], 2)
     await connection.execute(_DELETE_RESULTS, *keys)
 
 
-async def _upsert(connection: Connection, sql: str, rows: list[Row]) -> None:
+async def _upsert(connection: Connection, columns: Sequence[str], rows: list[Row]) -> None:
     if rows:
-        await connection.execute(sql, *_arrays(rows, len(JOB_COLUMNS)))
+        by_name = dict(zip(JOB_COLUMNS, _arrays(rows, len(JOB_COLUMNS)), strict=True))
+        await connection.execute(_update(columns), *(by_name[name] for name in (*_KEY, *columns)))
 
 
 async def _copy(connection: Connection, table: str, columns: Sequence[str], rows: list[Row]) -> None:
