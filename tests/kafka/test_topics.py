@@ -67,7 +67,7 @@ def test_what_was_changed_by_hand_is_found_and_set_right(kafka: Broker) -> None:
 
     [difference] = topics.plan()
     assert (difference.topic, difference.kind) == (one.names.events_topic, Kind.CONFIG)
-    assert difference.text == "retention.ms is 1000, should be 604800000"
+    assert difference.text == "retention.ms is 1000, should be 734400000"
     assert topics.check() is Durability.PROCESS  # told, and no reason to stand still
     assert topics.apply() == []
 

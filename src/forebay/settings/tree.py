@@ -48,8 +48,8 @@ class Settings(ServiceSettings):
     kafka_retention_s: Annotated[
         Seconds,
         Meaning(
-            "How long the topics of requests and events keep a record: the log that states and results are rebuilt "
-            "from.",
+            "How long the topics of requests keep a record, those of events somewhat longer: the log that states and "
+            "results are rebuilt from.",
             "A week, Kafka's own: a long weekend's outage is well within it.",
             "seconds, more than 0",
         ),

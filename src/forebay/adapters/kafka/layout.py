@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
@@ -23,6 +24,12 @@ record stays for up to a segment's time longer than it must: with Kafka's own, o
 after the events that tell how it ended, and a rebuild would bring its job back."""
 SEGMENT_LEAST_S, SEGMENT_MOST_S = 600.0, DAY_S
 
+EVENTS_LONGER_SEGMENTS = 3
+"""For so much longer than requests events are kept, so that no request is there without the deletion of its job, and no
+rebuild brings it back. One segment, since the request's own goes as a whole, when the last record in it may; two more
+for brokers that look for what may go every five minutes, for their clocks, and for a copy of the request that comes
+back from a delay after its job was deleted."""
+
 MOST_COPIES = 3
 """Of each record, unless an operator wishes for more."""
 
@@ -36,7 +43,8 @@ class TopicWishes(Struct, frozen=True, kw_only=True):
     `requests_partitions`: how many workers can share one channel. 12 divides evenly among 2, 3, 4 and 6; it may be
     raised at any time.
     `replication`: copies of each record; None for one on each broker, three at most.
-    `retention_s`: of requests and events. It bounds how long projectors may be away and how far back a rebuild reaches.
+    `retention_s`: of requests; events are kept for somewhat longer. It bounds how long projectors may be away and how
+    far back a rebuild reaches.
     `dlq_retention_s`: of dead letters, which wait for a person.
     `max_record_bytes`: Kafka's own default, about: larger inputs and outputs go to the blob store.
     `flush_each`: every record is on the disk before it is acknowledged. For one broker without replicas; slow.
@@ -53,13 +61,15 @@ class TopicWishes(Struct, frozen=True, kw_only=True):
 
 
 class Topic(Struct, frozen=True, kw_only=True):
-    """A topic as it should be. `fixed`: its partitions may never change, since a key's partition depends on them."""
+    """A topic as it should be. `fixed`: its partitions may never change, since a key's partition depends on them. Its
+    records must be there for longer than those of the topics that it `outlives`."""
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
     fixed: bool = False
+    outlives: tuple[str, ...] = ()
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -100,7 +110,7 @@ def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers:
         "message.timestamp.type": "LogAppendTime",
         "min.insync.replicas": _in_sync(copies),
         "retention.bytes": "-1",
-        **_for(wishes.retention_s),
+        **_kept_for(wishes.retention_s),
         "unclean.leader.election.enable": "false",
         **({"flush.messages": "1"} if wishes.flush_each else {}),
     }
@@ -110,17 +120,26 @@ def desired(names: Names, models: Collection[str], wishes: TopicWishes, brokers:
         "retention.ms": _ms(CONTROL_RETENTION_S),
         "segment.ms": _ms(CONTROL_SEGMENT_S),
     }
-    dlq = {**kept, **_for(wishes.dlq_retention_s)}
-    channels = [Channel(model, lane) for model in sorted(models) for lane in Lane]
+    dlq = {**kept, **_kept_for(wishes.dlq_retention_s)}
+    longer_s = EVENTS_LONGER_SEGMENTS * _segment_s(wishes.retention_s)
+    events = {**kept, "retention.ms": _ms(wishes.retention_s + longer_s)}
+    requests = tuple(names.requests_topic(Channel(model, lane)) for model in sorted(models) for lane in Lane)
     counts: list[tuple[str, int, Mapping[str, str]]] = [
-        *[(names.requests_topic(channel), wishes.requests_partitions, kept) for channel in channels],
-        (names.events_topic, EVENTS_PARTITIONS, kept),
+        *[(name, wishes.requests_partitions, kept) for name in requests],
+        (names.events_topic, EVENTS_PARTITIONS, events),
         (names.control_topic, 1, control),
         *[(topic, wishes.retry_partitions, kept) for topic in names.retry_topics],
         (names.dlq_topic, wishes.dlq_partitions, dlq),
     ]
     topics = [
-        Topic(name=name, partitions=count, replication=copies, config=config, fixed=name == names.events_topic)
+        Topic(
+            name=name,
+            partitions=count,
+            replication=copies,
+            config=config,
+            fixed=name == names.events_topic,
+            outlives=requests if name == names.events_topic else (),
+        )
         for name, count, config in counts
     ]
     if mistakes := [mistake for topic in topics if (mistake := mistake_in_name(topic.name))]:
@@ -138,6 +157,7 @@ def differences(wanted: Sequence[Topic], found: Mapping[str, Found]) -> list[Dif
             result.append(Difference(topic=topic.name, kind=Kind.MISSING, text=text, applicable=True, blocking=True))
         else:
             result += [*_partitions(topic, one), *_replication(topic, one), *_config(topic, one)]
+            result += _outlived(topic, wanted, found)
     return result
 
 
@@ -207,6 +227,28 @@ def _config(topic: Topic, found: Found) -> list[Difference]:
     return result
 
 
+def _outlived(topic: Topic, wanted: Sequence[Topic], found: Mapping[str, Found]) -> list[Difference]:
+    """Where somebody keeps others for longer than is wanted, and not this one."""
+    least = float(topic.config["retention.ms"])
+    others = [one for one in wanted if one.name in topic.outlives and one.name in found]
+    longer = {one.name: least + _kept_ms(found[one.name]) - float(one.config["retention.ms"]) for one in others}
+    name = max(longer, key=longer.__getitem__, default="")
+    if not name or longer[name] <= max(least, _kept_ms(found[topic.name])):
+        return []
+    needed = "-1" if math.isinf(longer[name]) else str(int(longer[name]))
+    text = (
+        f"retention.ms is {found[topic.name].config.get('retention.ms')}, should be {needed}, since that of {name} is "
+        f"{found[name].config.get('retention.ms')}: a rebuild may bring deleted jobs back; kafka-configs.sh changes it"
+    )
+    return [Difference(topic=topic.name, kind=Kind.CONFIG, text=text, applicable=False)]
+
+
+def _kept_ms(found: Found) -> float:
+    """For how long; for ever where it is -1."""
+    kept_ms = _number(found, "retention.ms")
+    return math.inf if kept_ms == -1 else float(kept_ms)
+
+
 def _holds(key: str, value: str | None, wanted: str) -> bool:
     if value is None or key not in FLOORS:
         return value == wanted
@@ -222,9 +264,12 @@ def _number(found: Found, key: str) -> int:
     return int(found.config.get(key, "0"))
 
 
-def _for(retention_s: float) -> Mapping[str, str]:
-    segment_s = min(max(retention_s / SEGMENTS, SEGMENT_LEAST_S), SEGMENT_MOST_S)
-    return {"retention.ms": _ms(retention_s), "segment.ms": _ms(segment_s)}
+def _kept_for(retention_s: float) -> Mapping[str, str]:
+    return {"retention.ms": _ms(retention_s), "segment.ms": _ms(_segment_s(retention_s))}
+
+
+def _segment_s(retention_s: float) -> float:
+    return min(max(retention_s / SEGMENTS, SEGMENT_LEAST_S), SEGMENT_MOST_S)
 
 
 def _ms(seconds: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from forebay.adapters.kafka.forwarder import JITTER
 from forebay.adapters.kafka.layout import (
     Found,
     Kind,
@@ -18,11 +19,12 @@ from forebay.adapters.kafka.layout import (
     differences,
     durability_of,
 )
-from forebay.adapters.kafka.names import EVENTS_PARTITIONS, Names
+from forebay.adapters.kafka.names import EVENTS_PARTITIONS, RETRY_TIERS_S, Names
 from forebay.core.errors import Misconfigured
 from forebay.ports.queue import Durability
 
 NAMES = Names("f")
+BROKERS_LOOK_EVERY_MS = 300_000  # log.retention.check.interval.ms, as Kafka comes
 
 
 def topics(brokers: int = 3, **wishes: Any) -> dict[str, Topic]:
@@ -34,6 +36,10 @@ def as_wanted(**wishes: Any) -> dict[str, Found]:
         topic.name: Found(partitions=topic.partitions, replication=topic.replication, config=topic.config)
         for topic in topics(**wishes).values()
     }
+
+
+def with_retention(found: Found, retention_ms: str) -> Found:
+    return replace(found, config={**found.config, "retention.ms": retention_ms})
 
 
 def test_each_model_has_a_topic_for_each_lane_and_the_rest_is_shared() -> None:
@@ -75,9 +81,7 @@ def test_every_topic_has_the_times_of_its_log_and_never_an_unclean_leader() -> N
 
 def test_dead_letters_are_kept_longer_than_the_log_and_reports_are_compacted() -> None:
     wanted = topics(retention_s=3600.0, dlq_retention_s=7200.0)
-    assert {wanted[name].config["retention.ms"] for name in ("f.requests.b.low", "f.events", "f.retry.5s")} == {
-        "3600000"
-    }
+    assert {wanted[name].config["retention.ms"] for name in ("f.requests.b.low", "f.retry.5s")} == {"3600000"}
     assert wanted["f.dlq"].config["retention.ms"] == "7200000"
     assert wanted["f.control"].config["cleanup.policy"] == "compact,delete"
 
@@ -91,6 +95,31 @@ def test_no_record_stays_much_longer_than_it_must(retention_s: float, segment_ms
     assert {wanted[name].config["segment.ms"] for name in ("f.requests.b.low", "f.events", "f.retry.5s")} == {
         str(segment_ms)
     }
+
+
+@pytest.mark.parametrize("retention_s", [60.0, 86_400.0, 7 * 86_400.0, 365 * 86_400.0])
+def test_no_request_is_there_without_the_deletion_of_its_job(retention_s: float) -> None:
+    """It stays until the last record of its segment may go and a broker has looked; the deletion may be as old."""
+    wanted = topics(retention_s=retention_s)
+    requests, events = wanted["f.requests.b.low"].config, wanted["f.events"].config
+    stays_ms = int(requests["retention.ms"]) + int(requests["segment.ms"]) + BROKERS_LOOK_EVERY_MS
+    copy_ms = int(RETRY_TIERS_S["5m"] * (1.0 + JITTER) * 1000)
+    assert int(events["retention.ms"]) > stays_ms + copy_ms
+
+
+def test_who_keeps_requests_longer_is_told_to_keep_events_longer() -> None:
+    found = as_wanted()
+    found["f.requests.b.low"] = with_retention(found["f.requests.b.low"], "1000000000")
+    [difference] = differences(list(topics().values()), found)
+    assert (difference.topic, difference.kind, difference.applicable) == ("f.events", Kind.CONFIG, False)
+    assert difference.text.startswith("retention.ms is 734400000, should be 1129600000")
+    found["f.events"] = with_retention(found["f.events"], "1129600000")
+    assert differences(list(topics().values()), found) == []
+    found["f.requests.b.low"] = with_retention(found["f.requests.b.low"], "-1")
+    [difference] = differences(list(topics().values()), found)
+    assert difference.text.startswith("retention.ms is 1129600000, should be -1")
+    found["f.events"] = with_retention(found["f.events"], "-1")
+    assert differences(list(topics().values()), found) == []
 
 
 def test_topics_of_a_version_that_left_the_segments_to_the_broker_are_changed() -> None:
