@@ -180,7 +180,9 @@ def _apply(batch: JobBatch, event: BatchEvent, rejected: list[RejectedLine]) -> 
             return replace(
                 batch,
                 lines=event.lines,
-                accepted=batch.accepted + event.accepted,
+                # No more than there are lines: else what somebody forged would outgrow the numbers of a store, and stop
+                # whoever projects it.
+                accepted=min(batch.accepted + event.accepted, event.lines),
                 rejected=batch.rejected + len(event.rejected),
             )
         case BatchEventKind.SEALED if batch.sealed_at is None:

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from forebay.core.errors import Unavailable
-from forebay.core.event import BatchLine, EventKind, JobRequest
+from forebay.core.event import COUNT_MOST, BatchLine, EventKind, JobRequest
 from forebay.core.fact import Fact
 from forebay.core.job import Job, JobStatus
 from forebay.core.job_batch import BatchEvent, BatchEventKind, BatchStatus, JobBatch, RejectedLine
@@ -117,6 +117,11 @@ class JobBatchesContract:
         batch = await store.batch(TENANT, BATCH)
         assert batch is not None
         assert (batch.status, batch.finished_at) == (BatchStatus.COMPLETED, SEALED.at)
+
+    async def test_forged_counts_outgrow_no_store(self, store: ResultStore, feed: Feed) -> None:
+        forged = [said(BatchEventKind.LINES, lines=COUNT_MOST - less, accepted=COUNT_MOST) for less in (1, 0)]
+        await feed(OPENED, *forged)
+        assert (await self.row(store)).accepted == COUNT_MOST
 
     async def test_a_canceled_batch_takes_no_other_end(self, store: ResultStore, feed: Feed) -> None:
         canceled = said(BatchEventKind.CANCELED, at=ACCEPTED_AT + 7)
