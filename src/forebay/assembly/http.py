@@ -1,5 +1,5 @@
 """uvicorn with what it leaves to a proxy in front of it: bounds on the head of a request, on how long one may take to
-arrive and on how many arrive at once; and with errors in the words of the API.
+arrive, on how many arrive at once and on how long one read may keep the loop; and with errors in the words of the API.
 
 An API without a proxy is then no worse off for a caller who sends what nobody should (tests/fuzz/malformed.py).
 """
@@ -11,9 +11,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from forebay.api.edge import HEAD_MAX_BYTES, HEADERS_MOST
@@ -31,11 +33,30 @@ LINGER_S = 2.0
 """After a refusal what still comes is read and dropped for so long, since closing at once would take the answer from
 the caller with it (RFC 9112 section 9.6)."""
 
+LINGER_PAUSE_S = 0.02
+"""After each read that is dropped: 256 KiB so often cost nothing worth telling, and whoever sends a few MB before they
+look at the answer still gets it within LINGER_S."""
+
+AROUND_BODY_MOST_BYTES = 16 * 1024
+"""What a chunked body may bring beside its data and PER_CHUNK_BYTES for each chunk, which leaves no room for extensions
+that nobody reads; Go's server takes as many."""
+
+PER_CHUNK_BYTES = 16
+
 LAST_ANSWERS_S = 3
 """Requests under way when the API stops; those who wait for a job were answered within a second before."""
 
 _SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
+
+_PIECE_BYTES = 16 * 1024
+"""What is parsed before the bounds are looked at. A read can have 256 KiB: 60,000 headers, or 40,000 chunks."""
+
+_PIECE_OF_DATA_BYTES = 64 * 1024
+"""The same for what follows a piece that was data of a body throughout, which costs nothing."""
+
+_TURN_CHUNKS = 1000
+"""After so many of one read the others have their turn: 0.3 ms."""
 
 
 def http_server(app: Starlette) -> uvicorn.Server:
@@ -81,7 +102,7 @@ class _Trailers(list[tuple[bytes, bytes]]):
     def append(self, field: tuple[bytes, bytes]) -> None:
         self._left -= 1
         if self._left < 0:
-            raise ValueError("too many trailers")  # see Connection.send_400_response
+            raise ValueError("too many trailers")  # the parser makes it a HttpParserError
 
 
 class _InOne(asyncio.Transport):
@@ -118,9 +139,41 @@ class _InOne(asyncio.Transport):
         return self._transport.is_closing()
 
 
+class _Flow(FlowControl):
+    """Reads when the application wants to and what was read before is parsed."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._held = False
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            if not self._held:
+                self._transport.resume_reading()
+
+    def hold(self) -> None:
+        self._held = True
+        self._transport.pause_reading()
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            if not self.read_paused and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+
 class Connection(HttpToolsProtocol):
+    flow: _Flow
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._data: list[bytes] = []
+        """Of the body, chunk by chunk, as parsed and not yet handed on."""
+        # The parser, which is made next, calls it for each chunk: uvicorn's method would cost three times as much. mypy
+        # minds that a method's parameter has a name.
+        self.on_body = self._data.append  # type: ignore[assignment]
         super().__init__(*arguments, **named)
+        self.headers = []
         self._heard_at = self.loop.time()
         self._head_since: float | None = self._heard_at
         """None while no head of a request is on its way."""
@@ -130,17 +183,67 @@ class Connection(HttpToolsProtocol):
         self._latest: RequestResponseCycle | None = None
         """The request that came last; it may wait for the answer to others."""
         self._refused = False
+        self._unread = b""
+        """Of the last read; nothing more is read meanwhile."""
+        self._chunks = 0
+        self._data_bytes = 0
+        """Of the body, in the piece that is being parsed, with what its chunks may need."""
+        self._around_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            self.flow.hold()
+            self.loop.call_later(LINGER_PAUSE_S, self.flow.release)
             return
         self._heard_at = self.loop.time()
-        in_head = self._head_since is not None
-        super().data_received(data)
-        if in_head and self._head_since is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MAX_BYTES:
-                self._refuse(431, HEAD_TOO_LARGE, f"more than {HEAD_MAX_BYTES} bytes of headers")
+        self._unset_keepalive_if_required()
+        if self._unread:  # its turn comes
+            self._unread += data
+        elif len(data) <= _PIECE_BYTES:
+            self._parse(data)
+        else:
+            self._unread = data
+            self._parse_on()
+
+    def _parse_on(self) -> None:
+        """What is unread, in turns with the other connections where it is tedious."""
+        data, at, step = memoryview(self._unread), 0, _PIECE_BYTES
+        self._chunks = 0
+        while at < len(data) and self._chunks < _TURN_CHUNKS and not self._refused and not self.transport.is_closing():
+            self._parse(data[at : at + step])
+            at += step
+            step = _PIECE_OF_DATA_BYTES if self._data_bytes == step + PER_CHUNK_BYTES else _PIECE_BYTES
+        self._unread = b"" if self._refused or self.transport.is_closing() else self._unread[at:]
+        if self._unread:
+            self.flow.hold()
+            self.loop.call_soon(self._parse_on)
+        else:
+            self.flow.release()
+
+    def _parse(self, piece: bytes | memoryview) -> None:
+        in_head, latest = self._head_since is not None, self._latest
+        self._data_bytes = 0
+        try:
+            self.parser.feed_data(piece)
+            self._hand_on()
+        except httptools.HttpParserError:
+            self._end(400, BAD_REQUEST, "this cannot be read as a request of HTTP/1.1")
+            return
+        except httptools.HttpParserUpgrade:  # answered as any other
+            return
+        if self._head_since is not None:
+            self._head_bytes += len(piece) if in_head else 0
+            if self._head_bytes > HEAD_MAX_BYTES or len(self.headers) > HEADERS_MOST:
+                most = f"more than {HEAD_MAX_BYTES} bytes of headers, or than {HEADERS_MOST} of them"
+                self._end(431, HEAD_TOO_LARGE, most)
+        elif not in_head and latest is self._latest:
+            self._around_bytes = max(0, self._around_bytes + len(piece) - self._data_bytes)
+            if self._around_bytes > AROUND_BODY_MOST_BYTES:
+                self._end(400, BAD_REQUEST, "too much around the chunks of the body")
 
     def on_message_begin(self) -> None:
         self._head_since = self._heard_at
@@ -150,9 +253,10 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_since = None
         if len(self.pipeline) >= PIPELINE_MOST:
-            raise ValueError("too many requests wait for the answer to one before them")  # see send_400_response
+            raise ValueError("too many requests wait for the answer to one before them")  # as for _Trailers
         super().on_headers_complete()
         self._latest = self.cycle
+        self._around_bytes = 0
         self._latest.transport = _InOne(self._latest)  # its task has not begun yet
         self.headers = _Trailers()
 
@@ -160,22 +264,39 @@ class Connection(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def send_400_response(self, msg: str) -> None:
+    def on_message_complete(self) -> None:
+        self._hand_on()
+        super().on_message_complete()
+
+    def _hand_on(self) -> None:
+        """To the request, the data that came for it."""
+        chunks = len(self._data)
+        if not chunks:
+            return
+        data = b"".join(self._data)
+        self._data.clear()
+        self._chunks += chunks
+        self._data_bytes += len(data) + PER_CHUNK_BYTES * chunks
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += data
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def _end(self, status: int, code: str, detail: str) -> None:
         """What could not be read ends the connection. It is answered only where nobody could take that for the answer
         to another request; one that runs is answered first, what waits behind it is not."""
         running, latest = self._running, self._latest
+        self._refused = True
         if running is not None and not running.response_complete and not (running is latest and running.more_body):
-            self._refused = True
             self.pipeline.clear()
             running.keep_alive = False
         elif latest is not None and latest.more_body and latest.response_started:
             latest.disconnected = True
             self.transport.close()
         else:
-            self._refuse(400, BAD_REQUEST, "this cannot be read as a request of HTTP/1.1")
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """A caller who would rather speak WebSocket is answered as any other; nobody here has to hear of it."""
+            self._refuse(status, code, detail)
 
     def close_if_late(self) -> None:
         now = self.loop.time()
@@ -191,7 +312,6 @@ class Connection(HttpToolsProtocol):
         answer = problem({}, status, code, detail)
         fields = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"connection", b"close")]
         lines = b"".join(b"%s: %s\r\n" % field for field in fields)
-        self._refused = True
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + answer.body)
         self.transport.write_eof()
         if self._running is not None and not self._running.response_complete:  # it waits for the rest of its body

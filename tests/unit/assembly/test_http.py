@@ -19,7 +19,7 @@ from forebay.assembly.http import HEAD_WITHIN_S, PIPELINE_MOST, Connection, http
 
 
 class Wire(asyncio.Transport):
-    """Holds what was written; `closed` as soon as nothing more can be."""
+    """Holds what was written; `closed` as soon as nothing more can be, `reading` while more may come."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,6 +27,9 @@ class Wire(asyncio.Transport):
         self.writes = 0
         self.begun = asyncio.Event()
         self.closed = asyncio.Event()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._closing = False
 
     def write(self, data: Any) -> None:
         assert not self.closed.is_set()
@@ -38,15 +41,17 @@ class Wire(asyncio.Transport):
         self.closed.set()
 
     def close(self) -> None:
+        self._closing = True
         self.closed.set()
 
     def is_closing(self) -> bool:
-        return self.closed.is_set()
+        return self._closing
 
     def pause_reading(self) -> None:
-        pass
+        self.reading.clear()
 
-    resume_reading = pause_reading
+    def resume_reading(self) -> None:
+        self.reading.set()
 
     @property
     def statuses(self) -> list[int]:
@@ -151,6 +156,93 @@ async def test_a_body_is_no_head_however_long(server: Server) -> None:
     connection.data_received(GET[-10:])
     await server.idle()
     assert wire.statuses == [200, 200]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["that go on", "that end"])
+async def test_of_a_flood_of_headers_the_beginning_is_parsed(server: Server, end: bytes) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"GET / HTTP/1.1\r\n" + b"x:y\r\n" * 40_000 + end)
+    assert wire.problem == (431, "headers_too_large")
+    assert len(connection.headers) < 4000
+    assert not server.seen
+
+
+async def test_headers_that_are_too_many_are_refused_before_they_end(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"GET / HTTP/1.1\r\n" + b"x:y\r\n" * HEADERS_MOST)
+    assert not wire.closed.is_set()
+    connection.data_received(b"x:y\r\nx:y\r\n")  # the parser tells of one when the next begins
+    assert wire.problem == (431, "headers_too_large")
+
+
+async def test_headers_without_an_end_are_not_refused_in_place_of_an_answer(server: Server) -> None:
+    server.may.clear()
+    connection, wire = server.connect()
+    connection.data_received(GET + b"GET / HTTP/1.1\r\n" + b"x:y\r\n" * 40_000)
+    server.may.set()
+    await server.idle()
+    assert wire.statuses == [200]
+    assert wire.closed.is_set()
+
+
+async def test_tiny_chunks_are_parsed_in_turns_with_other_connections(server: Server) -> None:
+    connection, wire = server.connect()
+    count = 40_000
+    connection.data_received(POST + b"1\r\nx\r\n" * count + b"0\r\n\r\n" + GET)
+    assert not wire.reading.is_set()
+    assert len(connection.cycle.body) < count / 10
+    await wire.reading.wait()
+    await server.idle()
+    await server.idle()
+    assert wire.statuses == [200, 200]
+    assert wire.written.count(b"x" * count) == 1
+
+
+async def test_what_comes_while_chunks_are_parsed_is_not_read_before_them(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST + b"1\r\nx\r\n" * 10_000)
+    connection.data_received(b"1\r\ny\r\n0\r\n\r\n")
+    await wire.reading.wait()
+    await server.idle()
+    assert wire.written.endswith(b"xy")
+
+
+async def test_a_caller_who_leaves_amid_tiny_chunks_leaves_nothing_to_do(server: Server) -> None:
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+    connection, wire = server.connect()
+    connection.data_received(POST + b"1\r\nx\r\n" * 40_000)
+    wire.close()
+    connection.connection_lost(None)
+    await server.idle()
+    await asyncio.sleep(0)
+    assert not faults
+
+
+async def test_a_flood_of_chunk_extensions_is_no_body(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(POST)
+    for _ in range(5):
+        connection.data_received(b"1;" + b"a=b;" * 1000 + b"c\r\n{\r\n")
+    assert wire.problem == (400, "bad_request")
+    await server.idle()
+
+
+async def test_after_a_refusal_little_is_read(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"no request at all\r\n")
+    assert wire.statuses == [400]
+    connection.data_received(b"and more of it\r\n")
+    assert not wire.reading.is_set()
+    await wire.reading.wait()
+    assert wire.statuses == [400]
+
+
+async def test_what_cannot_be_read_is_no_news_for_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    connection, wire = server.connect()
+    connection.data_received(b"no request at all\r\n")
+    assert wire.problem == (400, "bad_request")
+    assert not caplog.records
 
 
 async def test_trailers_are_no_headers(server: Server) -> None:
