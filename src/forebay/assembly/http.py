@@ -34,8 +34,8 @@ LINGER_S = 2.0
 the caller with it (RFC 9112 section 9.6)."""
 
 LINGER_PAUSE_S = 0.02
-"""After each read that is dropped: 256 KiB so often cost nothing worth telling, and whoever sends a few MB before they
-look at the answer still gets it within LINGER_S."""
+"""After each read that is dropped: 256 KiB so often take 1% of a core, where one connection could take all of it; and
+whoever sends 20 MB before they look at the answer still gets it within LINGER_S."""
 
 AROUND_BODY_MOST_BYTES = 16 * 1024
 """What a chunked body may bring beside its data and PER_CHUNK_BYTES for each chunk, which leaves no room for extensions
