@@ -10,6 +10,8 @@ ARGS ?=
 KAFKA_PORT ?=
 POSTGRES_PORT ?=
 export PYTHON KAFKA_PORT POSTGRES_PORT
+# Set on many machines and in many images: each process, and tests start hundreds, would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 FUZZED := tests/scenario/test_the_openapi_document_is_true.py tests/scenario/test_malformed_bytes_do_no_harm.py
