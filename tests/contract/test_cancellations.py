@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tests.kafka.client import create_topics
+from tests.kafka.client import create_topics, open_up
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.cancellations import KafkaCancellations
@@ -58,7 +58,7 @@ class KafkaPlace(CancellationsPlace):
     async def open(self, *, listening: bool = True) -> Cancellations:
         stack = contextlib.AsyncExitStack()
         publisher = Publisher(self.link)
-        await publisher.open()
+        await open_up(publisher)
         stack.push_async_callback(publisher.close)
         ear = ControlEar(self.link)
         cancellations = KafkaCancellations(self.link, publisher, ear if listening else None)

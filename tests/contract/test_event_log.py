@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tests.kafka.client import create_topics
+from tests.kafka.client import create_topics, open_up
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.event_log import KafkaEventLog
@@ -73,7 +73,7 @@ class KafkaPlace(EventLogPlace):
 
     async def open(self) -> tuple[Queue, EventLog]:
         publisher = Publisher(self._link)
-        await publisher.open()
+        await open_up(publisher)
         log = KafkaEventLog(self._link, publisher, self._plan)
         await log.open()
         self._open[log] = publisher

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.kafka.client import create_topics
+from tests.kafka.client import create_topics, open_up
 
 from dev.kafka.broker import Broker
 from dev.kafka.zookeeper.broker import OldBroker
@@ -78,7 +78,7 @@ class KafkaPlace(QueuePlace):
 
     async def open(self) -> Queue:
         publisher = Publisher(self._link)
-        await publisher.open()
+        await open_up(publisher)
         queue = KafkaQueue(
             self._link,
             publisher,

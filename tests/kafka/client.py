@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic  # admin hands it on without exporting it
 
 from forebay.adapters.kafka.offsets import LATEST
+from forebay.adapters.kafka.publisher import Publisher
 
 WITHIN_S = 30.0
 ANSWER_WITHIN_S = 5.0
@@ -126,6 +128,15 @@ def consume(bootstrap: str, topic: str, count: int, *, group_protocol: str) -> l
     finally:
         consumer.close()
     raise AssertionError(f"{len(messages)} of {count} messages within {WITHIN_S:g} s")
+
+
+async def open_up(publisher: Publisher) -> None:
+    """Open it, and wait until a broker has answered: one that a busy machine lets answer late is away until it is asked
+    again, and nothing is published meanwhile."""
+    await publisher.open()
+    async with asyncio.timeout(WITHIN_S):
+        while not publisher.up:  # noqa: ASYNC110 - what it hears is heard in another thread
+            await asyncio.sleep(POLL_S / 10)
 
 
 @contextlib.contextmanager

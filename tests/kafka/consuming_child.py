@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from tests.kafka.client import open_up
 from tests.kafka.queues import CHANNEL, TIERS, number_of, receive_all
 
 from forebay.adapters.kafka.link import KafkaLink
@@ -35,7 +36,7 @@ def die_at(point: str) -> None:
 async def main(settings: dict[str, Any]) -> None:
     link = KafkaLink(bootstrap=settings.pop("bootstrap"), prefix=settings.pop("prefix"))
     publisher = Publisher(link)
-    await publisher.open()
+    await open_up(publisher)
     queue = KafkaQueue(link, publisher, durability=Durability.PROCESS, tiers=TIERS, **settings)
     consumer = queue.consumer(CHANNEL)
     hand: dict[int, ReceivedMessage] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.kafka.client import create_topics
+from tests.kafka.client import create_topics, open_up
 
 from forebay.adapters.kafka.link import KafkaLink
 from forebay.adapters.kafka.publisher import Publisher
@@ -48,7 +48,7 @@ class KafkaPlace:
     @contextlib.asynccontextmanager
     async def queue(self, **settings: Any) -> AsyncIterator[KafkaQueue]:
         publisher = self.publisher = Publisher(self.link)
-        await publisher.open()
+        await open_up(publisher)
         queue = KafkaQueue(
             self.link, publisher, durability=Durability.PROCESS, **{"tiers": TIERS, **self.settings, **settings}
         )

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 from confluent_kafka.cimpl import NewTopic
 from msgspec import structs
-from tests.kafka.client import admin
+from tests.kafka.client import admin, open_up
 
 from dev.kafka.broker import Broker
 from forebay.adapters.kafka.control import ControlEar
@@ -50,7 +50,7 @@ class Sky:
 
     async def publisher(self) -> Publisher:
         publisher = Publisher(self.link)
-        await publisher.open()
+        await open_up(publisher)
         self._stack.push_async_callback(publisher.close)
         return publisher
 
