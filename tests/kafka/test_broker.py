@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from tests.kafka.client import admin, consume, create_topic, produce
+from tests.kafka.trust import LOOPBACK, VALUES, arrives_with_its_headers, listening_addresses
 
 from dev.kafka.broker import Broker
 from dev.kafka.install import KAFKA
 from dev.kafka.java_process import BrokerFailed
 
-VALUES = [f"{number}: µ\x00".encode() for number in range(100)]
 # The old broker knows the classic protocol only.
-KINDS = [("kafka", "consumer"), ("kafka", "classic"), ("kafka_cluster", "consumer"), ("old_kafka", "classic")]
+KINDS = [("kafka", "consumer"), ("kafka", "classic"), ("old_kafka", "classic")]
 
 
 @pytest.mark.parametrize(("kind", "group_protocol"), KINDS)
@@ -24,16 +24,7 @@ def test_what_a_producer_sends_a_group_receives_with_its_headers(
     kind: str, group_protocol: str, request: pytest.FixtureRequest
 ) -> None:
     bootstrap: str = request.getfixturevalue(kind).bootstrap
-    topic = create_topic(bootstrap)
-
-    assert produce(bootstrap, topic, VALUES) == [None] * len(VALUES)
-    messages = consume(bootstrap, topic, len(VALUES), group_protocol=group_protocol)
-
-    assert [message.value() for message in messages] == VALUES
-    assert [message.key() for message in messages] == [value[:1] for value in VALUES]
-    assert [message.headers() for message in messages] == [
-        [("ce_id", value), ("empty", b""), ("none", None)] for value in VALUES
-    ]
+    arrives_with_its_headers(bootstrap, group_protocol)
 
 
 @pytest.mark.parametrize("kind", ["kafka", "old_kafka"])
@@ -74,19 +65,11 @@ def test_topics_are_never_created_by_themselves(kind: str, request: pytest.Fixtu
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["kafka", "kafka_cluster", "old_kafka"])
+@pytest.mark.parametrize("kind", ["kafka", "old_kafka"])
 def test_only_this_machine_can_connect(kind: str, request: pytest.FixtureRequest) -> None:
     found: Any = request.getfixturevalue(kind)
-    servers = {
-        "kafka": lambda: [found],
-        "kafka_cluster": lambda: [*found.brokers, found.controller],
-        "old_kafka": lambda: [found, found.zookeeper],
-    }[kind]()
-
-    for server in servers:
-        addresses = listening_addresses(server.pid)
-        assert addresses
-        assert addresses == {"0100007F"}
+    for server in [found, found.zookeeper] if kind == "old_kafka" else [found]:
+        assert listening_addresses(server.pid) == LOOPBACK
 
 
 def test_a_broker_that_cannot_start_says_why(kafka: Broker, tmp_path: Path) -> None:
@@ -102,21 +85,3 @@ def test_wrong_settings_are_told_before_it_starts(kafka: Broker, tmp_path: Path)
 
 def test_the_version_is_the_one_of_the_pom(kafka: Broker) -> None:
     assert f"kafka-server-{KAFKA.version}.jar" in {jar.name for jar in KAFKA.folder.iterdir()}
-
-
-def listening_addresses(pid: int) -> set[str]:
-    """The local addresses, in hexadecimal as the kernel prints them, on which the process listens."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            columns = line.split()
-            address, state, inode = columns[1], columns[3], columns[9]
-            if state == "0A" and f"socket:[{inode}]" in sockets:  # 0A: listening
-                found.add(address.partition(":")[0])
-    return found

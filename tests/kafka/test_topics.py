@@ -11,7 +11,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.cimpl import NewPartitions
 from tests.kafka.client import WITHIN_S, admin, create_topic
 
-from dev.kafka.broker import Broker, Cluster
+from dev.kafka.broker import Broker
 from dev.kafka.ports import HOST, free_port
 from forebay.adapters.kafka.layout import Kind, TopicWishes
 from forebay.adapters.kafka.link import KafkaLink
@@ -159,22 +159,6 @@ def test_without_a_broker_it_is_unavailable() -> None:
     for question in (topics.plan, topics.apply, topics.check):
         with pytest.raises(Unavailable, match="topics cannot be looked at"):
             question()
-
-
-@pytest.mark.slow
-def test_on_three_brokers_records_are_replicated(kafka_cluster: Cluster) -> None:
-    one = link(kafka_cluster.bootstrap)
-    topics = Topics(one, [MODEL], few())
-    assert topics.apply() == []
-    assert topics.check() is Durability.REPLICATED
-
-    single = KafkaLink(bootstrap=kafka_cluster.bootstrap, prefix=one.prefix + "-single")
-    Topics(single, [MODEL], few(replication=1)).apply()
-    topics = Topics(single, [MODEL], few())
-    left = [difference for difference in topics.apply() if difference.kind is Kind.REPLICATION]
-    assert left
-    assert all("kafka-reassign-partitions.sh" in difference.text for difference in left)
-    assert topics.check() is Durability.PROCESS
 
 
 def set_config(broker: Broker, topic: str, key: str, value: str) -> None:
