@@ -38,7 +38,7 @@ postgres: $(INSTALLED)  ## start a real PostgreSQL on 127.0.0.1:5432 until Ctrl-
 	@exec $(BIN)/python -m dev.postgres
 
 test: $(INSTALLED)  ## run every test
-	$(BIN)/python -m pytest tests -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(INSTALLED)  ## ask the API what nobody thought of, for long (FUZZ_EXAMPLES=300 FUZZ_REQUESTS=100000 FUZZ_SEED=2)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} FUZZ_REQUESTS=$${FUZZ_REQUESTS:-20000} $(BIN)/python -m pytest $(FUZZED) -n 0 -rP $(ARGS)
