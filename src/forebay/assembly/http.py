@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httptools
@@ -50,7 +50,7 @@ _SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
 
 _PIECE_BYTES = 16 * 1024
-"""What is parsed before the bounds are looked at. A read can have 256 KiB: 60,000 headers, or 40,000 chunks."""
+"""What is parsed before the bounds are looked at. A read can have 256 KiB: 50,000 headers, or 40,000 chunks."""
 
 _PIECE_OF_DATA_BYTES = 64 * 1024
 """The same for what follows a piece that was data of a body throughout, which costs nothing."""
@@ -121,8 +121,10 @@ class _InOne(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         cycle = self._cycle
         if self._head:
-            data, self._head = self._head + data, b""
-        elif not self._begun and cycle.response_started:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data))
+            return
+        if not self._begun and cycle.response_started:
             self._begun = True
             if cycle.expected_content_length and cycle.scope["method"] != "HEAD":
                 self._head = bytes(data)
@@ -130,7 +132,7 @@ class _InOne(asyncio.Transport):
         self._transport.write(data)
 
     def close(self) -> None:
-        if self._head:  # whoever made it could not make its body
+        if self._head and not self._transport.is_closing():  # whoever made it could not make its body
             self._transport.write(self._head)
             self._head = b""
         self._transport.close()
@@ -189,6 +191,9 @@ class Connection(HttpToolsProtocol):
         self._data_bytes = 0
         """Of the body, in the piece that is being parsed, with what its chunks may need."""
         self._around_bytes = 0
+        self._past_parser = 0
+        """Of the body, what is still to come and the parser is not to see: it takes all that follows a request with
+        `Upgrade` for another protocol, and for us it is HTTP/1.1 all the same (RFC 9110 section 7.8)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -228,12 +233,12 @@ class Connection(HttpToolsProtocol):
         in_head, latest = self._head_since is not None, self._latest
         self._data_bytes = 0
         try:
-            self.parser.feed_data(piece)
+            rest = piece
+            while rest:
+                rest = self._feed(rest)
             self._hand_on()
         except httptools.HttpParserError:
             self._end(400, BAD_REQUEST, "this cannot be read as a request of HTTP/1.1")
-            return
-        except httptools.HttpParserUpgrade:  # answered as any other
             return
         if self._head_since is not None:
             self._head_bytes += len(piece) if in_head else 0
@@ -245,6 +250,21 @@ class Connection(HttpToolsProtocol):
             if self._around_bytes > AROUND_BODY_MOST_BYTES:
                 self._end(400, BAD_REQUEST, "too much around the chunks of the body")
 
+    def _feed(self, piece: bytes | memoryview) -> bytes | memoryview:
+        """What is left of it."""
+        if self._past_parser:
+            data, rest = piece[: self._past_parser], piece[self._past_parser :]
+            self._past_parser -= len(data)
+            self._data.append(bytes(data))
+            if not self._past_parser:
+                self.on_message_complete()
+            return rest
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            return piece[upgrade.args[0] :]
+        return b""
+
     def on_message_begin(self) -> None:
         self._head_since = self._heard_at
         self._head_bytes = 0
@@ -254,6 +274,8 @@ class Connection(HttpToolsProtocol):
         self._head_since = None
         if len(self.pipeline) >= PIPELINE_MOST:
             raise ValueError("too many requests wait for the answer to one before them")  # as for _Trailers
+        if self.parser.should_upgrade():
+            self._past_parser = _length(self.headers)
         super().on_headers_complete()
         self._latest = self.cycle
         self._around_bytes = 0
@@ -262,11 +284,13 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        self._unset_keepalive_if_required()  # one before it may have been answered in an earlier turn of the same read
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         self._hand_on()
-        super().on_message_complete()
+        if not self._past_parser:
+            super().on_message_complete()
 
     def _hand_on(self) -> None:
         """To the request, the data that came for it."""
@@ -318,3 +342,11 @@ class Connection(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def _length(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Of the body behind them. Raises ValueError where it is chunked: nobody would tell the chunks apart."""
+    given = dict(headers)
+    if b"transfer-encoding" in given:
+        raise ValueError("a chunked body behind an upgrade")  # as for _Trailers
+    return int(given.get(b"content-length", b"0"))

@@ -87,6 +87,7 @@ class Server:
         routes = [
             Route("/", self._answer, methods=["GET", "POST"]),
             Route("/begun", self._begun),
+            Route("/early", self._early, methods=["POST"]),
             Route("/broken", self._broken),
         ]
         self.config = http_server(Starlette(routes=routes)).config
@@ -96,6 +97,9 @@ class Server:
         self.seen.append(request)
         await self.may.wait()
         return PlainTextResponse(await request.body())
+
+    async def _early(self, request: Request) -> Response:
+        return PlainTextResponse("whatever the body is", 401)
 
     async def _begun(self, request: Request) -> Response:
         if request.method == "HEAD":
@@ -204,7 +208,7 @@ async def test_what_comes_while_chunks_are_parsed_is_not_read_before_them(server
     connection.data_received(b"1\r\ny\r\n0\r\n\r\n")
     await wire.reading.wait()
     await server.idle()
-    assert wire.written.endswith(b"xy")
+    assert wire.written.endswith(b"x" * 10_000 + b"y")
 
 
 async def test_a_caller_who_leaves_amid_tiny_chunks_leaves_nothing_to_do(server: Server) -> None:
@@ -284,6 +288,45 @@ async def test_what_cannot_be_taken_ends_the_connection_after_the_answer_to_what
     await server.idle()
     assert wire.statuses == [200]
     assert wire.closed.is_set()
+
+
+UPGRADE = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 5, 40_000])
+async def test_who_would_rather_speak_another_protocol_is_answered_as_any_other(server: Server, size: int) -> None:
+    """Java's client asks for h2c with its first request, whatever its method."""
+    connection, wire = server.connect()
+    body = (GET * (size // len(GET) + 1))[:size]
+    sent = UPGRADE + b"content-length: %d\r\n\r\n" % size + body + GET
+    for at in range(0, len(sent), 30_000):
+        connection.data_received(sent[at : at + 30_000])
+    for _ in range(2):
+        await server.idle()
+    assert wire.statuses == [200, 200]
+    assert wire.written.count(b"\r\n\r\n" + body) == 1 + (size == 0)
+    assert [request.method for request in server.seen] == ["POST", "GET"]
+
+
+async def test_chunks_behind_an_upgrade_are_no_request(server: Server) -> None:
+    connection, wire = server.connect()
+    connection.data_received(UPGRADE + b"transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n" + GET)
+    assert wire.problem == (400, "bad_request")
+    assert not server.seen
+
+
+async def test_a_request_that_is_parsed_after_the_answer_to_one_before_it_is_not_cut_off(server: Server) -> None:
+    connection, wire = server.connect()
+    early = b"POST /early HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    connection.data_received(early + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n" + GET)
+    server.may.clear()
+    while not server.seen:
+        await wire.reading.wait()
+        await asyncio.sleep(0)
+    assert connection.timeout_keep_alive_task is None
+    server.may.set()
+    await server.idle()
+    assert wire.statuses == [401, 200]
 
 
 async def test_an_answer_leaves_in_one_write(server: Server) -> None:
