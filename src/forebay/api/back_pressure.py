@@ -4,7 +4,7 @@ store now and then, and what this process accepts meanwhile it counts itself."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -52,7 +52,6 @@ class Bounds:
         self._fleet = fleet
         self._default = default
         self._limits = limits
-        self._any = default > 0 or any(limit != 0 for limit in limits.values() if limit is not None)
         self._monotonic = monotonic
         self._lag_s = lag_s
         self._seen: Mapping[Place, int] = {}
@@ -64,7 +63,7 @@ class Bounds:
         """Note that so many jobs are about to be accepted into each of these lanes. Raises TooMany, with the code
         `queue_full`, where one of them is full, or where more than `behind` wait in it; then none of them may be.
         """
-        if behind is not None or self._any:
+        if behind is not None or self._bounded(lanes):
             looking = self._look(LOOK_EVERY_S)
             if looking is not None and self._looked_at == float("-inf"):
                 await asyncio.shield(looking)
@@ -86,6 +85,9 @@ class Bounds:
         if isinstance(limit, Mapping):
             limit = limit.get(lane)
         return self._default if limit is None else limit
+
+    def _bounded(self, lanes: Iterable[Place]) -> bool:
+        return any(self.limit(model, lane) for model, lane in lanes)
 
     def _full(self, lanes: Mapping[Place, int], behind: int | None) -> Place | None:
         """The first that has no room. What comes at once and is more than the bound finds it where nothing waits: a

@@ -254,6 +254,22 @@ async def test_nobody_is_refused_for_what_is_old() -> None:
     assert await at.take(20) == 7
 
 
+async def test_for_a_model_without_a_bound_nobody_is_asked_though_another_has_one(make_api: MakeApi) -> None:
+    asked: list[str] = []
+
+    async def away() -> list[LaneCount]:
+        asked.append("the store")
+        raise Unavailable("no store")
+
+    narrow = spec("narrow", "json", "python", limits=ModelLimits(max_queue_length=1))
+    api = make_api(catalog=Catalog(specs={**CATALOG.specs, "narrow": {"1": narrow}}))
+    api.store.queues = away  # type: ignore[method-assign]  # of one object
+    assert not refused(await submit(api))
+    assert not asked
+    assert not refused(await post(api, model="narrow", input=1))
+    assert asked
+
+
 async def test_without_a_bound_nobody_is_asked() -> None:
     at = Setting(0)
     assert await at.take(100) == 100
