@@ -156,8 +156,9 @@ def differences(wanted: Sequence[Topic], found: Mapping[str, Found]) -> list[Dif
             text = f"missing; {topic.partitions} partitions, {topic.replication} copies"
             result.append(Difference(topic=topic.name, kind=Kind.MISSING, text=text, applicable=True, blocking=True))
         else:
-            result += [*_partitions(topic, one), *_replication(topic, one), *_config(topic, one)]
-            result += _outlived(topic, wanted, found)
+            outlived = _outlived(topic, wanted, found)
+            config = _config(topic, one, but=("retention.ms",) if outlived else ())
+            result += [*_partitions(topic, one), *_replication(topic, one), *config, *outlived]
     return result
 
 
@@ -207,7 +208,8 @@ def _replication(topic: Topic, found: Found) -> list[Difference]:
     return [Difference(topic=topic.name, kind=Kind.REPLICATION, text=text, applicable=False)]
 
 
-def _config(topic: Topic, found: Found) -> list[Difference]:
+def _config(topic: Topic, found: Found, *, but: Collection[str] = ()) -> list[Difference]:
+    """`but`: of these settings another difference tells."""
     result = [
         Difference(
             topic=topic.name,
@@ -216,6 +218,7 @@ def _config(topic: Topic, found: Found) -> list[Difference]:
             applicable=True,
         )
         for key, value in changes(topic, found).items()
+        if key not in but
     ]
     in_sync = _number(found, "min.insync.replicas")
     if in_sync > found.replication:

@@ -110,6 +110,10 @@ def test_no_request_is_there_without_the_deletion_of_its_job(retention_s: float)
 def test_who_keeps_requests_longer_is_told_to_keep_events_longer() -> None:
     found = as_wanted()
     found["f.requests.b.low"] = with_retention(found["f.requests.b.low"], "1000000000")
+    found["f.events"] = with_retention(found["f.events"], "604800000")  # of a version that kept them for less
+    [difference] = differences(list(topics().values()), found)
+    assert difference.text.startswith("retention.ms is 604800000, should be 1129600000")
+    found["f.events"] = with_retention(found["f.events"], "734400000")
     [difference] = differences(list(topics().values()), found)
     assert (difference.topic, difference.kind, difference.applicable) == ("f.events", Kind.CONFIG, False)
     assert difference.text.startswith("retention.ms is 734400000, should be 1129600000")
