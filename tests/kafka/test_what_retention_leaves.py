@@ -92,7 +92,9 @@ class Past:
 
 
 @pytest.fixture
-async def past(kafka: Broker, tmp_path: Path) -> AsyncIterator[Past]:
+async def past(
+    kafka: Broker, tmp_path: Path
+) -> AsyncIterator[Past]:  # `kafka` says what is missing where there is none
     with Broker(tmp_path, settings=LOOKS_OFTEN) as broker:
         yield Past(KafkaLink(bootstrap=broker.bootstrap, prefix=f"t{uuid.uuid4().hex[:12]}"))
 

@@ -69,8 +69,8 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 class _Api(FastAPI):
     """FastAPI without the layers that it puts around its routes and nothing here uses: telemetry, a limit for bodies,
-    stacks for dependencies and a last word on errors, for which `Edge` stands. They take a twentieth of a
-    submission."""
+    stacks for dependencies (so that no route may have `Depends`) and a last word on errors, for which `Edge` stands.
+    They take a twentieth of a submission (docs/decisions/hot-routes-are-plain-asgi.md)."""
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = ExceptionMiddleware(self.router, self.exception_handlers)

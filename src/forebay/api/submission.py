@@ -293,7 +293,7 @@ class Submitter:
         )
 
     async def _publish(self, requests: Sequence[JobRequest]) -> None:
-        """Remembers whether jobs can be written."""
+        """Writes them all, and remembers whether jobs can be written."""
         try:
             messages: dict[Channel, list[Message]] = {}
             for request in requests:

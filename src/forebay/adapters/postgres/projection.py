@@ -161,7 +161,7 @@ AND waiting.id = gone.id AND waiting.tenant = gone.tenant
 
 
 @cache
-def _update(columns: Sequence[str]) -> str:
+def _update(columns: tuple[str, ...]) -> str:
     """Of rows that are there and locked; the arrays are their keys and these columns. As an insertion that finds each
     of them by its key: the plan of an UPDATE from arrays may scan the table for each. What must not be null and is not
     updated stands there as in a stub."""
@@ -305,7 +305,7 @@ async def _delete(connection: Connection, tombstones: Sequence[Job]) -> None:
     await connection.execute(_DELETE_RESULTS, *keys)
 
 
-async def _upsert(connection: Connection, columns: Sequence[str], rows: list[Row]) -> None:
+async def _upsert(connection: Connection, columns: tuple[str, ...], rows: list[Row]) -> None:
     if rows:
         by_name = dict(zip(JOB_COLUMNS, _arrays(rows, len(JOB_COLUMNS)), strict=True))
         await connection.execute(_update(columns), *(by_name[name] for name in (*_KEY, *columns)))
