@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from dev.kafka.broker import Broker
-from forebay.testing.service import RunningService, run_command
+from forebay.testing.service import ENTRY, RunningService, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_MODELS = ROOT / "tests" / "models"
@@ -63,16 +63,17 @@ class Roles:
         done = self.command("topics", "apply")
         assert done.returncode == 0, done.stderr
 
-    def spawn(self, *roles: str, **settings: str) -> RunningService:
+    def spawn(self, *roles: str, entry: Sequence[str] = ENTRY, **settings: str) -> RunningService:
         """A process with these roles that may not be ready yet."""
         folder = self._folder / f"{'-'.join(roles)}-{len(self._processes)}"
-        process = RunningService(folder, self._models_dir, settings={**self.settings, **settings}, roles=roles)
+        chosen = {**self.settings, **settings}
+        process = RunningService(folder, self._models_dir, settings=chosen, roles=roles, entry=entry)
         self._processes.append(process)
         process.spawn()
         return process
 
-    def start(self, *roles: str, **settings: str) -> RunningService:
-        process = self.spawn(*roles, **settings)
+    def start(self, *roles: str, entry: Sequence[str] = ENTRY, **settings: str) -> RunningService:
+        process = self.spawn(*roles, entry=entry, **settings)
         process.wait_ready()
         return process
 
@@ -103,14 +104,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """`start("echo", ..., key=value)`: a service with these test models; settings as keywords. Killed at the end."""
     with ExitStack() as stack:
 
-        def start_service(*models: str, models_dir: Path = TEST_MODELS, **settings: str) -> RunningService:
+        def start_service(
+            *models: str, models_dir: Path = TEST_MODELS, entry: Sequence[str] = ENTRY, **settings: str
+        ) -> RunningService:
             chosen = {
                 "trusted_models": ",".join(models),
                 "models": ",".join(models),
                 "data_dir": str(tmp_path),
                 **settings,
             }
-            service = RunningService(tmp_path, models_dir, settings=chosen)
+            service = RunningService(tmp_path, models_dir, settings=chosen, entry=entry)
             return stack.enter_context(service)
 
         yield start_service

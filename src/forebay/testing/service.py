@@ -15,6 +15,7 @@ from types import TracebackType
 
 READY_POLL_S = 0.01
 COMMAND_WITHIN_S = 60.0
+ENTRY = ("-m", "forebay")
 
 
 class ServiceFailed(Exception):
@@ -32,7 +33,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """`forebay ARGUMENTS` in a process of its own, with `settings` as for `environ_of`. Raises
     subprocess.TimeoutExpired."""
-    command = [sys.executable, "-m", "forebay", *arguments]
+    command = [sys.executable, *ENTRY, *arguments]
     return subprocess.run(command, env=environ_of(settings), cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
 
 
@@ -60,7 +61,7 @@ class RunningService:
         *,
         settings: Mapping[str, str] | None = None,
         roles: Sequence[str] = (),
-        entry: Sequence[str] = ("-m", "forebay"),
+        entry: Sequence[str] = ENTRY,
     ) -> None:
         self._data_dir = data_dir
         self._entry = list(entry)
