@@ -34,9 +34,17 @@ class Roles:
     """A service of several processes on a real Kafka: each role in a process and a data folder of its own, states in
     PostgreSQL. Topics are named after `prefix`, which no other test uses."""
 
-    def __init__(self, folder: Path, bootstrap: str, store: str, models: Sequence[str], **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bootstrap: str,
+        store: str,
+        models: Sequence[str],
+        models_dir: Path = TEST_MODELS,
+        **settings: str,
+    ) -> None:
         self._folder = folder
-        self._models_dir = Path(settings.pop("models_dir", str(TEST_MODELS)))
+        self._models_dir = models_dir
         self._processes: list[RunningService] = []
         self.bootstrap = bootstrap
         self.prefix = f"s{uuid.uuid4().hex[:12]}"
@@ -90,8 +98,11 @@ def roles_on_kafka(tmp_path: Path, kafka: Broker, postgres_dsn: str) -> Iterator
     """`roles_on_kafka("echo", ..., key=value)`: topics are there, no role runs yet. All are killed at the end."""
     with ExitStack() as stack:
 
-        def make(*models: str, bootstrap: str = kafka.bootstrap, **settings: str) -> Roles:
-            roles = Roles(tmp_path, bootstrap, settings.pop("store", postgres_dsn), models, **settings)
+        def make(
+            *models: str, bootstrap: str = kafka.bootstrap, models_dir: Path = TEST_MODELS, **settings: str
+        ) -> Roles:
+            store = settings.pop("store", postgres_dsn)
+            roles = Roles(tmp_path, bootstrap, store, models, models_dir=models_dir, **settings)
             stack.callback(roles.kill)
             roles.apply_topics()
             return roles
@@ -117,6 +128,21 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return stack.enter_context(service)
 
         yield start_service
+
+
+ROLES = ("api", "worker", "projector", "scheduler")
+
+Begin = Callable[..., RunningService]
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def begin(request: pytest.FixtureRequest) -> Begin:
+    """As `start`, on each backend: every role in one process, on Kafka with PostgreSQL beside it."""
+    if request.param == "embedded":
+        start: Start = request.getfixturevalue("start")
+        return start
+    roles_on_kafka: StartRoles = request.getfixturevalue("roles_on_kafka")
+    return lambda *models, **settings: roles_on_kafka(*models, **settings).start(*ROLES)
 
 
 class Client:

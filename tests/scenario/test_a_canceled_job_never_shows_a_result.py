@@ -6,24 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.scenario.conftest import Client, Start, StartRoles, until
+from tests.scenario.conftest import Begin, Client, Start, StartRoles, until
 
 from forebay.testing.service import RunningService
 
 pytestmark = pytest.mark.scenario
 
 ClientOf = Callable[[RunningService], Client]
-Begin = Callable[..., RunningService]
-
-
-@pytest.fixture(params=["embedded", "kafka"])
-def begin(request: pytest.FixtureRequest) -> Begin:
-    """`begin("flaky")`: every role, on this backend; of Kafka in one process and PostgreSQL beside it."""
-    if request.param == "embedded":
-        start: Start = request.getfixturevalue("start")
-        return start
-    roles_on_kafka: StartRoles = request.getfixturevalue("roles_on_kafka")
-    return lambda *models: roles_on_kafka(*models).start("api", "worker", "projector", "scheduler")
 
 
 def cancel(api: Client, job_id: str) -> Any:

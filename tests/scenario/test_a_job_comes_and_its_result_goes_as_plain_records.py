@@ -33,7 +33,7 @@ ClientOf = Callable[[RunningService], Client]
 @pytest.fixture
 def roles(tmp_path: Path, kafka: Broker) -> Iterator[Roles]:
     """The example models, one worker."""
-    roles = Roles(tmp_path, kafka.bootstrap, "sqlite://", MODELS, models_dir=str(ROOT / "models"), trusted_models="")
+    roles = Roles(tmp_path, kafka.bootstrap, "sqlite://", MODELS, models_dir=ROOT / "models", trusted_models="")
     try:
         roles.apply_topics()
         roles.spawn("worker")

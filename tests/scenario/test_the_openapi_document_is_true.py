@@ -79,7 +79,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) ->
         service = start("echo", models_dir=models_dir, api_key_file=str(key_file))
     else:
         roles_on_kafka: StartRoles = request.getfixturevalue("roles_on_kafka")
-        roles = roles_on_kafka("echo", models_dir=str(models_dir), api_key_file=str(key_file))
+        roles = roles_on_kafka("echo", models_dir=models_dir, api_key_file=str(key_file))
         settings = {**roles.settings, "models_dir": str(models_dir), "data_dir": str(tmp_path / "command")}
         rival = output_of("keys", "create", "--tenant", "rival", settings=settings)
         service = roles.start("api", "worker", "projector", "scheduler")

@@ -138,7 +138,7 @@ def test_each_cause_is_named_in_one_process(
 def test_each_cause_is_named_on_kafka(
     roles_on_kafka: StartRoles, client_of: ClientOf, models: Path, kafka: Broker
 ) -> None:
-    roles = roles_on_kafka("actor", "broken", "idle", models_dir=str(models))
+    roles = roles_on_kafka("actor", "broken", "idle", models_dir=models)
     api = client_of(roles.start("api", "projector", "scheduler"))
     roles.start("worker", models="actor,broken")
     unserved = each_cause_is_named(api, models)
