@@ -1,13 +1,18 @@
-"""Whatever one input does to its model, the others in its batch succeed and the guilty job says what happened."""
+"""Whatever one input does to its model, the others in its batch succeed and the guilty job says what happened; on both
+backends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from tests.scenario.conftest import Begin, Client
 
 from forebay.testing.service import RunningService
+
+pytestmark = pytest.mark.scenario
+
+ClientOf = Callable[[RunningService], Client]
 
 CODES = {
     "die": "runner_died",
@@ -21,16 +26,21 @@ CODES = {
     "fork": "runner_died",
     "refuse": "model_error",
 }
+ON_KAFKA = ("hang", "raise_error")
+"""One that costs the runner and one that does not: what else a model does, its worker hears of in one of these ways."""
+
 NEIGHBOURS = 7
 
 
-@pytest.mark.scenario
-@pytest.mark.parametrize("harm", CODES)
+@pytest.mark.parametrize(
+    ("begin", "harm"),
+    [("embedded", harm) for harm in CODES] + [("kafka", harm) for harm in ON_KAFKA],
+    indirect=["begin"],
+)
 def test_neighbours_succeed_and_the_guilty_job_fails_with_a_stable_code(
-    harm: str, start: Callable[..., RunningService], client_of: Callable[[RunningService], Any]
+    harm: str, begin: Begin, client_of: ClientOf
 ) -> None:
-    service = start("troublesome")
-    client = client_of(service)
+    client = client_of(begin("troublesome"))
     harms = ["none"] * NEIGHBOURS
     harms.insert(3, harm)
     ids = [client.submit("troublesome", {"harm": one, "number": number}) for number, one in enumerate(harms)]
@@ -48,10 +58,9 @@ def test_neighbours_succeed_and_the_guilty_job_fails_with_a_stable_code(
     assert after["status"] == "succeeded"
 
 
-@pytest.mark.scenario
 def test_a_job_that_kills_its_runner_alone_fails_after_exactly_the_attempts_that_its_model_allows(
-    start: Callable[..., RunningService], client_of: Callable[[RunningService], Any]
+    begin: Begin, client_of: ClientOf
 ) -> None:
-    client = client_of(start("troublesome"))
+    client = client_of(begin("troublesome"))
     job = client.final(client.submit("troublesome", {"harm": "die"}))
     assert (job["status"], job["error"]["code"], job["attempts"]) == ("failed", "runner_died", 3)
