@@ -119,7 +119,7 @@ class Server(JavaProcess):
         """How many it holds, Kafka's own included."""
         return sum(entry.is_dir() for entry in os.scandir(self._meta.parent))
 
-    def answers(self, bootstrap: str, node_id: int, client: Mapping[str, str] | None = None) -> bool:
+    def answers(self, bootstrap: str, node_id: int, client: Mapping[str, str | int | float] | None = None) -> bool:
         """Whether metadata comes from this address, names the broker, and is of the cluster in our folder: another
         server that has the port does not count. `client`: what librdkafka needs to be let in."""
         # log_level 0: a refused connection is expected here, librdkafka would print it.

@@ -5,19 +5,36 @@ Who is who: `ADMIN` may do everything, by whichever way it comes in; all others 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from dev.kafka.broker import Broker, Quorum
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType  # not exported
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType  # as above
+from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion  # as above
+
+from dev.kafka.broker import ANSWER_WITHIN_S, Broker, Quorum
 from dev.kafka.install import KafkaUnavailable
 from dev.kafka.ports import HOST, free_port
 
 ADMIN = "admin"
 MODULES = "org.apache.kafka.common.security"
+SCRAM = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}
+SCRAM_ITERATIONS = 4096
 MAKE_WITHIN_S = 30
+KNOWN_WITHIN_S = 30.0
+AGAIN_S = 0.02
+ANY: Any = None  # which the filter takes, though its types do not say so
+EVERY_ACL = AclBindingFilter(
+    ResourceType.ANY, ANY, ResourcePatternType.ANY, ANY, ANY, AclOperation.ANY, AclPermissionType.ANY
+)
 INSTALL_OPENSSL = "there is no openssl: apt-get install openssl (Debian, Ubuntu), brew install openssl (macOS)"
 
 
@@ -64,6 +81,14 @@ class Certificates:
 _KEY: Sequence[str] = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
+def _until(condition: Callable[[], bool], what: str) -> None:
+    """The controller confirms what its broker has yet to hear of. Fails after KNOWN_WITHIN_S."""
+    deadline = time.monotonic() + KNOWN_WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {KNOWN_WITHIN_S:g} s: {what}"
+        time.sleep(AGAIN_S)
+
+
 class SecureBroker(Broker):
     """Two doors: `bootstrap` is SASL_SSL (PLAIN, SCRAM and unsigned OAUTHBEARER tokens), `mutual_tls` asks clients for
     a certificate. The controller's own door is on the loopback interface as well, and for the broker itself."""
@@ -93,15 +118,41 @@ class SecureBroker(Broker):
         )
 
     @property
-    def client(self) -> Mapping[str, str]:
+    def client(self) -> Mapping[str, str | int | float]:
         """librdkafka's settings for ADMIN."""
+        return self._client_of(ADMIN, self.password, "PLAIN")
+
+    def add_user(self, username: str, password: str, mechanism: str = "SCRAM-SHA-512") -> None:
+        """Returns once it is let in."""
+        admin = AdminClient(dict(self.client))  # kept until the answer is there: its end is the end of its requests
+        credentials = ScramCredentialInfo(SCRAM[mechanism], SCRAM_ITERATIONS)
+        change = UserScramCredentialUpsertion(username, credentials, password.encode())
+        for done in admin.alter_user_scram_credentials([change]).values():
+            done.result(KNOWN_WITHIN_S)
+        user = AdminClient({**self._client_of(username, password, mechanism), "log_level": 0})
+
+        def let_in() -> bool:
+            with contextlib.suppress(KafkaException):  # not yet
+                return bool(user.list_topics(timeout=ANSWER_WITHIN_S).brokers)
+            return False
+
+        _until(let_in, f"{username} is let in")
+
+    def allow(self, bindings: Sequence[AclBinding]) -> None:
+        """Returns once they hold."""
+        admin = AdminClient(dict(self.client))
+        for done in admin.create_acls(list(bindings)).values():
+            done.result(KNOWN_WITHIN_S)
+        _until(lambda: set(bindings) <= set(admin.describe_acls(EVERY_ACL).result(KNOWN_WITHIN_S)), "the ACLs hold")
+
+    def _client_of(self, username: str, password: str, mechanism: str) -> dict[str, str | int | float]:
         return {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": "sasl_ssl",
             "ssl.ca.location": str(self.certificates.ca_file),
-            "sasl.mechanism": "PLAIN",
-            "sasl.username": ADMIN,
-            "sasl.password": self.password,
+            "sasl.mechanism": mechanism,
+            "sasl.username": username,
+            "sasl.password": password,
         }
 
     def spawn(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource  # admin does not export these
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 from tests.kafka.client import POLL_S, WITHIN_S
-from tests.kafka.test_security import add_scram_user, publisher_of, with_password
+from tests.kafka.test_security import publisher_of, with_password
 
 from dev.kafka.secure import SecureBroker
 from forebay.adapters.kafka.acls import Acl, Role, acls
@@ -62,16 +61,12 @@ class Realm:
 
     def found(self) -> None:
         Topics(self.superuser, [MODEL], WISHES).apply()
-        client = self.superuser.admin()
         bindings = []
         for role in Role:
-            add_scram_user(self._broker, "SCRAM-SHA-512", self.user(role), self.user(role))
+            self._broker.add_user(self.user(role), self.user(role))
             for acl in acls(role, self.names, [MODEL]):
                 bindings += acl.bindings(f"User:{self.user(role)}")
-        for done in client.create_acls(bindings).values():
-            done.result(WITHIN_S)
-        for role in Role:
-            wait_until_known(self.link(role))
+        self._broker.allow(bindings)
 
     def user(self, role: Role) -> str:
         return f"{self.names.prefix}-{role.value}"
@@ -80,16 +75,6 @@ class Realm:
         user = self.user(role)
         secured = with_password(self._broker, "SCRAM-SHA-512", username=user, password=user)
         return KafkaLink(bootstrap=secured.bootstrap, prefix=self.names.prefix, security=secured.security)
-
-
-def wait_until_known(link: KafkaLink) -> None:
-    """The controller confirms a user before the broker lets it in."""
-    client, deadline = link.admin(), time.monotonic() + WITHIN_S
-    while True:
-        with contextlib.suppress(KafkaException):  # not let in yet
-            client.list_topics(timeout=POLL_S)
-            return
-        assert time.monotonic() < deadline
 
 
 @pytest.fixture

@@ -11,11 +11,6 @@ from typing import Any
 
 import pytest
 import structlog
-from confluent_kafka.admin._scram import (  # admin does not export these
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
 from msgspec.structs import replace
 from tests.kafka.client import WITHIN_S
 from tests.kafka.token_endpoint import token_endpoint
@@ -74,14 +69,6 @@ def with_tokens(broker: SecureBroker, url: str) -> KafkaLink:
     )
 
 
-def add_scram_user(broker: SecureBroker, mechanism: str, username: str, password: str) -> None:
-    client = with_password(broker).admin()
-    kind = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}[mechanism]
-    change = UserScramCredentialUpsertion(username, ScramCredentialInfo(kind, 4096), password.encode())
-    for done in client.alter_user_scram_credentials([change]).values():
-        done.result(WITHIN_S)
-
-
 @contextlib.contextmanager
 def way_in(broker: SecureBroker, way: str) -> Iterator[KafkaLink]:
     if way == "certificate":
@@ -91,7 +78,7 @@ def way_in(broker: SecureBroker, way: str) -> Iterator[KafkaLink]:
             yield with_tokens(broker, endpoint.url)
     else:
         if way.startswith("SCRAM"):
-            add_scram_user(broker, way, ADMIN, broker.password)
+            broker.add_user(ADMIN, broker.password, way)
         yield with_password(broker, way)
 
 
