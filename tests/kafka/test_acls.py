@@ -234,7 +234,7 @@ READS = {
     Role.WORKER: {"requests", "control"},
     Role.PROJECTOR: {"requests", "events"},
     Role.SCHEDULER: {"retry"},
-    Role.ADMIN: {"dlq"},
+    Role.ADMIN: set(),
 }
 WRITES = {
     Role.API: {"requests", "events", "control"},

@@ -84,7 +84,7 @@ def _api(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.control_topic, ("Read", "Write"), "sees the workers, tells them what was canceled"),
         Acl("group", names.control_group, ("Describe",), "is asked for, and never joined"),
         Acl("group", names.lookup_group, ("Describe",), "is asked for, and never joined"),
-        *_groups(names, models, ("Describe",), "tells how many jobs wait"),
+        *_waiting(names, models),
     ]
 
 
@@ -105,6 +105,7 @@ def _projector(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.requests_prefix, ("Read",), "reads the log", prefixed=True),
         Acl("topic", names.events_topic, ("Read",), "reads the log"),
         Acl("group", names.projector_group, ("Read",), "shares it with other projectors"),
+        *_waiting(names, models),
     ]
 
 
@@ -116,16 +117,18 @@ def _scheduler(names: Names, models: Collection[str]) -> list[Acl]:
         Acl("topic", names.events_topic, ("Write",), "ends jobs whose time is over, or that it cannot bring back"),
         Acl("topic", names.control_topic, ("Write",), "asks the brokers for their time"),
         Acl("topic", names.dlq_topic, ("Write",), "leaves what it cannot bring back"),
+        *_waiting(names, models),
     ]
 
 
 def _admin(names: Names, models: Collection[str]) -> list[Acl]:
     operations = ("Create", "Alter", "AlterConfigs")
-    return [
-        Acl("topic", f"{names.prefix}.", operations, "creates and changes topics", prefixed=True),
-        Acl("topic", names.dlq_topic, ("Read",), "exports dead letters"),
-        Acl("group", f"{names.prefix}.", ("Describe",), "sees how far each role is", prefixed=True),
-    ]
+    return [Acl("topic", f"{names.prefix}.", operations, "creates and changes topics", prefixed=True)]
+
+
+def _waiting(names: Names, models: Collection[str]) -> list[Acl]:
+    """Of whoever is no worker: each process has `/metrics`, and each of them says how long the lanes are."""
+    return _groups(names, models, ("Describe",), "tells how many jobs wait")
 
 
 def _groups(names: Names, models: Collection[str], operations: tuple[str, ...], why: str) -> list[Acl]:

@@ -31,7 +31,7 @@ def operations(role: Role, resource: str, name: str) -> set[str]:
         (Role.WORKER, {"requests.m.low", "control"}, {"events", "control", "retry.5s", "dlq"}),
         (Role.PROJECTOR, {"requests.m.low", "events"}, set()),
         (Role.SCHEDULER, {"retry.5s"}, {"requests.m.low", "events", "control", "dlq"}),
-        (Role.ADMIN, {"dlq"}, set()),
+        (Role.ADMIN, set(), set()),
     ],
 )
 def test_who_reads_and_writes_what(role: Role, may_read: set[str], may_write: set[str]) -> None:
