@@ -33,6 +33,10 @@ CLOSE_WITHIN_S = 5.0
 """For all clients together, after the roles have ended: with what those take, a stop is over well within the 30 s after
 which Kubernetes kills."""
 
+WRITE_NOTHING = frozenset({"projector"})
+"""Roles that have no producer: brokers with an authorizer refuse one to whoever may write to no topic, and each start
+would log that."""
+
 Closing = Callable[[], Coroutine[Any, Any, None]]
 
 log = structlog.get_logger()
@@ -62,7 +66,8 @@ async def open_kafka(
     protocol = _group_protocol(settings, facts)
     _log_cluster(settings, facts, durability, protocol)
     publisher = Publisher(link)
-    await publisher.open()
+    if set(roles) - WRITE_NOTHING:
+        await publisher.open()
     parts: dict[str, Closing] = {}
     stack.push_async_callback(_close, parts, publisher)
     follow = None
