@@ -20,7 +20,7 @@ from tests.scenario.conftest import ROOT, Client, Roles
 from dev.kafka.broker import Broker
 from forebay.core.foreign import ForeignRecord, foreign_job_id
 from forebay.core.message import Channel
-from forebay.testing.service import RunningService
+from forebay.testing.service import RunningService, output_of
 
 WITHIN_S = 60.0
 MODELS = ("image_classification", "text_classification")
@@ -32,8 +32,9 @@ ClientOf = Callable[[RunningService], Client]
 
 @pytest.fixture
 def roles(tmp_path: Path, kafka: Broker) -> Iterator[Roles]:
-    """The example models, one worker."""
+    """The example models, one worker; the low lane of one model is acme's."""
     roles = Roles(tmp_path, kafka.bootstrap, "sqlite://", MODELS, models_dir=ROOT / "models", trusted_models="")
+    roles.settings["kafka_tenants"] = f"{roles.prefix}.requests.text_classification.low=acme"
     try:
         roles.apply_topics()
         roles.spawn("worker")
@@ -51,11 +52,11 @@ def run(roles: Roles, *command: str) -> list[Any]:
     return output
 
 
-def submit(roles: Roles, model: str, value: bytes, **headers: str) -> None:
+def submit(roles: Roles, model: str, value: bytes, *, lane: str = "normal", **headers: str) -> None:
     failures: list[object] = []
     producer = Producer({"bootstrap.servers": roles.bootstrap, "log_level": 0})
     producer.produce(
-        f"{roles.prefix}.requests.{model}.normal",
+        f"{roles.prefix}.requests.{model}.{lane}",
         value,
         headers={name.replace("_", "-") if name[:3] != "ce_" else name: text for name, text in headers.items()},
         on_delivery=lambda error, _: failures.append(error),
@@ -109,6 +110,20 @@ def test_the_api_knows_a_job_that_came_as_a_record_and_one_sent_twice_is_one(rol
     assert job["model"] == "text_classification"
 
 
+def test_a_record_is_a_job_of_its_topics_tenant(roles: Roles, client_of: ClientOf) -> None:
+    service = roles.start("api", "projector")
+    acme, default = client_of(service), client_of(service)
+    for api, tenant in ((acme, "acme"), (default, "default")):
+        own = {**roles.settings, "data_dir": str(service.log_file.parent)}
+        key = output_of("keys", "create", "--tenant", tenant, settings=own).strip()
+        api.http.headers["authorization"] = f"Bearer {key}"
+    value = b"What a wonderful day."
+    submit(roles, "text_classification", value, lane="low", ce_source="/test", ce_id="1")
+    found = job_id(event="1", value=value, tenant="acme")
+    assert final(acme, found)["output"][0]["label"] == "POSITIVE"
+    assert default.http.get(f"/v1/jobs/{found}").json()["code"] == "unknown_job"
+
+
 def final(api: Client, job_id: str) -> dict[str, Any]:
     """The job once it is final. A projector makes it known; until then its id means nothing to the API."""
     deadline = time.monotonic() + WITHIN_S
@@ -118,10 +133,10 @@ def final(api: Client, job_id: str) -> dict[str, Any]:
     return api.final(job_id)
 
 
-def job_id(*, event: str, value: bytes) -> str:
+def job_id(*, event: str, value: bytes, tenant: str = "default") -> str:
     return foreign_job_id(
         ForeignRecord(
-            tenant="default",
+            tenant=tenant,
             channel=Channel("text_classification", "normal"),
             place="",
             logged_at=0.0,

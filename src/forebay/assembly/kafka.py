@@ -18,12 +18,15 @@ from forebay.adapters.kafka.fleet import KafkaFleet
 from forebay.adapters.kafka.follower import FollowerPlan
 from forebay.adapters.kafka.layout import Difference, TopicWishes
 from forebay.adapters.kafka.link import KafkaLink, Security
+from forebay.adapters.kafka.names import Names
 from forebay.adapters.kafka.probe import BrokerFacts, probe
 from forebay.adapters.kafka.publisher import Publisher
 from forebay.adapters.kafka.queue import KafkaQueue
 from forebay.adapters.kafka.topics import Topics
 from forebay.assembly.waiting import until_there
+from forebay.core.errors import InvalidRequest, Misconfigured
 from forebay.core.foreign import ForeignClocks
+from forebay.core.lanes import Lane
 from forebay.ports.queue import Durability
 from forebay.settings import Settings
 
@@ -117,10 +120,12 @@ async def _close(parts: Mapping[str, Closing], publisher: Publisher) -> None:
 
 
 def link_of(settings: Settings) -> KafkaLink:
+    """Raises Misconfigured."""
     mechanism = settings.kafka_sasl_mechanism if settings.kafka_security.startswith("sasl") else ""
     return KafkaLink(
         bootstrap=settings.kafka_bootstrap,
         prefix=settings.kafka_prefix,
+        tenants=_tenants(settings),
         client_id=f"{settings.kafka_prefix}-{settings.worker_id}",
         security=Security(
             protocol=settings.kafka_security,
@@ -137,6 +142,25 @@ def link_of(settings: Settings) -> KafkaLink:
             oauth_scope=settings.kafka_oauth_scope,
         ),
     )
+
+
+def _tenants(settings: Settings) -> Mapping[str, str]:
+    """By requests topic. A topic that is none would leave its records to the default tenant without a word."""
+    names, tenants, mistakes = Names(settings.kafka_prefix), dict[str, str](), list[str]()
+    for one in settings.kafka_tenants:
+        topic, _, tenant = one.partition("=")
+        try:
+            lane = names.channel_of(topic).lane
+        except InvalidRequest as exc:
+            mistakes.append(f"kafka_tenants: {exc.message}")
+            continue
+        if lane not in set(Lane):
+            mistakes.append(f"kafka_tenants: {topic} has no lane of ours; they are {', '.join(Lane)}")
+        if tenants.setdefault(topic, tenant) != tenant:
+            mistakes.append(f"kafka_tenants: {topic} is given to {tenants[topic]} and to {tenant}")
+    if mistakes:
+        raise Misconfigured("a setting is wrong:", mistakes=mistakes)
+    return tenants
 
 
 def ask_brokers(settings: Settings) -> str:

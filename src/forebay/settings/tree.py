@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
+from forebay.core.api_key import GOOD_NAME
 from forebay.settings.meaning import Meaning, Seconds
 from forebay.settings.service import ServiceSettings
 
@@ -27,6 +28,16 @@ class Settings(ServiceSettings):
             "letters, digits, `-` and `_`, in parts joined by dots",
         ),
     ] = "forebay"
+    kafka_tenants: Annotated[
+        tuple[Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]+={GOOD_NAME.pattern}$")], ...],
+        Meaning(
+            "Whose jobs the records of other producers are, by requests topic: `forebay.requests.sentiment.low=acme`. "
+            "Those on topics that are not named are of the tenant `default`. The same for every role. What lies on a "
+            "topic changes hands with it when the store is rebuilt: name the tenant before the first record.",
+            "One tenant, until you say so; a record's own word on it is not believed.",
+            "TOPIC=TENANT, several separated by commas",
+        ),
+    ] = ()
     kafka_partitions: Annotated[
         Annotated[int, Field(ge=1, le=10_000)],
         Meaning(
