@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from forebay.adapters.kafka.delivery import Delivery
@@ -14,6 +15,8 @@ async def publish(self: Publisher, records: Sequence[Record], *, wait_s: float) 
     delivery = Delivery(self._loop, records, self._loop.time() + wait_s)
     for record in records:
         self._produce(record, delivery)
+    if self.told is None:  # who publishes a record to be told the time is told one, or the process would end of that
+        self.told = time.time(), time.monotonic()
 
 
 def plant() -> None:
