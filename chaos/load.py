@@ -6,30 +6,26 @@ import asyncio
 import json
 import random
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from msgspec import Struct
 
-from chaos.history import FINAL, SUCCEEDS, Accepted, Canceled, ClientLog, Invoked, Records, Refused, Seen, Unsure
+from chaos.history import FINAL, SUCCEEDS, Accepted, Canceled, ClientLog, Invoked, Records, Refused, Unsure
+from chaos.reading import AFTER_FAILURE_S, BROKEN_OFF, POLL_S, UNANSWERED, read, session
 
-PATIENCE_S = 60.0
-"""How long a client waits for an answer: longer than a process is held."""
-
-AFTER_FAILURE_S = 0.05
-COPY_AGAIN_S = 0.5
+AGAIN_S = 0.5
 STUCK_S = 120.0
 TURN_S = 0.005
-POLL_S = 2
 AGAIN_SHARE = 0.25
-FINAL_READERS = 16
+COPIES = 3
+BATCH_JOBS = 20
 
 NOT_SENT = (aiohttp.ClientConnectorError,)
-BROKEN_OFF = (aiohttp.ClientError, OSError, TimeoutError, ValueError)
-"""ValueError: what came is no JSON."""
 
 
 class Wish(Struct, frozen=True):
@@ -44,7 +40,7 @@ class Wish(Struct, frozen=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """`waiting_at_most`: submitting pauses above this many unfinished jobs, so that a storm tests harm and not a
     growing backlog. `pace_s`: between two submissions of
-    one client, on average. `wish` is asked for each job."""
+    one client, on average. `wish` is asked for each job. `token`: the API key that every request brings, if any."""
 
     wish: Callable[[random.Random], Wish]
     model: str = "oracle"
@@ -52,6 +48,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     readers: int = 6
     waiting_at_most: int = 200
     pace_s: float = 0.0
+    token: str = ""
 
 
 class Load:
@@ -72,6 +69,10 @@ class Load:
         self.final: dict[str, None] = {}
 
     @property
+    def token(self) -> str:
+        return self._plan.token
+
+    @property
     def waiting(self) -> int:
         return len(self.accepted) - len(self.final)
 
@@ -86,7 +87,7 @@ class Load:
         self._stopping.set()
 
     async def run(self) -> None:
-        async with session() as http, asyncio.TaskGroup() as tasks:
+        async with session(self._plan.token) as http, asyncio.TaskGroup() as tasks:
             self._tasks, self._http = tasks, http
             submitting = [
                 tasks.create_task(self._submit_all(http, self._records.client(f"submit-{number}")))
@@ -110,22 +111,34 @@ class Load:
                 await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._plan.pace_s)
 
     async def _submit(self, http: aiohttp.ClientSession, log: ClientLog) -> bool:
-        self._sent += 1
-        op, text = str(self._sent), f"{self._sent} {self._random.random()}"
+        op, text = self._next()
         wish = self._plan.wish(self._random)
-        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger), **wish.more}}
+        body = {"model": self._plan.model, "input": self._input(text, wish)}
         log.append(Invoked(time.time(), op, text, wish.expected))
         ending = await self._post(http, op, body)
         log.append(ending)
         if isinstance(ending, Accepted):
-            self.accepted[ending.job_id] = None
-            self._unread.append(ending.job_id)
-            self._moved.set()
+            self._take(ending.job_id)
             if wish.cancel_after_s is not None:
                 self._tasks.create_task(self._cancel(http, ending.job_id, wish.cancel_after_s))
         elif isinstance(ending, Unsure) and ending.job_id:
             self.unsure[ending.job_id] = None
         return isinstance(ending, Accepted)
+
+    def _next(self) -> tuple[str, str]:
+        """Name and text of one more submission, each like no other's."""
+        self._sent += 1
+        return str(self._sent), f"{self._sent} {self._random.random()}"
+
+    def _input(self, text: str, wish: Wish) -> Mapping[str, Any]:
+        return {"text": text, "ledger": str(self._ledger), **wish.more}
+
+    def _take(self, job_id: str) -> None:
+        """A job was accepted: it is there to be read. Not twice, if several were told of it."""
+        if job_id not in self.accepted:
+            self.accepted[job_id] = None
+            self._unread.append(job_id)
+        self._moved.set()
 
     async def _post(
         self, http: aiohttp.ClientSession, op: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -148,8 +161,7 @@ class Load:
         """One submission, so many times at once and each until it is accepted: as clients do that were told to come
         back, or nothing."""
         text = f"{key} {self._random.random()}"
-        more = self._plan.wish(self._random).more
-        body = {"model": self._plan.model, "input": {"text": text, "ledger": str(self._ledger), **more}}
+        body = {"model": self._plan.model, "input": self._input(text, self._plan.wish(self._random))}
         await asyncio.gather(*(self._submit_copy(key, text, body) for _ in range(copies)))
 
     async def _submit_copy(self, key: str, text: str, body: Mapping[str, Any]) -> None:
@@ -161,16 +173,54 @@ class Load:
             ending = await self._post(self._http, op, body, {"idempotency-key": key})
             if isinstance(ending, Accepted):
                 log.append(ending)
-                if ending.job_id not in self.accepted:
-                    self.accepted[ending.job_id] = None
-                    self._unread.append(ending.job_id)
-                self._moved.set()
+                self._take(ending.job_id)
                 return
             again = ending.status in (0, 409, 503) if isinstance(ending, Refused) else ending.reason[:3] != "500"
             if not again or time.monotonic() > until:  # one of the tries before may have been written
                 log.append(Unsure(time.time(), op, "", str(getattr(ending, "reason", "") or "refused")))
                 return
-            await asyncio.sleep(self._random.uniform(0.5, 1.5) * COPY_AGAIN_S)
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * AGAIN_S)
+
+    async def submit_batch(self, jobs: int) -> None:
+        """A file of so many jobs and a line that is none, sent until it is accepted; then its results are asked for
+        until all are there. Raises TimeoutError, and ValueError for an answer that no patience mends."""
+        asked = [self._next() for _ in range(jobs)]
+        inputs = [self._input(text, self._plan.wish(self._random)) for _, text in asked]
+        lines = [*({"input": one} for one in inputs), {"inptu": "a mistake"}]
+        log = self._records.client("batches")
+        for op, text in asked:
+            log.append(Invoked(time.time(), op, text))
+        name = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        file = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        query, headers = {"model": self._plan.model}, {"content-type": "application/x-ndjson"}
+        sent = await self._until(202, "put", name, params=query, data=file, headers=headers)
+        results = await self._until(200, "get", f"{json.loads(sent)['id']}/results")
+        ids = [json.loads(line).get("id", "") for line in results.splitlines()]
+        for (op, _), job_id in zip(asked, ids[:jobs], strict=True):  # the last line is no job
+            log.append(Accepted(time.time(), op, job_id))
+            self._take(job_id)
+
+    async def _until(self, status: int, method: str, batch: str, **more: Any) -> bytes:
+        """The body of the first answer with this status."""
+        async with asyncio.timeout(STUCK_S):
+            while True:
+                url = f"{self._random.choice(self._urls)}/v1/batches/{batch}"
+                try:
+                    async with self._http.request(method, url, **more) as answer:
+                        body = await answer.read()
+                    if answer.status == status:
+                        return body
+                    if answer.status not in (202, 409, 503):
+                        raise ValueError(f"a batch was answered {answer.status}: {body[:200]!r}")
+                except UNANSWERED:
+                    await asyncio.sleep(AFTER_FAILURE_S)
+                await asyncio.sleep(self._random.uniform(0.5, 1.5) * AGAIN_S)
+
+    async def submit_others(self, key: str) -> None:
+        """What comes otherwise than alone and once: copies under this key, and a batch."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.submit_copies(key, COPIES))
+            tasks.create_task(self.submit_batch(BATCH_JOBS))
 
     async def _cancel(self, http: aiohttp.ClientSession, job_id: str, after_s: float) -> None:
         # The random moment is the experiment: there is no condition to wait for.
@@ -210,47 +260,3 @@ class Load:
         if final:
             self.final[job_id] = None
         return final
-
-
-def session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
-    )
-
-
-async def read(http: aiohttp.ClientSession, url: str, job_id: str, wait_s: int) -> Seen | None:
-    """None when nobody answered."""
-    asked_at = time.time()
-    try:
-        async with http.get(f"{url}/v1/jobs/{job_id}", params={"wait": wait_s}) as answer:
-            document = json.loads(await answer.read())
-    except BROKEN_OFF:
-        return None
-    state = document.get("status", "") if answer.status == 200 else ""
-    return Seen(asked_at, time.time(), job_id, answer.status, state, document if state in FINAL else None)
-
-
-async def read_finals(
-    urls: Sequence[str], job_ids: Collection[str], rng: random.Random, within_s: float
-) -> dict[str, Seen]:
-    """The last reading of each job: as soon as it is final or is said not to exist, at the latest when the time for all
-    of them is over."""
-    deadline = time.monotonic() + within_s
-    left = deque(sorted(job_ids))
-    found: dict[str, Seen] = {}
-
-    async def reader(http: aiohttp.ClientSession) -> None:
-        while left:
-            job_id = left.popleft()
-            while True:
-                seen = await read(http, rng.choice(urls), job_id, wait_s=POLL_S)
-                if seen is not None:
-                    found[job_id] = seen
-                if (seen is not None and (seen.job is not None or seen.status == 404)) or time.monotonic() > deadline:
-                    break
-                if seen is None or seen.status != 200:
-                    await asyncio.sleep(AFTER_FAILURE_S)
-
-    async with session() as http:
-        await asyncio.gather(*(reader(http) for _ in range(FINAL_READERS)))
-    return found

@@ -34,3 +34,4 @@ class Least(Struct, frozen=True, kw_only=True):
     acknowledged: int = 0
     keys: int = 0
     copies: int = 0
+    filled: int = 0

@@ -11,8 +11,9 @@ from chaos.checker import judge
 from chaos.cluster import ServiceCluster
 from chaos.facts import Facts
 from chaos.history import Records, Seen
-from chaos.load import Load, Plan, read_finals
+from chaos.load import Load, Plan
 from chaos.nemesis import Nemesis
+from chaos.reading import read_finals
 from chaos.rules import Rules
 from chaos.topics import read_facts
 from chaos.verdict import Verdict
@@ -48,7 +49,7 @@ async def judged(
             await storm(load, nemesis)
             load.stop()
             await running
-            finals = await _read_all(cluster, bootstrap, rng, {*load.accepted, *load.unsure}, ends_within_s)
+            finals = await _read_all(cluster, bootstrap, rng, load, ends_within_s)
             facts = await _read_log(cluster, bootstrap, finals)
             keeper.cancel()
         return judge(records.history(), cluster.ledger.read_text(), finals, facts, rules)
@@ -57,14 +58,14 @@ async def judged(
 
 
 async def _read_all(
-    cluster: ServiceCluster, bootstrap: str, rng: random.Random, told: set[str], within_s: float
+    cluster: ServiceCluster, bootstrap: str, rng: random.Random, load: Load, within_s: float
 ) -> dict[str, Seen]:
     """Of every job that a client was told of or that stands in the log, where one may still arrive that no client
     knows."""
     finals: dict[str, Seen] = {}
-    asked = told
+    asked = {*load.accepted, *load.unsure}
     while asked:
-        finals |= await read_finals(cluster.urls, asked, rng, within_s)
+        finals |= await read_finals(cluster.urls, asked, rng, within_s, load.token)
         facts = await asyncio.to_thread(read_facts, bootstrap, cluster.prefix)
         asked = facts.requests.keys() - finals.keys()
     return finals

@@ -18,7 +18,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     `deadly` jobs killed their worker each time. `overtaken`: of the times that a projector was held, those in which
     another went on with what it had. `cancels` were asked for; `acknowledged`: answered with a job that is canceled.
 
-    `copies` under `keys` were answered with a job.
+    `copies` under `keys` were answered with a job. `filled`: of the tables that were compared, derived or an
+    operator's, so many had rows.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
@@ -66,6 +67,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     acknowledged: int = 0
     keys: int = 0
     copies: int = 0
+    filled: int = 0
     slowest_refusal_s: float = 0.0
     slowest_answer_s: float = 0.0
     slowest_recovery_s: float = 0.0
@@ -117,6 +119,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("acknowledged", self.acknowledged, least.acknowledged),
             ("keys", self.keys, least.keys),
             ("copies", self.copies, least.copies),
+            ("filled", self.filled, least.filled),
         ]
         return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
 

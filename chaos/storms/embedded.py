@@ -16,13 +16,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from chaos.access import grant
 from chaos.checker import judge
 from chaos.history import DEATH, Fault, Records
-from chaos.load import Load, Plan, Wish, read_finals
+from chaos.load import Load, Plan, Wish
 from chaos.log_file import read_log_file
 from chaos.planted import entry
+from chaos.reading import read_finals
 from chaos.report import Order, Part
-from chaos.rows import differing, missing, own_in_sqlite, sqlite_finals, sqlite_owned, sqlite_rows
+from chaos.rows import OWNED, differing, filled, missing, sqlite_finals, sqlite_owned, sqlite_rows
 from chaos.rules import Least, Rules
 from chaos.verdict import Verdict
 from dev.kafka.ports import free_port
@@ -116,7 +118,11 @@ class EmbeddedStorm:
             self._records.close()
 
     async def _under_load(self, storm: Callable[[Load], Awaitable[None]]) -> Verdict:
-        plan = Plan(wish=lambda _: Wish({"run_s": RUN_S}), pace_s=PACE_S, waiting_at_most=400)
+        token = await asyncio.to_thread(grant, self._with_places()) if self._rebuilding else ""
+        emits = ["one", "two"] if self._rebuilding else []
+        plan = Plan(
+            wish=lambda _: Wish({"run_s": RUN_S, "emits": emits}), pace_s=PACE_S, waiting_at_most=400, token=token
+        )
         load = Load(self._records, [self._url], self._ledger, self._random, plan)
         running = asyncio.create_task(load.run())
         try:
@@ -128,37 +134,39 @@ class EmbeddedStorm:
         arrived = read_log_file(file).requests  # those too of which no client was told
         await asyncio.to_thread(self._service.start)
         asked = {*load.accepted, *load.unsure, *arrived}
-        finals = await read_finals([self._url], asked, self._random, READ_WITHIN_S)
+        finals = await read_finals([self._url], asked, self._random, READ_WITHIN_S, token)
         self._service.kill()
         verdict = judge(self._records.history(), self._ledger.read_text(), finals, read_log_file(file), RULES)
         if not self._rebuilding:
             return verdict
         before = sqlite_rows(file)
+        compared = len(filled(before) | filled(sqlite_owned(file)) & OWNED)
         await asyncio.to_thread(self._rebuild)
         differ = self._differing + differing(before, sqlite_rows(file))
-        return replace(verdict, differing_rows=differ, touched_owned=self._touched)
+        return replace(verdict, differing_rows=differ, touched_owned=self._touched, filled=compared)
+
+    def _with_places(self) -> dict[str, str]:
+        """The service's settings, for a command beside it."""
+        return {**self._settings, "data_dir": str(self._folder / "data"), "models_dir": str(MODELS)}
 
     def _rebuild(self) -> None:
         """What was final before must stand there as it did, and what is not derived too."""
         file = self._folder / "data" / "forebay.db"
         finals, owned = sqlite_finals(file), sqlite_owned(file)
-        places = {"data_dir": str(self._folder / "data"), "models_dir": str(MODELS)}
-        output_of("store", "rebuild", settings={**self._settings, **places}, timeout_s=LIFE_AT_MOST_S)
+        output_of("store", "rebuild", settings=self._with_places(), timeout_s=LIFE_AT_MOST_S)
         self._differing += missing(finals, sqlite_finals(file))
         self._touched += differing(owned, sqlite_owned(file))
 
     async def _storm(self, load: Load) -> None:
         for number in range(self._rounds):
-            await self._round(load)
+            await self._round(load, number)
             if self._rebuilding:
-                if number == 0:
-                    own_in_sqlite(self._folder / "data" / "forebay.db")
                 await asyncio.to_thread(self._rebuild)
             if sys.stderr.isatty() or number % 10 == 9:
                 counts = f"{len(load.accepted)} accepted, {len(load.final)} seen final"
                 print(f"round {number + 1}/{self._rounds}: {counts}", file=sys.stderr, flush=True)
 
-    async def _round(self, load: Load) -> None:
+    async def _round(self, load: Load, number: int) -> None:
         """A life of the service: it is killed after a random time of having been ready (or, now and then, before)."""
         self._service.spawn()
         if not self._jobs_a_life and self._random.random() < 0.1:
@@ -166,6 +174,8 @@ class EmbeddedStorm:
         else:
             await asyncio.to_thread(self._service.wait_ready)
             await load.until(len(load.accepted) + self._jobs_a_life)
+            if self._rebuilding:
+                await load.submit_others(f"key-{number}")
             # The random moment is the experiment: there is no condition to wait for.
             await asyncio.sleep(self._random.uniform(0.05, MAX_LIFE_S))
         self._kill()

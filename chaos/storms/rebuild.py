@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from chaos.access import grant
 from chaos.cluster import Shape
 from chaos.groups import Group, Overtaking
-from chaos.load import Load, Plan, Wish
+from chaos.load import COPIES, Load, Plan, Wish
 from chaos.nemesis import Nemesis
 from chaos.parts import Frame, Ground, on_kafka
+from chaos.reading import session
 from chaos.report import Order, Part
 from chaos.rows import (
+    OWNED,
+    TABLES,
     differing,
+    filled,
     missing,
-    own_in_postgres,
     postgres_finals,
     postgres_owned,
     postgres_rows,
@@ -28,7 +33,17 @@ from chaos.storms.embedded import EmbeddedStorm
 HELD_S = 2.5
 """Longer than the `hasty` broker waits for a silent member: what the held projector follows is another's meanwhile."""
 
-LOAD = Plan(wish=lambda rng: Wish({"run_s": rng.choice((0.0, 0.05))}), waiting_at_most=1_000, pace_s=0.05)
+LEFT = 10
+"""Jobs that wait when the tables are compared."""
+
+VISIBLE_WITHIN_S = 60.0
+POLL_S = 0.05
+
+LOAD = Plan(
+    wish=lambda rng: Wish({"run_s": rng.choice((0.0, 0.05)), "emits": rng.choice(([], ["one", "two"]))}),
+    waiting_at_most=1_000,
+    pace_s=0.05,
+)
 
 
 def storm(order: Order) -> Iterator[Part]:
@@ -39,11 +54,12 @@ def storm(order: Order) -> Iterator[Part]:
 
 
 def _postgres(order: Order, rebuilds: int, jobs: int) -> Part:
-    """Whatever is final keeps its rows through each rebuild under load. In the end the tables are deleted once more,
-    and must come to the same rows; so must a store of another kind that is made of the same log."""
+    """Whatever is final keeps its rows through each rebuild under load. In the end some jobs wait, the tables are
+    deleted once more, and must come to the same rows; so must a store of another kind that is made of the same log."""
     dsn = order.stage.database()
     ground = Ground(bootstrap=order.stage.broker().bootstrap, store=dsn)
-    differ = touched = 0
+    token = grant({"queue": f"kafka://{ground.bootstrap}", "store": dsn, "blobs_shared": "true"})
+    differ = touched = compared = 0
 
     async def rebuilt(nemesis: Nemesis) -> None:
         nonlocal differ, touched
@@ -53,25 +69,46 @@ def _postgres(order: Order, rebuilds: int, jobs: int) -> Part:
         touched += differing(owned, await postgres_owned(dsn))
 
     async def rebuild(load: Load, nemesis: Nemesis) -> None:
-        await own_in_postgres(dsn)
         for number in range(rebuilds):
             await load.until((number + 0.5) * jobs / rebuilds)
-            await rebuilt(nemesis)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(load.submit_others(f"key-{order.seed}-{number}"))
+                await rebuilt(nemesis)
         await load.until(max(jobs, len(load.accepted) + 1))
 
     async def compare(nemesis: Nemesis) -> None:
-        nonlocal differ
+        nonlocal differ, compared
+        await _leave_waiting(nemesis, dsn, token)
         before = await postgres_rows(dsn)
+        compared = len(filled(before) | filled(await postgres_owned(dsn)) & OWNED)
         await rebuilt(nemesis)
         differ += differing(before, await postgres_rows(dsn))
         elsewhere = nemesis.folder / "elsewhere"
         await nemesis.rebuild(store="sqlite://", data_dir=str(elsewhere))
         differ += differing(before, sqlite_rows(elsewhere / "forebay.db"))
 
-    least = Least(accepted=jobs, faults=rebuilds)
-    frame = Frame(title="derived tables deleted, PostgreSQL", shape=Shape(workers=2), plan=LOAD, least=least)
+    least = Least(
+        accepted=jobs, faults=rebuilds, keys=rebuilds, copies=rebuilds * COPIES, filled=len(TABLES) + len(OWNED)
+    )
+    plan = replace(LOAD, token=token)
+    frame = Frame(title="derived tables deleted, PostgreSQL", shape=Shape(workers=2), plan=plan, least=least)
     part = on_kafka(order, frame, rebuild, ground=ground, afterwards=compare)
-    return replace(part, verdict=replace(part.verdict, differing_rows=differ, touched_owned=touched))
+    return replace(part, verdict=replace(part.verdict, differing_rows=differ, touched_owned=touched, filled=compared))
+
+
+async def _leave_waiting(nemesis: Nemesis, dsn: str, token: str) -> None:
+    """Workers leave, and then jobs come, so that something waits in each queue's counts."""
+    await asyncio.gather(*(nemesis.leave(role) for role in nemesis.of("worker")))
+    async with session(token) as http:
+        for number in range(LEFT):
+            body = {"model": LOAD.model, "input": {"text": str(number)}}
+            async with http.post(f"{nemesis.of('api')[0].url}/v1/jobs", json=body) as answer:
+                answer.raise_for_status()
+    async with asyncio.timeout(VISIBLE_WITHIN_S):
+        while True:
+            if sum(key[0] == "waiting" for key in await postgres_rows(dsn)) == LEFT:
+                return
+            await asyncio.sleep(POLL_S)
 
 
 def _embedded(order: Order, rebuilds: int, jobs: int) -> Part:
@@ -85,7 +122,11 @@ def _embedded(order: Order, rebuilds: int, jobs: int) -> Part:
         jobs_a_life=jobs // rebuilds,
         rebuilding=True,
     )
-    return Part("derived tables deleted, SQLite", run.run(), Least(accepted=jobs, faults=rebuilds))
+    # Nothing waits when they are compared: the service itself has just done all.
+    of_queues = {"waiting", "queue_counts", "outstanding"}
+    compared = len(TABLES.keys() - of_queues) + len(OWNED)
+    least = Least(accepted=jobs, faults=rebuilds, keys=rebuilds, copies=rebuilds * COPIES, filled=compared)
+    return Part("derived tables deleted, SQLite", run.run(), least)
 
 
 def _held_projectors(order: Order, rounds: int) -> Part:
