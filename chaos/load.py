@@ -73,6 +73,11 @@ class Load:
         return self._plan.token
 
     @property
+    def cancels(self) -> int:
+        """So many were asked for, and are answered or never will be."""
+        return len(self._records.client("cancel").entries)
+
+    @property
     def waiting(self) -> int:
         return len(self.accepted) - len(self.final)
 

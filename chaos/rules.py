@@ -31,6 +31,7 @@ class Least(Struct, frozen=True, kw_only=True):
     asked_while_away: int = 0
     deadly: int = 0
     overtaken: int = 0
+    cancels: int = 0
     acknowledged: int = 0
     keys: int = 0
     copies: int = 0

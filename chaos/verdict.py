@@ -116,6 +116,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("asked_while_away", self.asked_while_away, least.asked_while_away),
             ("deadly", self.deadly, least.deadly),
             ("overtaken", self.overtaken, least.overtaken),
+            ("cancels", self.cancels, least.cancels),
             ("acknowledged", self.acknowledged, least.acknowledged),
             ("keys", self.keys, least.keys),
             ("copies", self.copies, least.copies),

@@ -26,8 +26,8 @@ WANTED = 0.3
 GRACE_S = 0.2
 """Of a batch that nobody wants: less than the longest runs, so that runners are killed for it, too."""
 
-LONG = Least(accepted=7_200, faults=40, busy_share=0.5, reruns=20, acknowledged=1_000)
-SHORT = Least(accepted=400, faults=4, acknowledged=80)
+LONG = Least(accepted=7_200, faults=40, busy_share=0.5, reruns=20, cancels=5_000, acknowledged=1_000)
+SHORT = Least(accepted=400, faults=4, cancels=280, acknowledged=80)
 
 
 def storm(order: Order) -> Iterator[Part]:
@@ -37,7 +37,7 @@ def storm(order: Order) -> Iterator[Part]:
         rng = random.Random(order.seed)
         struck = 0
         async with asyncio.TaskGroup() as tasks:
-            while struck < least.faults or len(load.accepted) < least.accepted:
+            while struck < least.faults or len(load.accepted) < least.accepted or load.cancels < least.cancels:
                 # The random moment is the experiment: there is no condition to wait for.
                 await asyncio.sleep(rng.uniform(*BETWEEN_S))
                 struck += nemesis.strike(tasks, PAUSES, "worker")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chaos import ledger, timing
 from chaos.checker import digest, judge
 from chaos.facts import DELAYED, REQUEST_TYPE, Facts, FinalEvent, Gathered
 from chaos.history import DEATH, DIES, FINAL, Accepted, Canceled, Entry, Fault, History, Invoked, Refused, Seen, Unsure
 from chaos.rules import Least, Rules
+from chaos.storms import cancel
 from chaos.verdict import Verdict
 
 RULES = Rules(busy_at=1, settle_s=1.0, answer_within_s=3.0, recovery_within_s=5.0)
@@ -402,6 +404,26 @@ def test_a_run_that_did_too_little_is_vacuous() -> None:
         "busy_faults: 0 of at least 0.5",
         "reruns: 0 of at least 1",
     ]
+
+
+@pytest.mark.parametrize("least", [cancel.LONG, cancel.SHORT], ids=["long", "short"])
+def test_a_storm_of_too_few_cancels_is_vacuous(least: Least) -> None:
+    did = Verdict(
+        accepted=least.accepted,
+        faults=least.faults,
+        busy_faults=least.faults,
+        reruns=least.reruns,
+        cancels=least.cancels,
+        acknowledged=least.acknowledged,
+    )
+    assert did.vacuous(least) == []
+    wanted = least.cancels
+    assert replace(did, cancels=wanted - 1).vacuous(least) == [f"cancels: {wanted - 1} of at least {wanted}"]
+
+
+def test_the_storm_of_cancels_asks_for_as_many_as_it_promises() -> None:
+    assert cancel.LONG.cancels == 5_000
+    assert cancel.SHORT.cancels / cancel.SHORT.accepted >= cancel.LONG.cancels / cancel.LONG.accepted
 
 
 def test_nobody_looked_into_the_log() -> None:
