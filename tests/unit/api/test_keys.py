@@ -45,6 +45,8 @@ TAKES = {
 OF_NO_TENANT = {"model"}
 """Path parameters that name what all tenants see. Whatever else a path names is one tenant's."""
 
+OF_A_TENANT = [(method, path) for method, path in OPERATIONS if set(re.findall(r"{(\w+)}", path)) - OF_NO_TENANT]
+
 ALL = tuple(Scope)
 SECRET = "what the job came to"
 
@@ -174,7 +176,7 @@ async def test_every_route_asks_every_kind_of_key_the_right_thing(
         assert ("www-authenticate" in answer.headers) == (expected[0] == 401)
         assert len(api.published) == before
         assert SECRET not in answer.text
-    elif kind == "other tenant" and set(re.findall(r"{(\w+)}", path)) - OF_NO_TENANT and method != "put":
+    elif kind == "other tenant" and (method, path) in OF_A_TENANT and method != "put":
         assert (answer.status_code, answer.json()["code"][:8]) == (404, "unknown_")
         assert len(api.published) == before
     else:
@@ -184,17 +186,59 @@ async def test_every_route_asks_every_kind_of_key_the_right_thing(
             assert SECRET not in answer.text
 
 
-async def test_of_another_tenant_a_job_is_answered_as_one_that_never_was(api: Api, issue: Issuer) -> None:
-    token = (await issue("rival"))[1]
-    theirs = await own_job(api, "acme")
-    never = api.mint.issue("acme", api.clock.now + 5)
-    for path in ("/v1/jobs/{}", "/v1/jobs/{}/result", "/v1/jobs/{}/events", "/status/{}", "/result/{}"):
-        answers = [await api.http.get(path.format(one), headers=bearer(token)) for one in (theirs, never)]
-        bodies = [answer.text.replace(theirs, "ID").replace(never, "ID") for answer in answers]
-        assert answers[0].status_code == answers[1].status_code == 404
-        assert bodies[0].replace(answers[0].headers["x-request-id"], "R") == bodies[1].replace(
-            answers[1].headers["x-request-id"], "R"
-        )
+async def running_job(api: Api, tenant: str) -> str:
+    """A job of this tenant of which nobody knows the end."""
+    job_id = api.mint.issue(tenant, api.clock.now + 1)
+    facts: Any = {"tenant": tenant, "job_id": job_id}
+    payload = Payload(media_type=JSON, data=b"1")
+    await api.project(
+        JobRequest(model="echo", accepted_at=api.clock.now, input=payload, **facts),
+        JobEvent(kind=EventKind.STARTED, at=api.clock.now + 1, attempt=1, **facts),
+    )
+    return job_id
+
+
+async def ids_of(api: Api, method: str, path: str, acme: str) -> list[str]:
+    """What may stand in this path: ids of things that this key's tenant has, in each state, then others of nothing."""
+    batch = path.startswith("/v1/batches")
+    if method == "put":
+        used, unused = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f", "1d2c3b4e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
+        answer = await request(api, method, path, used, acme)
+        assert answer.is_success, answer.text
+        return [used, unused]
+    mint = api.mint.of_realm("\0batch") if batch else api.mint
+    never = mint.issue("acme", api.clock.now + 5)
+    forged = f"{never[:-1]}{'A' if never[-1] != 'A' else 'B'}"
+    made = (own_batch,) if batch else (own_job, dead_letter, running_job)
+    return [*[await make(api, "acme") for make in made], never, forged]
+
+
+async def request(api: Api, method: str, path: str, name: str, token: str) -> Any:
+    """With this id as each part of the path that is a tenant's."""
+    names = {one: "echo" if one in OF_NO_TENANT else name for one in re.findall(r"{(\w+)}", path)}
+    body = body_of(method, path)
+    headers = {**bearer(token), **body.pop("headers", {})}
+    return await api.http.request(method.upper(), path.format(**names), headers=headers, **body)
+
+
+def told(answer: Any, name: str) -> tuple[int, list[tuple[str, str]], str]:
+    """All of an answer but for the id that was asked for, or was made of it, and the request's own."""
+    made = answer.json().get("id", name)
+    headers = [(header, value.replace(made, "ID").replace(name, "ID")) for header, value in answer.headers.items()]
+    body = answer.text.replace(made, "ID").replace(name, "ID").replace(answer.headers["x-request-id"], "REQUEST")
+    return answer.status_code, [(header, value) for header, value in headers if header != "x-request-id"], body
+
+
+@pytest.mark.parametrize(("method", "path"), OF_A_TENANT)
+async def test_the_id_of_another_tenants_is_answered_as_one_that_never_was(
+    api: Api, issue: Issuer, method: str, path: str
+) -> None:
+    """Whatever is asked of it, and whatever it is: nobody learns that there is such a job."""
+    acme, rival = (await issue("acme"))[1], (await issue("rival"))[1]
+    names = await ids_of(api, method, path, acme)
+    answers = [told(await request(api, method, path, name, rival), name) for name in names]
+    assert answers[0][0] == (202 if method == "put" else 404)
+    assert answers == [answers[-1]] * len(names)
 
 
 async def test_what_a_tenant_submits_is_theirs(api: Api, issue: Issuer) -> None:
