@@ -15,6 +15,7 @@ import pytest
 from dev.kafka.ports import free_port
 from dev.postgres.server import Postgres
 from forebay.adapters.postgres import PostgresStore
+from forebay.adapters.postgres.database import READ_S
 from forebay.core.errors import ForebayError, Unavailable
 from forebay.core.payload import JSON, Payload
 from forebay.ports.store import JobQuery
@@ -102,11 +103,30 @@ async def test_reads_while_it_is_paused(filled: PostgresStore, running: Postgres
     pids = [row[0] for row in running.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'forebay'")]
     for pid in (*pids, running.pid):
         os.kill(pid, signal.SIGSTOP)
-    calls = [is_unavailable_soon(CALLS[name](filled)) for _ in range(40)]
-    await asyncio.gather(*calls)
-    for pid in (*pids, running.pid):
-        os.kill(pid, signal.SIGCONT)
+    try:
+        await asyncio.gather(*(is_unavailable_soon(CALLS[name](filled)) for _ in range(40)))
+    finally:
+        for pid in (*pids, running.pid):
+            os.kill(pid, signal.SIGCONT)
     await works(filled)
+
+
+async def test_a_read_that_waited_for_its_turn_has_no_more_time_than_another(
+    filled: PostgresStore, running: Postgres
+) -> None:
+    """Its turn comes while the server is paused, when most of its time is over."""
+    async with contextlib.AsyncExitStack() as busy:
+        taken = [await busy.enter_async_context(filled._database.borrow()) for _ in range(8)]
+        pids = [await connection.fetchval("SELECT pg_backend_pid()") for connection in taken]
+        waiting = asyncio.create_task(is_unavailable_soon(CALLS["get"](filled)))
+        await asyncio.sleep(READ_S - 0.5)
+        for pid in (*pids, running.pid):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        await waiting
+    finally:
+        for pid in (*pids, running.pid):
+            os.kill(pid, signal.SIGCONT)
 
 
 async def test_kept_connections_that_died_are_not_noticed(filled: PostgresStore, running: Postgres) -> None:

@@ -85,7 +85,7 @@ async def test_a_neighbour_in_the_batch_keeps_the_runner_and_gets_its_output(
 async def test_a_batch_behind_it_in_the_runner_runs_once_as_another_attempt(bench: Bench, handlers: Handlers) -> None:
     job = await bench.submit(1, {"do": "hang"})
     async with bench.worker(handlers.spec(limits=IMPATIENT, batching=ONE)):
-        await until(lambda: bench.kinds(job))
+        await until(lambda: handlers.calls)
         behind = await bench.submit(2)
         await until(lambda: bench.kinds(behind))  # its attempt is on record, and it waits in the same runner
         await bench.cancel(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 CONNECT_S = 2.0
-"""Connecting takes milliseconds; a caller of the API has its answer within three seconds."""
+"""For a turn and a connection together, which take milliseconds; a caller of the API has its answer within three
+seconds."""
 
 READ_S = 2.0
-"""A read takes a millisecond; one that takes so long has met a server that is stopped or drowning."""
+"""From the call to the rows, whatever is waited for: a read takes a millisecond, and one that takes so long has met a
+server that is stopped or drowning."""
 
 SCAN_S = 15.0
 """For reads that may pass over many rows."""
@@ -85,27 +88,31 @@ class Database:
             await hang_up(connection)
 
     async def fetch(self, sql: str, *arguments: Any, timeout_s: float = READ_S) -> list[asyncpg.Record]:
-        """The rows. Asked once more when a connection turns out to be gone that was kept from before."""
+        """The rows, within `timeout_s` of the call. Asked once more when a connection turns out to be gone that was kept
+        from before."""
         reused = bool(self._kept)
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
-            return await self._fetch(sql, arguments, timeout_s)
+            return await self._fetch(sql, arguments, deadline)
         except Unavailable as error:
             if not reused or isinstance(error.__cause__, TimeoutError) or not is_lost(error.__cause__):
                 raise
-        return await self._fetch(sql, arguments, timeout_s)
+        return await self._fetch(sql, arguments, deadline)
 
-    async def _fetch(self, sql: str, arguments: tuple[Any, ...], timeout_s: float) -> list[asyncpg.Record]:
-        async with self.borrow() as connection:
-            return await connection.fetch(sql, *arguments, timeout=timeout_s)
+    async def _fetch(self, sql: str, arguments: tuple[Any, ...], deadline: float) -> list[asyncpg.Record]:
+        async with self.borrow(deadline) as connection:
+            return await connection.fetch(sql, *arguments, timeout=deadline - asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def borrow(self) -> AsyncIterator[Connection]:
+    async def borrow(self, deadline: float = math.inf) -> AsyncIterator[Connection]:
         """A connection for a moment; leave no transaction open on it. What the driver raises, here or in the body,
-        comes out translated. Raises Unavailable when none is free within two seconds."""
+        comes out translated. Raises Unavailable when there is none within two seconds, or at `deadline` (of the loop's
+        clock) if that is sooner."""
+        deadline = min(deadline, asyncio.get_running_loop().time() + CONNECT_S)
         try:
-            await self._take_turn()
+            await self._take_turn(deadline)
             try:
-                connection = self._kept_one() or await self.connect()
+                connection = self._kept_one() or await self._connect(deadline)
                 self._in_use.add(connection)
                 try:
                     yield connection
@@ -128,9 +135,12 @@ class Database:
 
     async def connect(self) -> Connection:
         """A connection of the caller's own. Raises what the driver raises, TimeoutError, or Misconfigured."""
+        return await self._connect(asyncio.get_running_loop().time() + CONNECT_S)
+
+    async def _connect(self, deadline: float) -> Connection:
         if self._closed:
             raise Unavailable(f"{self.where} is closed")
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout_at(deadline):
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=CONNECT_S, command_timeout=WRITE_S)
             except asyncpg.ClientConfigurationError:
@@ -148,13 +158,14 @@ class Database:
                 raise
         return connection
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, deadline: float) -> None:
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout_at(deadline):
                 await self._turns.acquire()
         except TimeoutError as error:
             raise Unavailable(
-                f"{self.where}: all {self._connections} connections were busy for {CONNECT_S:g} s"
+                f"{self.where}: all {self._connections} connections were busy for {deadline - began:.2g} s"
             ) from error
 
     def _kept_one(self) -> Connection | None:
