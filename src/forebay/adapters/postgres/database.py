@@ -88,8 +88,8 @@ class Database:
             await hang_up(connection)
 
     async def fetch(self, sql: str, *arguments: Any, timeout_s: float = READ_S) -> list[asyncpg.Record]:
-        """The rows, within `timeout_s` of the call. Asked once more when a connection turns out to be gone that was kept
-        from before."""
+        """The rows, within `timeout_s` of the call. Asked once more when a connection turns out to be gone that was
+        kept from before."""
         reused = bool(self._kept)
         deadline = asyncio.get_running_loop().time() + timeout_s
         try:
