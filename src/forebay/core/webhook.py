@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -60,7 +60,5 @@ def decode_targets(text: str | bytes) -> tuple[WebhookTarget, ...]:
 
 
 def _host_and_port(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:  # refused when it is called, whoever wrote it into the log
-        return url[:64]
+    """Roughly: whoever calls it reads the address with care."""
+    return re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].lower()
