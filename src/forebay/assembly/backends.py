@@ -20,6 +20,7 @@ from forebay.adapters.memory import (
     MemoryQueue,
     MemoryQuotas,
     MemoryStore,
+    MemoryWebhookEndpoints,
 )
 from forebay.adapters.sqlite import (
     Database,
@@ -29,6 +30,7 @@ from forebay.adapters.sqlite import (
     SqliteQueue,
     SqliteQuotas,
     SqliteStore,
+    SqliteWebhookEndpoints,
 )
 from forebay.assembly.waiting import until_there
 from forebay.core.errors import Misconfigured
@@ -41,6 +43,7 @@ from forebay.ports.fleet import Fleet
 from forebay.ports.queue import Durability, Queue
 from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
+from forebay.ports.webhook_endpoints import WebhookEndpoints
 from forebay.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,14 +54,21 @@ WITH_STORE = frozenset({"api", "projector", "scheduler"})
 """Roles that read or write visible job state; a worker never opens the store."""
 
 
+class Owned(Struct, frozen=True):
+    """What operators and tenants have made, and no rebuild touches."""
+
+    keys: ApiKeys
+    quotas: Quotas
+    endpoints: WebhookEndpoints
+
+
 class Backends(Struct, frozen=True, kw_only=True):
-    """One adapter for each port. `store`, `keys` and `quotas` are None where no role of the process uses them."""
+    """One adapter for each port. `store` and `owned` are None where no role of the process uses them."""
 
     queue: Queue
     events: EventLog
     store: ResultStore | None
-    keys: ApiKeys | None
-    quotas: Quotas | None
+    owned: Owned | None
     blobs: BlobStore
     fleet: Fleet
     cancellations: Cancellations
@@ -99,15 +109,12 @@ async def open_backends(
             memory = MemoryLog()
             queue, events = MemoryQueue(memory), MemoryEventLog(memory)
             cancellations = MemoryCancellations()
-        store, keys, quotas = (
-            await _open_store(settings, database, stack) if WITH_STORE & set(roles) else (None, None, None)
-        )
+        store, owned = await _open_store(settings, database, stack) if WITH_STORE & set(roles) else (None, None)
         yield Backends(
             queue=queue,
             events=events,
             store=store,
-            keys=keys,
-            quotas=quotas,
+            owned=owned,
             blobs=await _open_blobs(settings),
             fleet=fleet,
             cancellations=cancellations,
@@ -115,47 +122,42 @@ async def open_backends(
 
 
 @contextlib.asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncIterator[ApiKeys]:
-    """Only the keys: beside a service that runs. Raises Misconfigured, Unavailable."""
+async def open_owned(settings: Settings) -> AsyncIterator[Owned]:
+    """Only what is owned: beside a service that runs. Raises Misconfigured, Unavailable."""
     if settings.store == "memory://":
-        raise Misconfigured("with store memory:// keys are in the memory of the service; give it one with api_key_file")
+        raise Misconfigured(
+            "with store memory:// keys, quotas and endpoints are in the memory of the service: give it its first key "
+            "with api_key_file, and set its default quotas"
+        )
     async with contextlib.AsyncExitStack() as stack:
         if settings.store.startswith("postgresql://"):
-            yield (await _open_postgres(settings, stack)).keys
+            yield _owned_by(await _open_postgres(settings, stack))
         else:
-            keys = SqliteApiKeys(settings.data_dir)
-            stack.push_async_callback(keys.close)
-            yield keys
-
-
-@contextlib.asynccontextmanager
-async def open_quotas(settings: Settings) -> AsyncIterator[Quotas]:
-    """Only the quotas: beside a service that runs. Raises Misconfigured, Unavailable."""
-    if settings.store == "memory://":
-        raise Misconfigured("with store memory:// quotas are in the memory of the service; set its default ones")
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.store.startswith("postgresql://"):
-            yield (await _open_postgres(settings, stack)).quotas
-        else:
-            quotas = SqliteQuotas(settings.data_dir)
-            stack.push_async_callback(quotas.close)
-            yield quotas
+            yield _open_files(settings, stack)
 
 
 async def _open_store(
     settings: Settings, database: Database | None, stack: contextlib.AsyncExitStack
-) -> tuple[ResultStore, ApiKeys, Quotas]:
+) -> tuple[ResultStore, Owned]:
     if settings.store == "memory://":
-        return MemoryStore(), MemoryApiKeys(), MemoryQuotas()
+        return MemoryStore(), Owned(MemoryApiKeys(), MemoryQuotas(), MemoryWebhookEndpoints())
     if settings.store == "sqlite://":
         assert database is not None
-        keys = SqliteApiKeys(settings.data_dir)
-        stack.push_async_callback(keys.close)
-        quotas = SqliteQuotas(settings.data_dir)
-        stack.push_async_callback(quotas.close)
-        return SqliteStore(database), keys, quotas
+        return SqliteStore(database), _open_files(settings, stack)
     store = await _open_postgres(settings, stack)
-    return store, store.keys, store.quotas
+    return store, _owned_by(store)
+
+
+def _open_files(settings: Settings, stack: contextlib.AsyncExitStack) -> Owned:
+    keys, quotas = SqliteApiKeys(settings.data_dir), SqliteQuotas(settings.data_dir)
+    endpoints = SqliteWebhookEndpoints(settings.data_dir)
+    for one in (keys, quotas, endpoints):
+        stack.push_async_callback(one.close)
+    return Owned(keys, quotas, endpoints)
+
+
+def _owned_by(store: PostgresStore) -> Owned:
+    return Owned(store.keys, store.quotas, store.endpoints)
 
 
 async def _open_postgres(settings: Settings, stack: contextlib.AsyncExitStack) -> PostgresStore:

@@ -101,7 +101,7 @@ async def serve(
         ):
             api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
             admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
-            asked = await prepare_access(settings, backends.keys) if api is not None and backends.keys else False
+            asked = await prepare_access(settings, backends.owned.keys) if api is not None and backends.owned else False
             service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping, asked)
             signals.enter_context(on_signals(stopping, on_stop, kept=settings.queue != "memory://"))
             await service.run(on_ready)
@@ -148,8 +148,7 @@ class _Service:
             from forebay.api.app import build_app
 
             assert backends.store is not None
-            assert backends.keys is not None
-            assert backends.quotas is not None
+            assert backends.owned is not None
             app = build_app(
                 catalog=catalog.served(),
                 mint=mint,
@@ -159,8 +158,8 @@ class _Service:
                 fleet=backends.fleet,
                 events=backends.events,
                 cancellations=backends.cancellations,
-                keys=backends.keys,
-                quotas=backends.quotas,
+                keys=backends.owned.keys,
+                quotas=backends.owned.quotas,
                 default_quota=settings.default_quota,
                 clocks=clock_limits(settings),
                 max_queue_length=settings.max_queue_length,

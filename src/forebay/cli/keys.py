@@ -140,11 +140,11 @@ def ls(context: typer.Context, as_json: AsJson = False) -> None:
 def _with_keys(context: typer.Context, do: Callable[[ApiKeys], Awaitable[T]]) -> T:
     settings = settings_of(context)
 
-    from forebay.assembly.backends import open_keys
+    from forebay.assembly.backends import open_owned
 
     async def opened() -> T:
-        async with open_keys(settings) as known:
-            return await do(known)
+        async with open_owned(settings) as owned:
+            return await do(owned.keys)
 
     return asyncio.run(opened())
 

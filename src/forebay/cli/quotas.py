@@ -94,10 +94,10 @@ def ls(context: typer.Context, as_json: AsJson = False) -> None:
 def _with_quotas(context: typer.Context, do: Callable[[Quotas], Awaitable[T]]) -> T:
     settings = settings_of(context)
 
-    from forebay.assembly.backends import open_quotas
+    from forebay.assembly.backends import open_owned
 
     async def opened() -> T:
-        async with open_quotas(settings) as known:
-            return await do(known)
+        async with open_owned(settings) as owned:
+            return await do(owned.quotas)
 
     return asyncio.run(opened())

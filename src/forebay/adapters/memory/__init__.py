@@ -11,6 +11,7 @@ from forebay.adapters.memory.log import MemoryLog
 from forebay.adapters.memory.queue import MemoryQueue
 from forebay.adapters.memory.quotas import MemoryQuotas
 from forebay.adapters.memory.store import MemoryStore
+from forebay.adapters.memory.webhook_endpoints import MemoryWebhookEndpoints
 
 __all__ = [
     "MemoryApiKeys",
@@ -22,4 +23,5 @@ __all__ = [
     "MemoryQueue",
     "MemoryQuotas",
     "MemoryStore",
+    "MemoryWebhookEndpoints",
 ]

@@ -331,6 +331,17 @@ _DELETED_OF_TENANT = """
 CREATE INDEX jobs_deleted_of_tenant ON forebay.jobs (tenant, created_at) WHERE deleted_at IS NOT NULL
 """
 
+# Each as JSON: nobody asks for what is in it.
+_WEBHOOK_ENDPOINTS = """
+CREATE TABLE forebay.webhook_endpoints (
+    tenant     text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    created_at double precision NOT NULL,
+    endpoint   bytea NOT NULL,
+    PRIMARY KEY (tenant, id)
+)
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _POSITIONS,
@@ -353,6 +364,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_DUE_AT,),
     (*_CLOCKS, _FINAL_UNLESS_DELETED),
     (_DELETED_OF_TENANT,),
+    (_WEBHOOK_ENDPOINTS,),
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

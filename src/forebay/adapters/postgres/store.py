@@ -22,6 +22,7 @@ from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresRes
 from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.adapters.postgres.wakeups import EVERYBODY, Wakeups
+from forebay.adapters.postgres.webhook_endpoints import PostgresWebhookEndpoints
 from forebay.core.errors import Unavailable
 from forebay.core.job import Job
 from forebay.core.job_batch import JobBatch, RejectedLine
@@ -156,6 +157,7 @@ class PostgresStore(ResultStore):
         self._reservations = PostgresReservations(database)
         self.keys = PostgresApiKeys(database)
         self.quotas = PostgresQuotas(database)
+        self.endpoints = PostgresWebhookEndpoints(database)
 
     @classmethod
     async def open(cls, dsn: str, *, connections: int = 8, idle_in_transaction_s: float = 10.0) -> PostgresStore:

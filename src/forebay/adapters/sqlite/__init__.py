@@ -12,6 +12,7 @@ from forebay.adapters.sqlite.event_log import SqliteEventLog
 from forebay.adapters.sqlite.queue import SqliteQueue
 from forebay.adapters.sqlite.quotas import SqliteQuotas
 from forebay.adapters.sqlite.store import SqliteStore
+from forebay.adapters.sqlite.webhook_endpoints import SqliteWebhookEndpoints
 
 __all__ = [
     "Database",
@@ -21,4 +22,5 @@ __all__ = [
     "SqliteQueue",
     "SqliteQuotas",
     "SqliteStore",
+    "SqliteWebhookEndpoints",
 ]
