@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forebay.core.errors import ModelFailed as ModelFailed
+    from forebay.core.errors import WebhookNotVerified as WebhookNotVerified
+    from forebay.webhooks.verifying import verify_webhook as verify_webhook
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"ModelFailed": "forebay.core.errors"}
+_PUBLIC = {
+    "ModelFailed": "forebay.core.errors",
+    "WebhookNotVerified": "forebay.core.errors",
+    "verify_webhook": "forebay.webhooks.verifying",
+}
 
 
 def __getattr__(name: str) -> Any:

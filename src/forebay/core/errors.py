@@ -2,7 +2,7 @@
 
     ForebayError
     ├── the caller          InvalidRequest ── UnsupportedMedia, PayloadTooLarge
-    │                       NotFound, Gone, Conflict, Unauthorized, Forbidden, TooMany
+    │                       NotFound, Gone, Conflict, Unauthorized, Forbidden, TooMany, WebhookNotVerified
     ├── the model's author  ModelFailed
     ├── time                Unavailable ── OutcomeUnknown
     │                       Revoked
@@ -105,6 +105,12 @@ class TooMany(ForebayError):
     def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class WebhookNotVerified(ForebayError):
+    """What arrived as a webhook is not known to be ours: raised at a receiver, by `forebay.verify_webhook`."""
+
+    code = "webhook_not_verified"
 
 
 class ModelFailed(ForebayError):

@@ -1,0 +1,1 @@
+"""Outbox in, signed HTTP deliveries out; and what a receiver needs to trust them."""
