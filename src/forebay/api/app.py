@@ -34,8 +34,8 @@ from forebay.api.edge import Edge
 from forebay.api.explaining import Explainer
 from forebay.api.gate import Gate
 from forebay.api.idempotency import Keeper
-from forebay.api.job_object import JobWriter
 from forebay.api.job_routes import JobRoutes
+from forebay.api.job_writer import JobWriter
 from forebay.api.metering import Meter
 from forebay.api.model_routes import ModelRoutes
 from forebay.api.openapi import OpenApi

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from forebay.api.answers import JSON_TYPE, NO_STORE, REPLAYED, RETRY_SOON, Answer, Header, Stream, header
 from forebay.api.bodies import read_body
 from forebay.api.dead_letters import EXPORT_MOST, RATE_DEFAULT, RATE_MAX, DeadLetters, read_wanted
-from forebay.api.job_object import JobWriter
+from forebay.api.job_writer import JobWriter
 from forebay.api.listing import LIMIT_MAX, cursor_of
 from forebay.api.queries import refuse_query, whole
 from forebay.api.retrying import Retried, Retrier

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from forebay.api.idempotency import KeyInUse
-from forebay.api.job_object import JobWriter
+from forebay.api.job_writer import JobWriter
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import InvalidQuery
 from forebay.api.queries import time, whole

@@ -19,7 +19,7 @@ from forebay.api.etags import etag, matches
 from forebay.api.events import LAST_EVENT_ID, PING_S, STREAM_S, EventStream, is_over, read_place
 from forebay.api.heads import header_value, header_values
 from forebay.api.idempotency import HEADER, Key, read_key
-from forebay.api.job_object import JobWriter
+from forebay.api.job_writer import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidHeader, InvalidQuery, problem

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from forebay.core.payload import Payload
+from forebay.core.webhook import WebhookTarget
 
 COUNT_MOST = 2**31 - 1
 Count = Annotated[int, Meta(ge=0, le=COUNT_MOST)]
@@ -119,6 +120,7 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     those of its reservation (core/reservation.py), "" for a job that was submitted without a key. `line` is
     None for a job that came alone. `retry_of` is the job that this one does again, "" for any other. `place` is where
     it stands in the log (`EventLog.at`): known to whoever read it from there, and never sent.
+    `webhooks`: who is told of it.
     `retain_s` and `max_life_s` are None only where whoever sent it did not say. `logged_at` is when the log took it, by
     the log's own clock, from which all of its clocks run; 0.0 where that is not known.
     """
@@ -142,6 +144,7 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: str = ""
     retain_s: float | None = None
     max_life_s: float | None = None
+    webhooks: tuple[WebhookTarget, ...] = ()
     logged_at: float = 0.0
 
     @property

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from forebay.core.attempts import Attempt, after_event
 from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.payload import Payload
+from forebay.core.webhook import WebhookTarget
 
 
 class JobStatus(StrEnum):
@@ -80,7 +81,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     there while one runs that has said something. `history` tells of the newest attempts, the oldest first: while the
     job is under way, and for ever once it has failed. `retry_of` is the job that this one does again; `place` is where
     its request stands in the log, "" if nobody knows. `due_at`: while it waits for its next attempt, which does not
-    begin before then.
+    begin before then. `webhooks`: who is told of it.
 
     The times from `expires_at` on are the log's: until when it must have started, must have ended, and when it ended.
     With `deleted_at` it is a tombstone: of the rest it has only what those need who count jobs.
@@ -112,6 +113,7 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retain_s: float = RETAIN_S
     ended_at: float | None = None
     deleted_at: float | None = None
+    webhooks: tuple[WebhookTarget, ...] = ()
 
     @property
     def over_at(self) -> float | None:
@@ -235,6 +237,7 @@ def _accept(job: Job, request: JobRequest) -> Job:
         expires_at=expires_at,
         dies_at=dies_at,
         retain_s=RETAIN_S if request.retain_s is None else request.retain_s,
+        webhooks=request.webhooks,
     )
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from forebay.core.event import Count
 from forebay.core.ids import derived_id
 from forebay.core.job import Job, JobStatus
+from forebay.core.webhook import WebhookTarget
 
 LINES_MOST = 100_000
 """Lines of one batch."""
@@ -48,8 +49,9 @@ class RejectedLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class BatchEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fact about a batch. `lines`: up to which line of the file it speaks; `accepted`: how many lines of this part
-    became jobs, the others being `rejected` or blank. `model` is the default of an opened batch's lines. `key` and
-    `fingerprint` are those of its reservation (core/reservation.py)."""
+    became jobs, the others being `rejected` or blank. Of an opened batch `model` is the default of its lines, and
+    `webhooks` say who is told when it is completed. `key` and `fingerprint` are those of its reservation
+    (core/reservation.py)."""
 
     tenant: str
     batch_id: str
@@ -61,6 +63,7 @@ class BatchEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lines: int = 0
     accepted: int = 0
     rejected: tuple[RejectedLine, ...] = ()
+    webhooks: tuple[WebhookTarget, ...] = ()
 
 
 class BatchStatus(StrEnum):
@@ -95,6 +98,7 @@ class JobBatch(Struct, frozen=True):
     failed: int = 0
     canceled: int = 0
     expired: int = 0
+    webhooks: tuple[WebhookTarget, ...] = ()
 
     @property
     def total(self) -> int:
@@ -174,7 +178,7 @@ def changes_of(events: Iterable[BatchEvent], changed: Iterable[tuple[Job | None,
 def _apply(batch: JobBatch, event: BatchEvent, rejected: list[RejectedLine]) -> JobBatch:
     match event.kind:
         case BatchEventKind.OPENED if not batch.created_at:
-            return replace(batch, created_at=event.at, model=event.model)
+            return replace(batch, created_at=event.at, model=event.model, webhooks=event.webhooks)
         case BatchEventKind.LINES if event.lines > batch.lines and batch.sealed_at is None:
             rejected += event.rejected
             return replace(

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from forebay.core.delivery import DeliveryEvent, DeliveryEventKind
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import COUNT_MOST, BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Event, Fact
@@ -20,11 +21,13 @@ from forebay.core.message import Message
 from forebay.core.nesting import MAX_DEPTH, is_deeper
 from forebay.core.payload import JSON, BlobRef, Payload
 from forebay.core.times import from_rfc3339, to_rfc3339
+from forebay.core.webhook import WebhookTarget, decode_targets, encode_targets
 
 WIRE_VERSION = "1"
 REQUEST_TYPE = "io.forebay.job.requested.v1"
 EVENT_TYPE_PREFIX = "io.forebay.job."
 BATCH_TYPE_PREFIX = "io.forebay.batch."
+DELIVERY_TYPE_PREFIX = "io.forebay.delivery."
 EVENT_TYPE_SUFFIX = ".v1"
 DELETED_TYPE = f"{EVENT_TYPE_PREFIX}{EventKind.DELETED.value}{EVENT_TYPE_SUFFIX}"
 
@@ -35,6 +38,7 @@ _blob = msgspec.json.Decoder(BlobRef).decode
 _error = msgspec.json.Decoder(JobError).decode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
 _remains = msgspec.json.Decoder(Remains).decode
+_delivery = msgspec.json.Decoder(DeliveryEvent).decode
 _array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _rejected = msgspec.json.Decoder(tuple[RejectedLine, ...]).decode
 
@@ -77,6 +81,8 @@ def encode_request(request: JobRequest) -> Message:
             headers["forebay-custom-id"] = request.line.custom_id
     if request.retry_of:
         headers["forebay-retry-of"] = request.retry_of
+    if request.webhooks:
+        headers["forebay-webhooks"] = encode_targets(request.webhooks).decode()
     return _with_payload(request.tenant, request.job_id, headers, request.input)
 
 
@@ -107,15 +113,18 @@ def decode_request(message: Message, place: str = "", logged_at: float = 0.0) ->
             place=place,
             retain_s=_seconds(headers.get("forebay-retain-s")),
             max_life_s=_seconds(headers.get("forebay-max-life-s")),
+            webhooks=_targets(headers),
             logged_at=logged_at,
         )
 
 
 def encode_event(event: Event) -> Message:
     """The message that carries `event`. Its value is the output's bytes, or empty; of a batch the lines that were
-    rejected."""
+    rejected; of a delivery what became of it."""
     if isinstance(event, BatchEvent):
         return _encode_batch_event(event)
+    if isinstance(event, DeliveryEvent):
+        return _encode_delivery_event(event)
     kind = f"{EVENT_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
     headers = _common(event.tenant, event.at, kind, _source(event))
     headers["ce_id"] = f"{event.job_id}.{event.kind.value}.{event.attempt}"
@@ -156,6 +165,8 @@ def _encode_batch_event(event: BatchEvent) -> Message:
     if event.key:
         headers["forebay-key"] = event.key
         headers["forebay-fingerprint"] = event.fingerprint
+    if event.webhooks:
+        headers["forebay-webhooks"] = encode_targets(event.webhooks).decode()
     headers["content-type"] = JSON
     return Message(tenant=event.tenant, job_id=event.batch_id, headers=headers, value=_encode(event.rejected))
 
@@ -174,7 +185,26 @@ def _decode_batch_event(message: Message) -> BatchEvent:
             lines=_count(headers["forebay-lines"]),
             accepted=_count(headers["forebay-accepted"]),
             rejected=_rejected(message.value),
+            webhooks=_targets(headers),
         )
+
+
+def _encode_delivery_event(event: DeliveryEvent) -> Message:
+    """Addressed by the id of the job or batch that the delivery tells of; the value is the event itself."""
+    kind = f"{DELIVERY_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
+    said_by = "/forebay/api" if event.kind is DeliveryEventKind.ASKED else "/forebay/webhooks"
+    headers = _common(event.tenant, event.at, kind, said_by)
+    headers["ce_id"] = f"{event.delivery_id}.{event.kind.value}.{event.number}"
+    headers["content-type"] = JSON
+    return Message(tenant=event.tenant, job_id=event.job_id, headers=headers, value=_encode(event))
+
+
+def _decode_delivery_event(message: Message) -> DeliveryEvent:
+    with _Typed(message.headers):
+        event = _delivery(message.value)
+        if (event.tenant, event.job_id) != (message.tenant, message.job_id):  # else it would move another's delivery
+            raise ValueError("the event is of another job than its key")
+        return event
 
 
 def _source(event: JobEvent) -> str:
@@ -222,9 +252,12 @@ def decode(message: Message, place: str = "", logged_at: float = 0.0) -> Fact:
 
 
 def decode_any_event(message: Message, logged_at: float = 0.0) -> Event:
-    """Of a job or of a batch."""
-    if message.headers.get("ce_type", "").startswith(BATCH_TYPE_PREFIX):
+    """Of a job, a batch or a delivery."""
+    kind = message.headers.get("ce_type", "")
+    if kind.startswith(BATCH_TYPE_PREFIX):
         return _decode_batch_event(message)
+    if kind.startswith(DELIVERY_TYPE_PREFIX):
+        return _decode_delivery_event(message)
     return decode_event(message, logged_at)
 
 
@@ -272,6 +305,11 @@ def _line(headers: Mapping[str, str]) -> BatchLine:
         number=_count(headers["forebay-line"]),
         custom_id=headers.get("forebay-custom-id", ""),
     )
+
+
+def _targets(headers: Mapping[str, str]) -> tuple[WebhookTarget, ...]:
+    said = headers.get("forebay-webhooks")
+    return () if said is None else decode_targets(said)
 
 
 def _count(text: str) -> int:

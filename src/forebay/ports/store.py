@@ -15,6 +15,7 @@ from forebay.core.quota import Use
 from forebay.ports.due import DueJobs
 from forebay.ports.event_log import LogBatch
 from forebay.ports.job_batches import JobBatches
+from forebay.ports.outbox import Outbox
 from forebay.ports.reservations import Reservations
 
 Place = tuple[float, str]
@@ -54,7 +55,7 @@ class Subscription(ABC):
         """
 
 
-class ResultStore(Reservations, JobBatches, DueJobs):
+class ResultStore(Reservations, JobBatches, DueJobs, Outbox):
     """A final job never changes, until it is deleted: neither its row nor its output's bytes, nor what was emitted
     before."""
 
@@ -63,7 +64,8 @@ class ResultStore(Reservations, JobBatches, DueJobs):
         """Apply the facts of these batches, each of another source, and advance every source from its `start` to its
         `end`, all in one transaction.
 
-        Returns the jobs that are different now, visible to every reader. None if any source was not at its `start`:
+        Returns the jobs that are different now, visible to every reader, and what is to be told of them is in the
+        outbox. None if any source was not at its `start`:
         another projector has been here, nothing was changed, and the caller asks for the positions anew. Wakes
         subscriptions. Raises Unavailable.
         """

@@ -24,6 +24,7 @@ from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore
 from forebay.testing.due_contract import DueContract
 from forebay.testing.job_batches_contract import JobBatchesContract
+from forebay.testing.outbox_contract import OutboxContract
 from forebay.testing.samples import TENANT, emitted, event, failed, job_id, progressed, request, succeeded
 
 LONG_S = 30.0
@@ -109,7 +110,7 @@ def folded(*facts: JobRequest | JobEvent) -> Job:
 
 
 @pytest.mark.anyio
-class StoreContract(JobBatchesContract, DueContract):
+class StoreContract(JobBatchesContract, DueContract, OutboxContract):
     @pytest.fixture
     def place(self) -> StorePlace:
         raise NotImplementedError("say where the store lives")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from msgspec.structs import replace
 
+from forebay.adapters.memory.outbox import MemoryOutbox
+from forebay.core.delivery import DeliveryEvent, WebhookDelivery
 from forebay.core.errors import Unavailable
+from forebay.core.fact import JobFact
 from forebay.core.job import Job, apply
 from forebay.core.job_batch import BatchEvent, JobBatch, Key, RejectedLine, changes_of
+from forebay.core.outbox import OutboxRows
 from forebay.core.partials import Partial, PartialRows
 from forebay.core.queues import LaneCount, moved, waits
 from forebay.core.quota import Use
@@ -19,6 +23,7 @@ from forebay.core.reservation import KEEP_S, Reservation, newest_of
 from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import START, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
+from forebay.ports.outbox import DeliveryPage, DeliveryQuery, OutboxCount
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscription
 
@@ -26,6 +31,7 @@ from forebay.ports.store import JobPage, JobQuery, Place, ResultStore, Subscript
 class MemoryStore(ResultStore):
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, str], Job] = {}
+        self._outbox = MemoryOutbox()
         self._partials: dict[tuple[str, str], list[Partial]] = {}
         self._positions: dict[str, str] = {}
         self._subscriptions: dict[tuple[str, str], set[MemorySubscription]] = {}
@@ -42,10 +48,10 @@ class MemoryStore(ResultStore):
         self._positions.update((batch.source, batch.end) for batch in batches)
         facts = [fact for batch in batches for fact in batch.facts]
         changed: dict[tuple[str, str], Job] = {}
-        rows = PartialRows()
+        rows, told = PartialRows(), OutboxRows()
         were: dict[tuple[str, str], Job | None] = {}
         for fact in facts:
-            if isinstance(fact, BatchEvent):
+            if not isinstance(fact, JobFact):
                 continue
             key = (fact.tenant, fact.job_id)
             before = self._jobs.get(key)
@@ -54,6 +60,7 @@ class MemoryStore(ResultStore):
                 were.setdefault(key, before)
                 changed[key] = self._jobs[key] = after
                 rows.note(before, after, fact)
+                told.note(before, after, fact)
         for key in rows.dropped:
             self._partials.pop(key, None)
         for key, added in rows.added.items():
@@ -62,6 +69,7 @@ class MemoryStore(ResultStore):
         for place, changes in changes_of(said, [(were[key], job) for key, job in changed.items()]).items():
             known_batch = self._batches.get(place) or JobBatch(tenant=place[0], id=place[1])
             self._batches[place], rejected = changes.apply(known_batch)
+            told.end_batch(known_batch, self._batches[place])
             self._rejected.setdefault(place, {}).update((one.line, one) for one in rejected)
         for reserved in newest_of(facts):
             known = self._reservations.get((reserved.tenant, reserved.key))
@@ -71,6 +79,12 @@ class MemoryStore(ResultStore):
             for subscription in self._subscriptions.get(key, ()):
                 subscription.wake()
         self._swept -= changed.keys()
+        told.release(self._outbox.held_of(told.late))
+        tries = [fact for fact in facts if isinstance(fact, DeliveryEvent)]
+        self._outbox.project(told, told.deliveries(changed.values()), tries)
+        for key, job in changed.items():
+            if job.deleted_at is not None:
+                self._outbox.drop_settled(key)
         return [job for job in changed.values() if job.model or job.deleted_at is not None]
 
     async def position(self, source: str) -> str:
@@ -86,6 +100,7 @@ class MemoryStore(ResultStore):
         self._batches.clear()
         self._rejected.clear()
         self._swept.clear()
+        self._outbox.clear()
         self._positions.clear()
         self._reservations = {key: one for key, one in self._reservations.items() if not one.published}
         self._rebuilding = dict(until)
@@ -195,7 +210,11 @@ class MemoryStore(ResultStore):
 
     async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
         self._refuse_while_rebuilding()
-        found = {place: job for place, job in self._tombstones().items() if place[1:] not in self._swept}
+        found = {
+            place: job
+            for place, job in self._tombstones().items()
+            if place[1:] not in self._swept and not self._outbox.is_pending(place[1:])
+        }
         return _behind(after, found, limit)
 
     async def swept(self, tombstones: Sequence[Job]) -> None:
@@ -214,6 +233,7 @@ class MemoryStore(ResultStore):
         for key in ((job.tenant, job.id) for job in tombstones):
             if key in self._jobs and self._jobs[key].deleted_at is not None:
                 del self._jobs[key]
+                self._outbox.forget(key)
         named = {(job.tenant, job.id) for job in tombstones}
         self._reservations = {
             key: one for key, one in self._reservations.items() if (one.tenant, one.job_id) not in named
@@ -269,6 +289,40 @@ class MemoryStore(ResultStore):
         self._refuse_while_rebuilding()
         known = {key: self._reservations.get((tenant, key)) for key in keys}
         return frozenset(key for key, one in known.items() if one is not None and one.published)
+
+    async def claim(
+        self, now: float, *, holder: str, until: float, limit: int, each: int, without: Collection[str] = ()
+    ) -> list[WebhookDelivery]:
+        self._refuse_while_rebuilding()
+        return self._outbox.claim(now, holder, until, limit, each, without)
+
+    async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
+        self._refuse_while_rebuilding()
+        return self._outbox.claim_late(now, holder, until, limit)
+
+    async def settle(self, holder: str, events: Sequence[DeliveryEvent]) -> None:
+        self._refuse_while_rebuilding()
+        self._outbox.settle(holder, events)
+
+    async def give_back(self, holder: str) -> None:
+        self._refuse_while_rebuilding()
+        self._outbox.give_back(holder)
+
+    async def deliveries(self, tenant: str, job_id: str, limit: int) -> list[WebhookDelivery]:
+        self._refuse_while_rebuilding()
+        return self._outbox.deliveries((tenant, job_id), limit)
+
+    async def delivery(self, tenant: str, job_id: str, delivery_id: str) -> WebhookDelivery | None:
+        self._refuse_while_rebuilding()
+        return self._outbox.delivery((tenant, job_id), delivery_id)
+
+    async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
+        self._refuse_while_rebuilding()
+        return self._outbox.list(query)
+
+    async def outbox(self) -> OutboxCount:
+        self._refuse_while_rebuilding()
+        return self._outbox.count()
 
     def _refuse_while_rebuilding(self) -> None:
         if self._rebuilding is not None:
