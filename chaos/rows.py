@@ -44,7 +44,7 @@ TABLES: Mapping[str, Table] = {
         key="tenant, id",
         values="status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, metadata, "
         "durability, interim, due_at, expires_at, dies_at, over_at, retain_s, ended_at, deleted_at, batch, line, "
-        "custom_id, retry_of, place, history",
+        "custom_id, retry_of, place, history, webhooks",
         stays=_FINAL,
     ),
     "results": Table(
@@ -54,10 +54,23 @@ TABLES: Mapping[str, Table] = {
     "batches": Table(
         key="tenant, id",
         values="model, created_at, sealed_at, canceled_at, last_at, lines, accepted, rejected, queued, running, "
-        "succeeded, failed, canceled, expired",
+        "succeeded, failed, canceled, expired, webhooks",
         stays="created_at > 0 AND sealed_at IS NOT NULL AND accepted = succeeded + failed + canceled + expired",
     ),
     "rejected_lines": Table(key="tenant, batch, line", values="custom_id, code, message, pointer", stays="true"),
+    # When one is first due depends on which of the facts that make it is read last.
+    "deliveries": Table(
+        key="tenant, job_id, id",
+        values="type, endpoint, url, receiver, created_at, status, tried, tries, in_turn, reason, body, "
+        "CASE WHEN tried > 0 THEN next_at END, "
+        "CASE WHEN in_turn <> tried THEN since END, CASE WHEN in_turn <> tried THEN gives_up_at END",
+    ),
+    # Of others it depends on what is read first whether there are any, until they are deleted.
+    "held_outputs": Table(
+        key="tenant, job_id, attempt, first",
+        values="at, chunks",
+        of="(tenant, job_id) IN (SELECT tenant, id FROM jobs WHERE model = '')",
+    ),
     # The others are leases that processes hold, or held when they died, for what may not be in the log.
     "reservations": Table(
         key="tenant, key", values="job_id, fingerprint, accepted_at", of="published", stays="published"

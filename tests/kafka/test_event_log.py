@@ -29,9 +29,8 @@ from forebay.adapters.kafka.tracker import Mark
 from forebay.core.clocks import ClockLimits
 from forebay.core.errors import OutcomeUnknown, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
-from forebay.core.fact import Fact
+from forebay.core.fact import Fact, JobFact
 from forebay.core.foreign import ForeignClocks
-from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel
 from forebay.core.wire import decode_request, encode_event, encode_request
 from forebay.ports.event_log import START, LogBatch
@@ -96,7 +95,7 @@ class Reader:
         for batch in batches:
             assert batch.start == after[batch.source]
             self.positions[batch.source] = batch.end
-            self.facts += [as_sent(fact) for fact in batch.facts if not isinstance(fact, BatchEvent)]
+            self.facts += [as_sent(fact) for fact in batch.facts if isinstance(fact, JobFact)]
             self.malformed += batch.malformed
         return batches
 

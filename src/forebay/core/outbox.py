@@ -6,20 +6,20 @@ try and after a rebuild, in whatever order the parts of the log were read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from forebay.core.delivery import WebhookDelivery, delivery_id
+from forebay.core.delivery import DeliveryEvent, DeliveryStatus, WebhookDelivery, apply_delivery, delivery_id, made
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.job import Job, JobStatus
 from forebay.core.job_batch import JobBatch
 from forebay.core.job_object import job_object, urls_of
 from forebay.core.partials import Key
-from forebay.core.payload import JSON
+from forebay.core.payload import JSON, Payload
 from forebay.core.times import to_rfc3339
 from forebay.core.webhook import WebhookEvent, WebhookTarget
 
@@ -41,39 +41,63 @@ class HeldOutput(Struct, frozen=True, kw_only=True):
     chunks: bytes
 
 
+DeliveryKey = tuple[str, str, str]
+"""Tenant, id of the job or batch, id of the delivery."""
+
+
 class OutboxRows:
-    """What some facts add to the outbox. First every fact is noted, then what had been held of the jobs in `late` is
-    released, then all is asked for."""
+    """What some facts change in the outbox. First every fact is noted, in the order of the log, then what had been held
+    of the jobs in `late` is released, then the rows are asked for."""
 
     def __init__(self) -> None:
         self._held: list[HeldOutput] = []
         self.late: dict[Key, Job] = {}
         """Jobs whose request came after events of theirs, of which outputs may be held that somebody wants."""
+        self._unread: set[Key] = set()  # they had ended before their request came
+        self.deleted: set[Key] = set()
+        """Jobs that are deleted, of which there may be deliveries."""
+        self.heard: set[Key] = set()
+        """Jobs and batches of whose deliveries something became."""
         self._made: list[WebhookDelivery] = []
-        self._ended: dict[Key, float] = {}
+        self._ended: dict[Key, tuple[Job, float]] = {}
+        self._steps: list[Key | DeliveryEvent] = []
         self._newest = 0.0
 
     def note(self, before: Job | None, after: Job, fact: JobRequest | JobEvent) -> None:
         """`fact` made the job `after` of the job `before`."""
-        self._newest = max(self._newest, fact.taken_at)
-        if after is before or after.deleted_at is not None:
+        if after is before:
             return
-        emitted = isinstance(fact, JobEvent) and fact.kind is EventKind.OUTPUT
+        key = (after.tenant, after.id)
+        if after.deleted_at is not None:
+            self._steps.append(key)
+            if before is None or not before.model or before.webhooks:
+                self.deleted.add(key)
+            return
+        emitted = fact if isinstance(fact, JobEvent) and fact.kind is EventKind.OUTPUT else None
         if not after.model:
-            if emitted:
-                self._held.append(_held(fact))
+            if emitted is not None:
+                self._held.append(_held(emitted))
             return
+        if after.line is not None:
+            self._newest = max(self._newest, fact.taken_at)
         if not after.webhooks:
             return
         was_stub = before is None or not before.model
         if after.started_at is not None and (was_stub or before is None or before.started_at is None):
             self._add(WebhookEvent.STARTED, after, "started", _started(after), after.started_at, fact.taken_at)
-        if emitted:
-            self._add_output(after, _held(fact), fact.taken_at)
+        if emitted is not None:
+            self._add_output(after, _held(emitted), fact.taken_at)
         if was_stub and before is not None and _wants(after, WebhookEvent.OUTPUT):
-            self.late[after.tenant, after.id] = after
+            self.late[key] = after
         if after.status.final and (was_stub or before is None or not before.status.final):
-            self._ended[after.tenant, after.id] = fact.taken_at
+            self._ended[key] = (after, fact.taken_at)
+            if was_stub and after.output is None:
+                self._unread.add(key)
+
+    def hear(self, event: DeliveryEvent) -> None:
+        """Of a delivery."""
+        self._steps.append(event)
+        self.heard.add((event.tenant, event.job_id))
 
     def release(self, held: Iterable[HeldOutput]) -> None:
         """What a store had held of the jobs in `late`."""
@@ -85,11 +109,12 @@ class OutboxRows:
     @property
     def held(self) -> list[HeldOutput]:
         """What a store is to hold. Where nobody turns out to want it, it goes with the job."""
-        return [one for one in self._held if (one.tenant, one.job_id) not in self.late]
+        gone = self.late.keys() | {step for step in self._steps if not isinstance(step, DeliveryEvent)}
+        return [one for one in self._held if (one.tenant, one.job_id) not in gone]
 
-    def end_batch(self, before: JobBatch | None, after: JobBatch) -> None:
+    def end_batch(self, before: JobBatch, after: JobBatch) -> None:
         """A batch as it was and as it is, after the facts that were noted."""
-        if not after.webhooks or not _is_over(after) or (before is not None and _is_over(before)):
+        if not after.webhooks or not _is_over(after) or _is_over(before):
             return
         for target in after.webhooks:
             if WebhookEvent.COMPLETED in target.events:
@@ -97,14 +122,56 @@ class OutboxRows:
                 body = _batch_completed(after)
                 self._made.append(_delivery(after, "completed", target, body, after.last_at, due_at))
 
-    def deliveries(self, changed: Iterable[Job]) -> Sequence[WebhookDelivery]:
-        """All of them. `changed`: the jobs that these facts changed, those that are final with their outputs."""
-        for job in changed:
-            key = (job.tenant, job.id)
-            if key in self._ended and job.finished_at is not None:
-                body = _completed(job)
-                self._add(WebhookEvent.COMPLETED, job, "completed", body, job.finished_at, self._ended[key])
-        return self._made
+    def to_read(self, changed: Iterable[tuple[Job | None, Job]]) -> list[Key]:
+        """Jobs whose outputs are told or shown and that were final before, so that a store has not loaded them.
+        `changed`: the jobs of these facts, as they were and as they are."""
+        return [
+            (job.tenant, job.id)
+            for old, job in changed
+            if old is not None and old.status.final
+            if job.deleted_at is None or (job.tenant, job.id) in self._unread
+        ]
+
+    def end_jobs(self, outputs: Mapping[Key, Payload]) -> None:
+        """`outputs`: those that were `to_read`."""
+        for key, (job, taken_at) in self._ended.items():
+            assert job.finished_at is not None, "it has ended"
+            body = _completed(replace(job, output=outputs[key]) if key in outputs else job)
+            self._add(WebhookEvent.COMPLETED, job, "completed", body, job.finished_at, taken_at)
+
+    @property
+    def named(self) -> list[DeliveryKey]:
+        """The rows that may be different now, in their order; beside them all of the jobs in `deleted`."""
+        said = {_key_of(step) for step in self._steps if isinstance(step, DeliveryEvent)}
+        return sorted(said.union(_key(one) for one in self._made))
+
+    def changes(
+        self, known: Mapping[DeliveryKey, WebhookDelivery], gone: Iterable[Key]
+    ) -> dict[DeliveryKey, WebhookDelivery | None]:
+        """The rows that are different now, None for one that is no more. `known`: those that are there, their bodies
+        apart. `gone`: which of the jobs in `heard` had been deleted before.
+
+        Of a deleted job only what is pending stays: it is sent all the same.
+        """
+        rows: dict[DeliveryKey, WebhookDelivery | None] = dict(known)
+        deleted = set(gone)
+        for one in self._made:
+            rows[_key(one)] = made(rows.get(_key(one)), one)
+        of_job: dict[Key, list[DeliveryKey]] = {}
+        for key in {**rows, **dict.fromkeys(self.named)}:
+            of_job.setdefault(key[:2], []).append(key)
+        for step in self._steps:
+            if isinstance(step, DeliveryEvent):
+                key = _key_of(step)
+                row = rows.get(key)
+                if row is not None or key[:2] not in deleted:
+                    rows[key] = apply_delivery(row, step)
+                touched = [key]
+            else:
+                deleted.add(step)
+                touched = of_job.get(step, [])
+            rows.update((key, None) for key in touched if key[:2] in deleted and not _is_to_be_sent(rows.get(key)))
+        return {key: row for key, row in rows.items() if row is not known.get(key)}
 
     def _add_output(self, job: Job, held: HeldOutput, taken_at: float) -> None:
         about = f"output.{held.attempt}.{held.first}"
@@ -116,6 +183,18 @@ class OutboxRows:
         for target in job.webhooks:
             if event in target.events:
                 self._made.append(_delivery(job, about, target, body, at, taken_at))
+
+
+def _key(delivery: WebhookDelivery) -> DeliveryKey:
+    return delivery.tenant, delivery.job_id, delivery.id
+
+
+def _key_of(event: DeliveryEvent) -> DeliveryKey:
+    return event.tenant, event.job_id, event.delivery_id
+
+
+def _is_to_be_sent(row: WebhookDelivery | None) -> bool:
+    return row is not None and bool(row.type) and row.status is DeliveryStatus.PENDING
 
 
 def _wants(job: Job, event: WebhookEvent) -> bool:

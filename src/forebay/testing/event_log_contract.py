@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from forebay.core.event import EventKind, JobEvent, JobRequest
-from forebay.core.fact import Fact
-from forebay.core.job_batch import BatchEvent
+from forebay.core.fact import Fact, JobFact
 from forebay.core.message import Channel, Message
 from forebay.core.payload import Payload
 from forebay.core.wire import encode_request
@@ -113,7 +112,7 @@ class EventLogContract:
         reader, facts = LogReader(log), list[JobRequest | JobEvent]()
         while len(facts) < 2:
             found = [fact for batch in await reader.batches(100, LONG_S) for fact in batch.facts]
-            facts += [fact for fact in found if not isinstance(fact, BatchEvent)]
+            facts += [fact for fact in found if isinstance(fact, JobFact)]
         after = await log.now()
         assert all(before - NEARLY_S <= fact.logged_at <= after + NEARLY_S for fact in facts)
         (received,) = await queue.consumer(CHANNEL).receive(1, LONG_S)

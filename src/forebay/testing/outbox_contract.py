@@ -269,6 +269,35 @@ class OutboxContract:
         await store.forget([tombstone])
         assert await of(store) == []
 
+    async def test_the_parts_in_which_a_deletion_is_read_change_no_delivery(
+        self, store: ResultStore, feed: Any
+    ) -> None:
+        """What is pending stays, with its body; what is settled goes, whether before the deletion or behind it."""
+        tellings = []
+        for size in (1, 2, 3, 4, 7):
+            tenant = f"t{size}"
+
+            def delivery(about: str, target: WebhookTarget, tenant: str = tenant) -> WebhookDelivery:
+                of_job = delivery_id(tenant, job_id(1), about, target)
+                return WebhookDelivery(tenant=tenant, job_id=job_id(1), id=of_job)
+
+            facts = [
+                replace(event(1, EventKind.STARTED), tenant=tenant),
+                done(1, tenant),
+                told(1, ONE, TWO, tenant=tenant),
+                tried(delivery("completed", ONE)),
+                replace(event(1, EventKind.DELETED, attempt=0), tenant=tenant, logged_at=NOW + 5.0),
+                tried(delivery("started", TWO)),
+                failed_try(delivery("completed", TWO), 1, NOW + 9.0),
+            ]
+            for start in range(0, len(facts), size):
+                await feed(*facts[start : start + size])
+            [pending] = [one for one in await claimed(store, NOW + 9.0, tenant) if one.tenant == tenant]
+            assert await of(store, tenant=tenant) == [replace(pending, body=b"")]
+            tellings.append((pending.type, pending.tried, pending.body))
+        assert json.loads(tellings[0][2])["data"]["output"] == [{"label": "cat"}]
+        assert tellings == tellings[:1] * len(tellings)
+
     async def test_a_batch_is_told_of_when_its_last_job_is_final(self, store: ResultStore, feed: Any) -> None:
         batch = job_id(90)
 

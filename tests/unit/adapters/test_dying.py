@@ -14,8 +14,8 @@ import pytest
 from forebay.adapters.files import FilesBlobs
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.core.event import JobEvent, JobRequest
+from forebay.core.fact import JobFact
 from forebay.core.job import Job, JobStatus, apply
-from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel
 from forebay.core.payload import BlobRef
 from forebay.ports.event_log import START
@@ -46,7 +46,7 @@ async def whole_log(log: SqliteEventLog, up_to: str | None = None) -> list[JobRe
     if up_to == START:
         return []
     batches = await log.read({"log": START}, 10_000 if up_to is None else int(up_to), 0.0)
-    return [fact for batch in batches for fact in batch.facts if not isinstance(fact, BatchEvent)]
+    return [fact for batch in batches for fact in batch.facts if isinstance(fact, JobFact)]
 
 
 @pytest.mark.parametrize("point", ["sqlite.before_commit", "sqlite.after_commit"])

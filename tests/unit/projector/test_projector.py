@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from msgspec import structs
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
 from forebay.adapters.sqlite.event_log import BATCH_BYTES
+from forebay.core.delivery import DeliveryEvent, WebhookDelivery
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind, JobEvent
 from forebay.core.job import Job, JobStatus
@@ -27,6 +28,7 @@ from forebay.core.reservation import Reservation
 from forebay.ports.due import FRONT, DuePlace
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.job_batches import BatchPage, BatchPlace
+from forebay.ports.outbox import DeliveryPage, DeliveryQuery, OutboxCount
 from forebay.ports.queue import Durability, Queue
 from forebay.ports.reservations import Claim
 from forebay.ports.store import JobPage, JobQuery, ResultStore, Subscription
@@ -202,6 +204,39 @@ class Stumbling(ResultStore):
 
     async def forget_unpublished(self, before: float) -> None:
         await self.sound.forget_unpublished(before)
+
+    async def claim(
+        self,
+        now: float,
+        *,
+        holder: str,
+        until: float,
+        limit: int,
+        each: int,
+        without: Collection[str] = (),
+    ) -> list[WebhookDelivery]:
+        return await self.sound.claim(now, holder=holder, until=until, limit=limit, each=each, without=without)
+
+    async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
+        return await self.sound.claim_late(now, holder=holder, until=until, limit=limit)
+
+    async def settle(self, holder: str, events: Sequence[DeliveryEvent]) -> None:
+        await self.sound.settle(holder, events)
+
+    async def give_back(self, holder: str) -> None:
+        await self.sound.give_back(holder)
+
+    async def deliveries(self, tenant: str, job_id: str, limit: int) -> list[WebhookDelivery]:
+        return await self.sound.deliveries(tenant, job_id, limit)
+
+    async def delivery(self, tenant: str, job_id: str, delivery_id: str) -> WebhookDelivery | None:
+        return await self.sound.delivery(tenant, job_id, delivery_id)
+
+    async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
+        return await self.sound.list_deliveries(query)
+
+    async def outbox(self) -> OutboxCount:
+        return await self.sound.outbox()
 
     def subscribe(self, tenant: str, job_id: str) -> AbstractAsyncContextManager[Subscription]:
         return self.sound.subscribe(tenant, job_id)

@@ -15,8 +15,8 @@ from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, Sqlit
 from forebay.core import crash
 from forebay.core.errors import BlobDamaged, Unavailable
 from forebay.core.event import EventKind, JobEvent, JobRequest
+from forebay.core.fact import JobFact
 from forebay.core.job import Job, JobStatus
-from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
 from forebay.core.wire import encode_request
@@ -97,7 +97,7 @@ class World:
 
     async def logged(self) -> list[JobRequest | JobEvent]:
         [batch] = await self.events.read({"log": ""}, 1000, 0.0)
-        return [fact for fact in batch.facts if not isinstance(fact, BatchEvent)]
+        return [fact for fact in batch.facts if isinstance(fact, JobFact)]
 
 
 async def turn(keeper: Timekeeper) -> None:

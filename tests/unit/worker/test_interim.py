@@ -12,9 +12,8 @@ from tests.unit.worker.conftest import AwayLog, Bench, Gate, Handlers, StartRunn
 from forebay.core.batching import BatchPolicy
 from forebay.core.errors import PayloadTooLarge, Unavailable
 from forebay.core.event import EventKind, JobEvent
-from forebay.core.fact import Event
+from forebay.core.fact import Event, JobFact
 from forebay.core.job import Job, apply
-from forebay.core.job_batch import BatchEvent
 from forebay.core.model import ModelLimits
 from forebay.core.wire import decode, encode_event
 from forebay.worker import frames, interim
@@ -32,7 +31,7 @@ def shown(bench: Bench, job: str) -> dict[int, list[Any]]:
     for message in bench.shared.messages:
         if message.job_id == job:
             before, fact = state, decode(message)
-            assert not isinstance(fact, BatchEvent)
+            assert isinstance(fact, JobFact)
             state = apply(before, fact)
             if state is not before and isinstance(fact, JobEvent) and fact.kind is EventKind.OUTPUT:
                 assert fact.output is not None

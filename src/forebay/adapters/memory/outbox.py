@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from forebay.core.delivery import DeliveryEvent, DeliveryStatus, WebhookDelivery, apply_delivery, made
-from forebay.core.outbox import HeldOutput, OutboxRows
+from forebay.core.delivery import DeliveryEvent, DeliveryStatus, WebhookDelivery, apply_delivery
+from forebay.core.outbox import DeliveryKey, HeldOutput, OutboxRows
 from forebay.core.partials import Key
 from forebay.ports.outbox import DeliveryPage, DeliveryPlace, DeliveryQuery, OutboxCount
 
@@ -16,19 +16,23 @@ class MemoryOutbox:
     """What `MemoryStore` keeps of deliveries."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, str], WebhookDelivery] = {}
+        self._rows: dict[DeliveryKey, WebhookDelivery] = {}
         self._held: dict[Key, list[HeldOutput]] = {}
-        self._leases: dict[tuple[str, str, str], tuple[str, float]] = {}  # holder, and until when
+        self._leases: dict[DeliveryKey, tuple[str, float]] = {}  # holder, and until when
 
-    def project(self, rows: OutboxRows, deliveries: Sequence[WebhookDelivery], events: Iterable[DeliveryEvent]) -> None:
-        for held in rows.held:
+    def project(self, told: OutboxRows, gone: Iterable[Key]) -> None:
+        for key in told.deleted:
+            self._held.pop(key, None)
+        for held in told.held:
             self._held.setdefault((held.tenant, held.job_id), []).append(held)
-        for delivery in deliveries:
-            key = _key(delivery)
-            self._rows[key] = made(self._rows.get(key), delivery)
-        for event in events:
-            place = (event.tenant, event.job_id, event.delivery_id)
-            self._rows[place] = apply_delivery(self._rows.get(place), event)
+        known = {place: self._rows[place] for place in told.named if place in self._rows}
+        if told.deleted:
+            known.update((place, row) for place, row in self._rows.items() if _job(row) in told.deleted)
+        for place, changed in told.changes(known, gone).items():
+            if changed is None:
+                self._rows.pop(place, None)
+            else:
+                self._rows[place] = changed
 
     def held_of(self, keys: Iterable[Key]) -> list[HeldOutput]:
         return [held for key in keys for held in self._held.pop(key, [])]
@@ -38,13 +42,10 @@ class MemoryOutbox:
         self._held.clear()
         self._leases.clear()
 
-    def drop_settled(self, key: Key) -> None:
-        """Of a job that is deleted: what is pending is sent all the same."""
-        self._keep(lambda row: _job(row) != key or (row.status is DeliveryStatus.PENDING and bool(row.type)))
-        self._held.pop(key, None)
-
     def forget(self, key: Key) -> None:
-        self._keep(lambda row: _job(row) != key)
+        """Of a deleted job of which nothing need be known any more."""
+        self._rows = {place: row for place, row in self._rows.items() if _job(row) != key}
+        self._held.pop(key, None)
 
     def is_pending(self, key: Key) -> bool:
         return any(row.status is DeliveryStatus.PENDING for row in self._of(key))
@@ -84,7 +85,7 @@ class MemoryOutbox:
         row = self._rows.get((*key, delivery_id))
         return row if row is not None and row.type else None
 
-    def list(self, query: DeliveryQuery) -> DeliveryPage:
+    def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
         rows = [row for row in self._rows.values() if row.tenant == query.tenant and row.type]
         ranged = [row for row in rows if row.created_at >= query.since]
         looked_at = sorted((row for row in ranged if query.after is None or _place(row) > query.after), key=_place)
@@ -116,11 +117,8 @@ class MemoryOutbox:
     def _of(self, key: Key) -> list[WebhookDelivery]:
         return [row for row in self._rows.values() if _job(row) == key and row.type]
 
-    def _keep(self, stays: Callable[[WebhookDelivery], bool]) -> None:
-        self._rows = {place: row for place, row in self._rows.items() if stays(row)}
 
-
-def _key(row: WebhookDelivery) -> tuple[str, str, str]:
+def _key(row: WebhookDelivery) -> DeliveryKey:
     return row.tenant, row.job_id, row.id
 
 

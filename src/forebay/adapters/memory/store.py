@@ -51,6 +51,8 @@ class MemoryStore(ResultStore):
         rows, told = PartialRows(), OutboxRows()
         were: dict[tuple[str, str], Job | None] = {}
         for fact in facts:
+            if isinstance(fact, DeliveryEvent):
+                told.hear(fact)
             if not isinstance(fact, JobFact):
                 continue
             key = (fact.tenant, fact.job_id)
@@ -80,11 +82,10 @@ class MemoryStore(ResultStore):
                 subscription.wake()
         self._swept -= changed.keys()
         told.release(self._outbox.held_of(told.late))
-        tries = [fact for fact in facts if isinstance(fact, DeliveryEvent)]
-        self._outbox.project(told, told.deliveries(changed.values()), tries)
-        for key, job in changed.items():
-            if job.deleted_at is not None:
-                self._outbox.drop_settled(key)
+        told.end_jobs({})  # each job has its output with it
+        was = {key: were[key] if key in were else self._jobs.get(key) for key in told.heard}
+        gone = [key for key, job in was.items() if job is not None and job.deleted_at is not None]
+        self._outbox.project(told, gone)
         return [job for job in changed.values() if job.model or job.deleted_at is not None]
 
     async def position(self, source: str) -> str:
@@ -318,7 +319,7 @@ class MemoryStore(ResultStore):
 
     async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
         self._refuse_while_rebuilding()
-        return self._outbox.list(query)
+        return self._outbox.list_deliveries(query)
 
     async def outbox(self) -> OutboxCount:
         self._refuse_while_rebuilding()

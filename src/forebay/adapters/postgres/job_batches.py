@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import astuple, fields
 
 from forebay.adapters.postgres.database import SCAN_S, Database
-from forebay.adapters.postgres.rows import JOB_COLUMNS, PAYLOAD_COLUMNS, from_job_row, from_payload_columns
+from forebay.adapters.postgres.rows import (
+    JOB_COLUMNS,
+    PAYLOAD_COLUMNS,
+    from_job_row,
+    from_payload_columns,
+    from_targets,
+    to_targets,
+)
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.core.errors import Unavailable
 from forebay.core.fact import Fact
 from forebay.core.job import Job
 from forebay.core.job_batch import BatchEvent, JobBatch, Key, RejectedLine, changes_of
+from forebay.core.outbox import OutboxRows
 from forebay.ports.job_batches import BatchPage, BatchPlace
 
 if TYPE_CHECKING:
@@ -82,7 +90,7 @@ _FIRST: BatchPlace = (float("inf"), "")
 
 
 async def project_batches(
-    connection: Connection, facts: Iterable[Fact], changed: Iterable[tuple[Job | None, Job]]
+    connection: Connection, facts: Iterable[Fact], changed: Iterable[tuple[Job | None, Job]], told: OutboxRows
 ) -> None:
     """`changed`: the jobs of these facts, as they were and as they are."""
     changes = changes_of((fact for fact in facts if isinstance(fact, BatchEvent)), changed)
@@ -95,7 +103,8 @@ async def project_batches(
     rows: list[Sequence[Any]] = []
     for key, change in changes.items():
         batch, rejected = change.apply(before[key])
-        rows.append((to_text(batch.tenant), to_text(batch.id), to_text(batch.model), *astuple(batch)[3:]))
+        told.end_batch(before[key], batch)
+        rows.append(_row(batch))
         refused += ((key, one) for one in rejected)
     await connection.executemany(_UPDATE, rows)
     if refused:
@@ -157,6 +166,12 @@ def _seen(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
     return [tuple(row)[1:] for row in rows if row[1] is not None]
 
 
+def _row(batch: JobBatch) -> Sequence[Any]:
+    tenant, batch_id, model, *counts, webhooks = astuple(batch)
+    return to_text(tenant), to_text(batch_id), to_text(model), *counts, to_targets(webhooks)
+
+
 def _batch(row: Iterable[Any]) -> JobBatch:
-    tenant, batch_id, model, *rest = row
-    return JobBatch(from_text(tenant), from_text(batch_id), from_text(model), *rest)
+    tenant, batch_id, model, *counts, webhooks = row
+    columns = [from_text(tenant), from_text(batch_id), from_text(model), *counts, from_targets(webhooks)]
+    return JobBatch(*columns)

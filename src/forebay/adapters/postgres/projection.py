@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from forebay.adapters.postgres.database import WRITE_S, Database
+from forebay.adapters.postgres.deliveries import project_deliveries, take_held
 from forebay.adapters.postgres.failures import is_busy
 from forebay.adapters.postgres.job_batches import project_batches
 from forebay.adapters.postgres.reservations import project_reservations
@@ -31,10 +32,13 @@ from forebay.adapters.postgres.schema import SCHEMA
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.adapters.postgres.wakeups import CHANNEL, payload_of
 from forebay.core import crash
+from forebay.core.delivery import DeliveryEvent
 from forebay.core.errors import Unavailable
+from forebay.core.fact import JobFact
 from forebay.core.job import Job, apply
-from forebay.core.job_batch import BatchEvent
+from forebay.core.outbox import OutboxRows
 from forebay.core.partials import Key, PartialRows
+from forebay.core.payload import Payload
 from forebay.core.queues import moved, outstanding, waits
 from forebay.ports.event_log import START, LogBatch
 
@@ -75,6 +79,7 @@ _OF_REQUEST = (
     "custom_id",
     "retry_of",
     "retain_s",
+    "webhooks",
 )
 
 _INSERT_STARTS = """
@@ -178,8 +183,16 @@ def _update(columns: tuple[str, ...]) -> str:
 
 _OF_DELETED = (*_OF_ATTEMPT, *_OF_REQUEST, "deleted_at")
 _DELETE_RESULTS = """
-DELETE FROM forebay.results USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
-WHERE results.tenant = gone.tenant AND results.id = gone.id
+WITH gone AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS gone (tenant, id)), held AS (
+    DELETE FROM forebay.held_outputs USING gone WHERE held_outputs.tenant = gone.tenant AND job_id = gone.id
+)
+DELETE FROM forebay.results USING gone WHERE results.tenant = gone.tenant AND results.id = gone.id
+"""
+_DELETED = """
+SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT tenant, id FROM forebay.jobs
+    WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id AND deleted_at IS NOT NULL OFFSET 0
+) AS job
 """
 
 
@@ -224,23 +237,32 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     facts = [fact for batch in batches for fact in batch.facts]
     if not facts:
         return []
-    of_jobs = [fact for fact in facts if not isinstance(fact, BatchEvent)]
-    keys = sorted({(fact.tenant, fact.job_id) for fact in of_jobs})
+    keys = sorted({(fact.tenant, fact.job_id) for fact in facts if isinstance(fact, JobFact)})
     before = await _load(connection, keys, may_be_new=may_be_new)
     after: dict[Key, Job | None] = dict(before)
-    partials = PartialRows()
-    for fact in of_jobs:
+    partials, told = PartialRows(), OutboxRows()
+    for fact in facts:
+        if isinstance(fact, DeliveryEvent):
+            told.hear(fact)
+        if not isinstance(fact, JobFact):
+            continue
         key = (fact.tenant, fact.job_id)
         old = after[key]
         after[key] = new = apply(old, fact)
         partials.note(old, new, fact)
+        told.note(old, new, fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
+    gone = await _deleted(connection, told.heard)
+    outputs = await _outputs(connection, told.to_read(changed))
     await _save(connection, changed)
     await _save_partials(connection, partials)
-    await project_batches(connection, facts, changed)
+    await project_batches(connection, facts, changed, told)
     await _count(connection, min(batch.source for batch in batches), changed)
     await project_reservations(connection, facts)
-    return await _visible(connection, changed)
+    told.release(await take_held(connection, told.late))
+    told.end_jobs(outputs)
+    await project_deliveries(connection, told, gone, may_be_new=may_be_new)
+    return [_whole(job, outputs) for _, job in changed if job.model or job.deleted_at is not None]
 
 
 async def _load(connection: Connection, keys: list[Key], *, may_be_new: bool) -> dict[Key, Job | None]:
@@ -316,18 +338,30 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
         await connection.copy_records_to_table(table, schema_name=SCHEMA, columns=columns, records=rows)
 
 
-async def _visible(connection: Connection, changed: list[tuple[Job | None, Job]]) -> list[Job]:
-    """Tombstones, and those that have had their request, each with its output: of a stub that was final before, it is
-    not loaded."""
-    jobs = [job for _, job in changed if job.model or job.deleted_at is not None]
-    late = [(to_text(job.tenant), to_text(job.id)) for old, job in changed if job.model and old and old.status.final]
-    if not late:
-        return jobs
-    rows = await connection.fetch(_RESULTS, *_arrays(late, 2))
-    outputs = {(from_text(row[0]), from_text(row[1])): from_payload_columns(row[2:]) for row in rows}
-    return [
-        replace(job, output=outputs[job.tenant, job.id]) if (job.tenant, job.id) in outputs else job for job in jobs
-    ]
+async def _deleted(connection: Connection, keys: Collection[Key]) -> list[Key]:
+    """Those of them that are."""
+    if not keys:
+        return []
+    texts = _arrays([(to_text(tenant), to_text(job_id)) for tenant, job_id in keys], 2)
+    return [(from_text(row[0]), from_text(row[1])) for row in await connection.fetch(_DELETED, *texts)]
+
+
+async def _outputs(connection: Connection, keys: Sequence[Key]) -> dict[Key, Payload]:
+    if not keys:
+        return {}
+    texts = _arrays([(to_text(tenant), to_text(job_id)) for tenant, job_id in keys], 2)
+    found: dict[Key, Payload] = {}
+    for row in await connection.fetch(_RESULTS, *texts):
+        output = from_payload_columns(row[2:])
+        if output is not None:
+            found[from_text(row[0]), from_text(row[1])] = output
+    return found
+
+
+def _whole(job: Job, outputs: Mapping[Key, Payload]) -> Job:
+    """With its output, if that is not with it."""
+    output = outputs.get((job.tenant, job.id))
+    return job if output is None or job.deleted_at is not None else replace(job, output=output)
 
 
 def _commit(changed: Sequence[Job]) -> str:

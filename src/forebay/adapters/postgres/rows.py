@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from forebay.core.event import BatchLine, JobError, JobMetrics
 from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.partials import Key, Partial
 from forebay.core.payload import BlobRef, Payload
+from forebay.core.webhook import WebhookTarget, decode_targets, encode_targets
 
 _encode = msgspec.json.Encoder().encode
 _metrics = msgspec.json.Decoder(JobMetrics).decode
@@ -50,6 +51,7 @@ JOB_TYPES = {
     "deleted_at": "double precision",
     "over_at": "double precision",
     "due_at": "double precision",
+    "webhooks": "bytea",
 }
 """The columns of `jobs`, in the order of a row. JSON is kept as the bytes that it is: jsonb would change it."""
 
@@ -88,7 +90,16 @@ def to_job_row(job: Job) -> Row:
         job.deleted_at,
         job.over_at,
         job.due_at,
+        to_targets(job.webhooks),
     )
+
+
+def to_targets(webhooks: Sequence[WebhookTarget]) -> bytes | None:
+    return encode_targets(webhooks) if webhooks else None
+
+
+def from_targets(column: bytes | None) -> tuple[WebhookTarget, ...]:
+    return () if column is None else decode_targets(column)
 
 
 def _line_columns(line: BatchLine | None) -> tuple[str, int, str]:
@@ -99,7 +110,7 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
     """`row` has JOB_COLUMNS."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
     metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, *times = rest
-    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at = times
+    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at, webhooks = times
     return Job(
         tenant=from_text(tenant),
         id=from_text(job_id),
@@ -129,6 +140,7 @@ def from_job_row(row: Iterable[Any], output: Payload | None = None) -> Job:
         output=output,
         interim=None if interim is None else _interim(interim),
         due_at=due_at,
+        webhooks=from_targets(webhooks),
     )
 
 

@@ -342,6 +342,54 @@ CREATE TABLE forebay.webhook_endpoints (
 )
 """
 
+# Whom a job or batch tells of itself, as JSON, and what it told: the outbox. `job_id` is of the job or batch that it
+# tells of; `type` is '' for a stub: tries of it came before the facts that made it. `tries` are JSON. Nobody holds it
+# from `held_until` on; `gives_up_at` is when it has waited too long.
+_IS_PENDING = "status = 'pending' AND type <> ''"
+_OUTBOX = (
+    "ALTER TABLE forebay.jobs ADD COLUMN webhooks bytea",
+    "ALTER TABLE forebay.batches ADD COLUMN webhooks bytea",
+    """
+CREATE TABLE forebay.deliveries (
+    tenant      text COLLATE "C" NOT NULL,
+    job_id      text COLLATE "C" NOT NULL,
+    id          text COLLATE "C" NOT NULL,
+    type        text COLLATE "C" NOT NULL,
+    endpoint    text COLLATE "C" NOT NULL,
+    url         text COLLATE "C" NOT NULL,
+    created_at  double precision NOT NULL,
+    status      text COLLATE "C" NOT NULL CHECK (status IN ('pending', 'delivered', 'parked')),
+    tried       integer NOT NULL,
+    tries       bytea,
+    in_turn     integer NOT NULL,
+    since       double precision NOT NULL,
+    next_at     double precision,
+    reason      text COLLATE "C" NOT NULL,
+    receiver    text COLLATE "C" NOT NULL,
+    gives_up_at double precision NOT NULL,
+    holder      text COLLATE "C" NOT NULL DEFAULT '',
+    held_until  double precision NOT NULL DEFAULT 0,
+    body        bytea NOT NULL,
+    PRIMARY KEY (tenant, job_id, id)
+)
+""",
+    f"CREATE INDEX deliveries_due ON forebay.deliveries (receiver, next_at, id) WHERE {_IS_PENDING}",
+    f"CREATE INDEX deliveries_late ON forebay.deliveries (gives_up_at) WHERE {_IS_PENDING}",
+    "CREATE INDEX deliveries_held ON forebay.deliveries (holder) WHERE holder <> ''",
+    "CREATE INDEX deliveries_oldest ON forebay.deliveries (tenant, created_at, id) WHERE type <> ''",
+    """
+CREATE TABLE forebay.held_outputs (
+    tenant  text COLLATE "C" NOT NULL,
+    job_id  text COLLATE "C" NOT NULL,
+    attempt integer NOT NULL,
+    first   integer NOT NULL,
+    at      double precision NOT NULL,
+    chunks  bytea NOT NULL,
+    PRIMARY KEY (tenant, job_id, attempt, first)
+)
+""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _POSITIONS,
@@ -365,6 +413,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (*_CLOCKS, _FINAL_UNLESS_DELETED),
     (_DELETED_OF_TENANT,),
     (_WEBHOOK_ENDPOINTS,),
+    _OUTBOX,
 )
 """Statements that lead from version n to n + 1. Only ever appended to: databases of every released version exist."""
 

@@ -1,5 +1,5 @@
 """Visible job state: the tables `jobs`, `results`, `partials`, `batches`, `queue_counts`, `waiting`, `outstanding`,
-`positions` and `rebuilding`."""
+`deliveries`, `positions` and `rebuilding`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import structlog
 
 from forebay.adapters.postgres import job_batches
 from forebay.adapters.postgres.api_keys import PostgresApiKeys
-from forebay.adapters.postgres.database import SCAN_S, Database
+from forebay.adapters.postgres.database import READ_S, SCAN_S, Database
 from forebay.adapters.postgres.failures import is_busy
+from forebay.adapters.postgres.outbox import PostgresOutbox
 from forebay.adapters.postgres.projection import TRIES, notify, project
 from forebay.adapters.postgres.quotas import PostgresQuotas
 from forebay.adapters.postgres.reservations import FORGET_PUBLISHED, PostgresReservations
@@ -109,7 +110,10 @@ LEFT JOIN LATERAL (
 _UNSWEPT = f"""
 SELECT rebuilding, {_JOB} FROM {_REBUILDING} LEFT JOIN LATERAL (
     SELECT * FROM forebay.jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL
-    AND (over_at, tenant, id) > ($1, $2, $3) ORDER BY over_at, tenant, id LIMIT $4
+    AND (over_at, tenant, id) > ($1, $2, $3) AND NOT EXISTS (
+        SELECT FROM forebay.deliveries WHERE deliveries.tenant = jobs.tenant AND job_id = jobs.id
+        AND deliveries.status = 'pending' AND type <> '' OFFSET 0
+    ) ORDER BY over_at, tenant, id LIMIT $4
 ) AS jobs ON true ORDER BY jobs.over_at, jobs.tenant, jobs.id
 """
 _TOMBSTONES = f"""
@@ -134,6 +138,14 @@ _SWEPT = f"""
 _FORGET = f"""
 {_GONE}, forgotten AS (
     DELETE FROM forebay.jobs USING gone WHERE jobs.tenant = gone.tenant AND jobs.id = gone.id
+), told AS MATERIALIZED (
+    SELECT delivery.* FROM gone CROSS JOIN LATERAL (
+        SELECT tenant, job_id, id FROM forebay.deliveries
+        WHERE deliveries.tenant = gone.tenant AND deliveries.job_id = gone.id ORDER BY deliveries.id FOR UPDATE
+    ) AS delivery
+), untold AS (
+    DELETE FROM forebay.deliveries USING told
+    WHERE deliveries.tenant = told.tenant AND deliveries.job_id = told.job_id AND deliveries.id = told.id
 )
 DELETE FROM forebay.reservations USING unnest($1::text[], $2::text[]) AS gone (tenant, id)
 WHERE reservations.tenant = gone.tenant AND reservations.job_id = gone.id
@@ -143,7 +155,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class PostgresStore(ResultStore):
+class PostgresStore(PostgresOutbox, ResultStore):
     """On the database that `dsn` names (postgresql://user:password@host:port/name?sslmode=...), in its schema
     `forebay`. Its role must be allowed to create that schema, or own it.
 
@@ -198,7 +210,8 @@ class PostgresStore(ResultStore):
                         await connection.execute(
                             "TRUNCATE forebay.positions, forebay.jobs, forebay.results, forebay.partials, "
                             "forebay.batches, forebay.rejected_lines, "
-                            "forebay.queue_counts, forebay.waiting, forebay.outstanding, forebay.rebuilding"
+                            "forebay.queue_counts, forebay.waiting, forebay.outstanding, forebay.rebuilding, "
+                            "forebay.deliveries, forebay.held_outputs"
                         )
                         await connection.execute(FORGET_PUBLISHED)
                         until = await ends()  # now that no projector can write: TRUNCATE has locked the tables
@@ -303,7 +316,7 @@ class PostgresStore(ResultStore):
         return await self._jobs(_DUE, now, *_place(after), limit)
 
     async def unswept(self, limit: int, after: DuePlace = FRONT) -> list[Job]:
-        return await self._jobs(_UNSWEPT, *_place(after), limit)
+        return await self._jobs(_UNSWEPT, *_place(after), limit, timeout_s=SCAN_S)  # it may pass over many
 
     async def swept(self, tombstones: Sequence[Job]) -> None:
         await self._database.fetch(_SWEPT, *_keys(tombstones))
@@ -317,8 +330,8 @@ class PostgresStore(ResultStore):
     async def forget_unpublished(self, before: float) -> None:
         await self._reservations.forget_unpublished(before)
 
-    async def _jobs(self, sql: str, *arguments: Any) -> list[Job]:
-        rows = await self._database.fetch(sql, *arguments)
+    async def _jobs(self, sql: str, *arguments: Any, timeout_s: float = READ_S) -> list[Job]:
+        rows = await self._database.fetch(sql, *arguments, timeout_s=timeout_s)
         _refuse_while(rows[0][0])
         return [from_job_row(tuple(row)[1:]) for row in rows if row[1] is not None]
 

@@ -13,9 +13,8 @@ from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.rows import LOG_COLUMNS, LogRow, from_log, to_log
 from forebay.adapters.sqlite.statements import write_rows
 from forebay.core.errors import InvalidRequest
-from forebay.core.event import EventKind
+from forebay.core.event import EventKind, JobEvent
 from forebay.core.fact import Event, Fact
-from forebay.core.job_batch import BatchEvent
 from forebay.core.message import Message
 from forebay.core.wire import decode, encode_event
 from forebay.ports.event_log import START, EventLog, LogBatch
@@ -41,10 +40,8 @@ class SqliteEventLog(EventLog):
     async def publish(self, events: Sequence[Event]) -> None:
         now = self._database.log_clock.now()
         rows = [to_log(encode_event(event), now) for event in events]
-        durable = any(
-            isinstance(event, BatchEvent) or event.kind.final or event.kind is EventKind.DELETED for event in events
-        )
         if rows:
+            durable = any(map(_is_durable, events))
             await self._database.write(_append, rows, durable=durable, committed=self._appended)
 
     async def now(self) -> float:
@@ -103,6 +100,11 @@ class SqliteEventLog(EventLog):
 
     def _appended(self, result: None) -> None:
         self._database.log_grew.ring()
+
+
+def _is_durable(event: Event) -> bool:
+    """What somebody may have acted upon: a client, or a receiver that is called again where a try is forgotten."""
+    return not isinstance(event, JobEvent) or event.kind.final or event.kind is EventKind.DELETED
 
 
 def _seq(position: str) -> int:

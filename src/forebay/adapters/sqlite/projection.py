@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import apsw
 from msgspec.structs import replace
 
+from forebay.adapters.sqlite.deliveries import project_deliveries, take_held
 from forebay.adapters.sqlite.job_batches import project_batches
 from forebay.adapters.sqlite.reservations import project_reservations
 from forebay.adapters.sqlite.rows import (
@@ -21,9 +22,12 @@ from forebay.adapters.sqlite.rows import (
     to_result_row,
 )
 from forebay.adapters.sqlite.statements import parts, values, write_rows
+from forebay.core.delivery import DeliveryEvent
+from forebay.core.fact import JobFact
 from forebay.core.job import Job, apply
-from forebay.core.job_batch import BatchEvent
+from forebay.core.outbox import OutboxRows
 from forebay.core.partials import Key, PartialRows
+from forebay.core.payload import Payload
 from forebay.core.queues import moved, outstanding
 from forebay.ports.event_log import START, LogBatch
 
@@ -55,6 +59,7 @@ _OF_REQUEST = (
     "custom_id",
     "retry_of",
     "retain_s",
+    "webhooks",
 )
 
 _INSERT_JOBS = f"INSERT INTO jobs ({JOB_COLUMNS}) VALUES"
@@ -89,27 +94,32 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
         return None
     _advance(connection, batches)
     facts = [fact for batch in batches for fact in batch.facts]
-    of_jobs = [fact for fact in facts if not isinstance(fact, BatchEvent)]
-    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in of_jobs})
+    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts if isinstance(fact, JobFact)})
     after: dict[Key, Job | None] = dict(before)
-    partials = PartialRows()
-    for fact in of_jobs:
+    partials, told = PartialRows(), OutboxRows()
+    for fact in facts:
+        if isinstance(fact, DeliveryEvent):
+            told.hear(fact)
+        if not isinstance(fact, JobFact):
+            continue
         key = (fact.tenant, fact.job_id)
         old = after[key]
         after[key] = new = apply(old, fact)
         partials.note(old, new, fact)
+        told.note(old, new, fact)
     changed = [(before[key], job) for key, job in after.items() if job is not None and job is not before[key]]
+    gone = _deleted(connection, told.heard)
+    outputs = _outputs(connection, told.to_read(changed))
     _save(connection, changed)
     _save_partials(connection, partials)
-    project_batches(connection, facts, changed)
+    project_batches(connection, facts, changed, told)
     write_rows(connection, _COUNT, [(*place, *by) for place, by in moved(changed).items()], _ADD)
     write_rows(connection, "INSERT INTO outstanding VALUES", list(outstanding(changed).items()), _ADD_OUTSTANDING)
     project_reservations(connection, facts)
-    return [
-        job if old is None else _whole(connection, old, job)
-        for old, job in changed
-        if job.model or job.deleted_at is not None
-    ]
+    told.release(take_held(connection, told.late))
+    told.end_jobs(outputs)
+    project_deliveries(connection, told, gone)
+    return [_whole(job, outputs) for _, job in changed if job.model or job.deleted_at is not None]
 
 
 def _is_at_start(connection: apsw.Connection, batch: LogBatch) -> bool:
@@ -144,8 +154,9 @@ def _save(connection: apsw.Connection, changed: list[tuple[Job | None, Job]]) ->
     deleted = [job for old, job in changed if old is not None and job.deleted_at is not None]
     write_rows(connection, _UPDATE_JOBS, [to_job_row(job) for job in deleted], _SET_DELETED)
     for part in parts([(job.tenant, job.id) for job in deleted]):
-        sql = f"DELETE FROM results WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
-        connection.execute(sql, [text for key in part for text in key])
+        keys = [text for key in part for text in key]
+        connection.execute(f"DELETE FROM results WHERE (tenant, id) IN (VALUES {values(2, len(part))})", keys)
+        connection.execute(f"DELETE FROM held_outputs WHERE (tenant, job_id) IN (VALUES {values(2, len(part))})", keys)
     known = [(old, to_job_row(job)) for old, job in changed if old is not None and job.deleted_at is None]
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if old.model], _SET_ATTEMPT)
     write_rows(connection, _UPDATE_JOBS, [row for old, row in known if not old.model], _SET_ALL)
@@ -158,12 +169,30 @@ def _save_partials(connection: apsw.Connection, partials: PartialRows) -> None:
     write_rows(connection, _INSERT_PARTIALS, rows)
 
 
-def _whole(connection: apsw.Connection, old: Job, job: Job) -> Job:
-    """With its output, which is not loaded with a stub that was final before its request came."""
-    if not old.status.final or job.deleted_at is not None:
-        return job
-    columns: Any = connection.execute(
-        "SELECT media_type, data, blob_name, blob_size_bytes, blob_sha256 FROM results WHERE tenant = ? AND id = ?",
-        (job.tenant, job.id),
-    ).fetchall()
-    return replace(job, output=from_result_columns(*columns[0])) if columns else job
+def _outputs(connection: apsw.Connection, keys: Collection[Key]) -> dict[Key, Payload]:
+    found: dict[Key, Payload] = {}
+    for part in parts(list(keys)):
+        sql = f"SELECT {RESULT_COLUMNS} FROM results WHERE (tenant, id) IN (VALUES {values(2, len(part))})"
+        rows: Iterable[Any] = connection.execute(sql, [text for key in part for text in key])
+        for tenant, job_id, *columns in rows:
+            output = from_result_columns(*columns)
+            if output is not None:
+                found[tenant, job_id] = output
+    return found
+
+
+def _deleted(connection: apsw.Connection, keys: Collection[Key]) -> list[Key]:
+    """Those of them that are."""
+    found: list[Key] = []
+    for part in parts(list(keys)):
+        wanted = f"(tenant, id) IN (VALUES {values(2, len(part))})"
+        sql = f"SELECT tenant, id FROM jobs WHERE deleted_at IS NOT NULL AND {wanted}"
+        rows: Iterable[Any] = connection.execute(sql, [text for key in part for text in key])
+        found += ((tenant, job_id) for tenant, job_id in rows)
+    return found
+
+
+def _whole(job: Job, outputs: Mapping[Key, Payload]) -> Job:
+    """With its output, if that is not with it."""
+    output = outputs.get((job.tenant, job.id))
+    return job if output is None or job.deleted_at is not None else replace(job, output=output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from forebay.core.job import Interim, Job, JobStatus
 from forebay.core.message import Message
 from forebay.core.partials import Key, Partial
 from forebay.core.payload import BlobRef, Payload
+from forebay.core.webhook import WebhookTarget, decode_targets, encode_targets
 
 _encode = msgspec.json.Encoder().encode
 _headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -26,7 +28,7 @@ LOG_COLUMNS = "tenant, job_id, headers, value, logged_at"
 JOB_COLUMNS = (
     "tenant, id, status, model, version, lane, attempts, created_at, started_at, finished_at, metrics, error, "
     "metadata, durability, interim, batch, line, custom_id, retry_of, place, history, "
-    "expires_at, dies_at, retain_s, ended_at, deleted_at, over_at, due_at"
+    "expires_at, dies_at, retain_s, ended_at, deleted_at, over_at, due_at, webhooks"
 )
 RESULT_COLUMNS = "tenant, id, media_type, data, blob_name, blob_size_bytes, blob_sha256"
 PARTIAL_COLUMNS = "tenant, id, attempt, last, first, chunks"
@@ -74,7 +76,16 @@ def to_job_row(job: Job) -> tuple[Any, ...]:
         job.deleted_at,
         job.over_at,
         job.due_at,
+        to_targets(job.webhooks),
     )
+
+
+def to_targets(webhooks: Sequence[WebhookTarget]) -> bytes | None:
+    return encode_targets(webhooks) if webhooks else None
+
+
+def from_targets(column: bytes | None) -> tuple[WebhookTarget, ...]:
+    return () if column is None else decode_targets(column)
 
 
 def to_line_columns(line: BatchLine | None) -> tuple[str, int, str]:
@@ -85,7 +96,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
     """`row` begins with JOB_COLUMNS; what follows is left to the caller."""
     tenant, job_id, status, model, version, lane, attempts, created, started, finished, *rest = row
     metrics, error, metadata, durability, interim, batch_id, number, custom_id, retry_of, place, history, *times = rest
-    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at = times
+    expires_at, dies_at, retain_s, ended_at, deleted_at, _, due_at, webhooks = times
     return Job(
         tenant=tenant,
         id=job_id,
@@ -113,6 +124,7 @@ def from_job_row(row: tuple[Any, ...], output: Payload | None = None) -> Job:
         output=output,
         interim=None if interim is None else _interim(interim),
         due_at=due_at,
+        webhooks=from_targets(webhooks),
     )
 
 

@@ -287,6 +287,54 @@ AND OLD.deleted_at IS NOT NULL OR OLD.status IN {_FINAL} AND NEW.deleted_at IS N
 # What a tenant has had, deleted jobs included, so that deleting makes no room in a quota.
 _DELETED_OF_TENANT = "CREATE INDEX jobs_deleted_of_tenant ON jobs (tenant, created_at) WHERE deleted_at IS NOT NULL"
 
+# Whom a job or batch tells of itself, as JSON, and what it told: the outbox. `type` is '' for a stub: tries of it came
+# before the facts that made it. Nobody holds it from `held_until` on; `gives_up_at` is when it has waited too long. The
+# body stands last, so that who reads the rest does not read its pages.
+_IS_PENDING = "status = 'pending' AND type <> ''"
+_OUTBOX = (
+    "ALTER TABLE jobs ADD COLUMN webhooks BLOB",
+    "ALTER TABLE batches ADD COLUMN webhooks BLOB",
+    """
+CREATE TABLE deliveries (
+    tenant      TEXT NOT NULL,
+    job_id      TEXT NOT NULL,  -- of the job or batch that it tells of
+    id          TEXT NOT NULL,
+    type        TEXT NOT NULL,
+    endpoint    TEXT NOT NULL,
+    url         TEXT NOT NULL,
+    created_at  REAL NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'parked')),
+    tried       INTEGER NOT NULL,
+    tries       BLOB,  -- JSON
+    in_turn     INTEGER NOT NULL,
+    since       REAL NOT NULL,
+    next_at     REAL,
+    reason      TEXT NOT NULL,
+    receiver    TEXT NOT NULL,
+    gives_up_at REAL NOT NULL,
+    holder      TEXT NOT NULL DEFAULT '',
+    held_until  REAL NOT NULL DEFAULT 0,
+    body        BLOB NOT NULL,
+    PRIMARY KEY (tenant, job_id, id)
+) STRICT
+""",
+    f"CREATE INDEX deliveries_due ON deliveries (receiver, next_at, id) WHERE {_IS_PENDING}",
+    f"CREATE INDEX deliveries_late ON deliveries (gives_up_at) WHERE {_IS_PENDING}",
+    "CREATE INDEX deliveries_held ON deliveries (holder) WHERE holder <> ''",
+    "CREATE INDEX deliveries_oldest ON deliveries (tenant, created_at, id) WHERE type <> ''",
+    """
+CREATE TABLE held_outputs (
+    tenant  TEXT NOT NULL,
+    job_id  TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    first   INTEGER NOT NULL,
+    at      REAL NOT NULL,
+    chunks  BLOB NOT NULL,
+    PRIMARY KEY (tenant, job_id, attempt, first)
+) STRICT
+""",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         _LOG,
@@ -311,6 +359,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (_DUE_AT,),
     (*_CLOCKS, _FINAL_UNLESS_DELETED),
     (_DELETED_OF_TENANT,),
+    _OUTBOX,
 )
 """Statements that lead from version n to n + 1. Only ever appended to: files of every released version exist."""
 

@@ -13,6 +13,7 @@ import msgspec
 from forebay.adapters.sqlite import job_batches, reservations
 from forebay.adapters.sqlite.bell import Bell
 from forebay.adapters.sqlite.database import Database
+from forebay.adapters.sqlite.outbox import SqliteOutbox
 from forebay.adapters.sqlite.projection import project
 from forebay.adapters.sqlite.reservations import Wish
 from forebay.adapters.sqlite.rows import JOB_COLUMNS, from_job_row, from_result_columns
@@ -46,7 +47,18 @@ _LIVE = "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant = ? AND model <>
 _DELETED = _LIVE.replace("model <> ''", "deleted_at IS NOT NULL")
 _COUNT = f"{_LIVE} + {_DELETED}"
 _USED = f"SELECT {_COUNT}, {_COUNT}, (SELECT min(jobs, ?) FROM outstanding WHERE tenant = ?)"
-_DERIVED = ("jobs", "results", "partials", "batches", "rejected_lines", "positions", "queue_counts", "outstanding")
+_DERIVED = (
+    "jobs",
+    "results",
+    "partials",
+    "batches",
+    "rejected_lines",
+    "positions",
+    "queue_counts",
+    "outstanding",
+    "deliveries",
+    "held_outputs",
+)
 
 _OLDEST = """
 SELECT created_at FROM jobs WHERE status = 'queued' AND model = counts.model AND model <> '' AND lane = counts.lane
@@ -68,7 +80,10 @@ ORDER BY over_at, tenant, id LIMIT ?
 """
 _UNSWEPT = f"""
 SELECT {JOB_COLUMNS} FROM jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL
-AND (over_at, tenant, id) > (?, ?, ?) ORDER BY over_at, tenant, id LIMIT ?
+AND (over_at, tenant, id) > (?, ?, ?) AND NOT EXISTS (
+    SELECT 1 FROM deliveries
+    WHERE deliveries.tenant = jobs.tenant AND job_id = jobs.id AND deliveries.status = 'pending' AND type <> ''
+) ORDER BY over_at, tenant, id LIMIT ?
 """
 _TOMBSTONES = f"""
 SELECT {JOB_COLUMNS} FROM jobs WHERE deleted_at < ? AND (deleted_at, tenant, id) > (?, ?, ?)
@@ -79,7 +94,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _until = msgspec.json.Decoder(dict[str, str]).decode
 
 
-class SqliteStore(ResultStore):
+class SqliteStore(SqliteOutbox, ResultStore):
     """Derived rows are not flushed of themselves: after a power cut they are read again from the log, which is."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
@@ -305,6 +320,7 @@ def _swept(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]
 
 def _forget(connection: apsw.Connection, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
     _each(connection, "DELETE FROM jobs WHERE deleted_at IS NOT NULL AND (tenant, id)", calls)
+    _each(connection, "DELETE FROM deliveries WHERE (tenant, job_id)", calls)
     _each(connection, "DELETE FROM reservations WHERE (tenant, job_id)", calls)
     return [None] * len(calls)
 
