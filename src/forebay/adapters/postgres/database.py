@@ -22,6 +22,10 @@ CONNECT_S = 2.0
 """For a turn and a connection together, which take milliseconds; a caller of the API has its answer within three
 seconds."""
 
+TURN_S = 1.0
+"""Of these, the wait for a turn: whoever has one has time for it. Were the last millisecond enough, a server that is
+too slow for what is asked of it would lose a good connection with each read that comes too late, and answer none."""
+
 READ_S = 2.0
 """From the call to the rows, whatever is waited for: a read takes a millisecond, and one that takes so long has met a
 server that is stopped or drowning."""
@@ -106,11 +110,12 @@ class Database:
     @asynccontextmanager
     async def borrow(self, deadline: float = math.inf) -> AsyncIterator[Connection]:
         """A connection for a moment; leave no transaction open on it. What the driver raises, here or in the body,
-        comes out translated. Raises Unavailable when there is none within two seconds, or at `deadline` (of the loop's
-        clock) if that is sooner."""
-        deadline = min(deadline, asyncio.get_running_loop().time() + CONNECT_S)
+        comes out translated. Raises Unavailable when its turn does not come within a second, or it has no connection
+        within two, or at `deadline` (of the loop's clock) if that is sooner."""
+        now = asyncio.get_running_loop().time()
+        deadline = min(deadline, now + CONNECT_S)
         try:
-            await self._take_turn(deadline)
+            await self._take_turn(min(deadline, now + TURN_S))
             try:
                 connection = self._kept_one() or await self._connect(deadline)
                 self._in_use.add(connection)
