@@ -68,6 +68,7 @@ async def open_kafka(
     durability = await until_there("Kafka", lambda: asyncio.to_thread(topics.check))
     protocol = _group_protocol(settings, facts)
     _log_cluster(settings, facts, durability, protocol)
+    _log_unknown_models(link, clocks)
     publisher = Publisher(link)
     if set(roles) - WRITE_NOTHING:
         await publisher.open()
@@ -161,6 +162,14 @@ def _tenants(settings: Settings) -> Mapping[str, str]:
     if mistakes:
         raise Misconfigured("a setting is wrong:", mistakes=mistakes)
     return tenants
+
+
+def _log_unknown_models(link: KafkaLink, clocks: ForeignClocks) -> None:
+    """A topic of a model that is not there may be one to come; or a slip, whose records are the default tenant's."""
+    for topic, tenant in link.tenants.items():
+        model = link.names.channel_of(topic).model
+        if model not in clocks.models:
+            log.warning("kafka.tenant_of_unknown_model", topic=topic, tenant=tenant, known=sorted(clocks.models))
 
 
 def ask_brokers(settings: Settings) -> str:

@@ -204,7 +204,8 @@ class _Look:
 
     def to_configure(self) -> dict[str, dict[str, str]]:
         """By topic, the settings to give it and no others: one that is better than needed stays."""
-        return {topic.name: changes(topic, self.found[topic.name]) for topic in self.to_apply(Kind.CONFIG)}
+        there = [topic for topic in self._wanted if topic.name in self.found]
+        return {topic.name: settings for topic in there if (settings := changes(topic, self.found[topic.name]))}
 
     @property
     def copies_at_risk(self) -> str:
