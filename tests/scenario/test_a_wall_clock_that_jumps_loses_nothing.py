@@ -67,7 +67,7 @@ def jump(clocks: Sequence[WrongClock], offset_s: float) -> None:
         clock.set(offset_s if number % 2 == 0 else -offset_s)
 
 
-def test_clocks_jump_while_jobs_wait_run_and_are_kept(begin: Begin, client_of: ClientOf) -> None:
+def test_clocks_jump_while_jobs_wait_and_run(begin: Begin, client_of: ClientOf) -> None:
     service, clocks = begin()
     api = client_of(service)
     held = api.submit("talker", {"chunks": 1, "hold_at": 0})

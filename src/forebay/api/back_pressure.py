@@ -22,6 +22,9 @@ LOOK_EVERY_S = 1.0
 """How often the store is asked what waits, while jobs are submitted. What several API processes accept meanwhile may go
 beyond a bound, and no more than that."""
 
+OLD_S = 5.0
+"""What is older is not gone by: a process that had no submission to a bounded lane for so long waits for the look."""
+
 FRESH_S = 0.1
 """Nobody is refused for what is older: a queue may have become short since."""
 
@@ -65,7 +68,7 @@ class Bounds:
         """
         if behind is not None or self._bounded(lanes):
             looking = self._look(LOOK_EVERY_S)
-            if looking is not None and self._looked_at == float("-inf"):
+            if looking is not None and self._monotonic() - self._looked_at >= OLD_S:
                 await asyncio.shield(looking)
             if self._full(lanes, behind):
                 looking = self._look(FRESH_S)

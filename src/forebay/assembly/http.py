@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import httptools
@@ -57,6 +57,9 @@ _PIECE_OF_DATA_BYTES = 64 * 1024
 
 _TURN_CHUNKS = 1000
 """After so many of one read the others have their turn: 0.3 ms."""
+
+CHUNKED_UPGRADE = "a body in chunks, with the header Upgrade: send its content-length, or speak nothing but HTTP/1.1"
+"""Nobody would tell its chunks from what follows: the parser takes that for the other protocol."""
 
 
 def http_server(app: Starlette) -> uvicorn.Server:
@@ -191,6 +194,8 @@ class Connection(HttpToolsProtocol):
         self._data_bytes = 0
         """Of the body, in the piece that is being parsed, with what its chunks may need."""
         self._around_bytes = 0
+        self._refused_for = ""
+        """Why this cannot be read, where that is not plain from the bytes."""
         self._past_parser = 0
         """Of the body, what is still to come and the parser is not to see: it takes all that follows a request with
         `Upgrade` for another protocol, and for us it is HTTP/1.1 all the same (RFC 9110 section 7.8)."""
@@ -238,7 +243,7 @@ class Connection(HttpToolsProtocol):
                 rest = self._feed(rest)
             self._hand_on()
         except httptools.HttpParserError:
-            self._end(400, BAD_REQUEST, "this cannot be read as a request of HTTP/1.1")
+            self._end(400, BAD_REQUEST, self._refused_for or "this cannot be read as a request of HTTP/1.1")
             return
         if self._head_since is not None:
             self._head_bytes += len(piece) if in_head else 0
@@ -275,7 +280,10 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_MOST:
             raise ValueError("too many requests wait for the answer to one before them")  # as for _Trailers
         if self.parser.should_upgrade():
-            self._past_parser = _length(self.headers)
+            if any(name == b"transfer-encoding" for name, _ in self.headers):
+                self._refused_for = CHUNKED_UPGRADE
+                raise ValueError("a chunked body behind an upgrade")  # as for _Trailers
+            self._past_parser = int(dict(self.headers).get(b"content-length", b"0"))
         super().on_headers_complete()
         self._latest = self.cycle
         self._around_bytes = 0
@@ -342,11 +350,3 @@ class Connection(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         self.loop.call_later(LINGER_S, self.transport.close)
-
-
-def _length(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Of the body behind them. Raises ValueError where it is chunked: nobody would tell the chunks apart."""
-    given = dict(headers)
-    if b"transfer-encoding" in given:
-        raise ValueError("a chunked body behind an upgrade")  # as for _Trailers
-    return int(given.get(b"content-length", b"0"))

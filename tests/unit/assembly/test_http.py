@@ -312,6 +312,7 @@ async def test_chunks_behind_an_upgrade_are_no_request(server: Server) -> None:
     connection, wire = server.connect()
     connection.data_received(UPGRADE + b"transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n" + GET)
     assert wire.problem == (400, "bad_request")
+    assert b"send its content-length" in wire.written
     assert not server.seen
 
 
