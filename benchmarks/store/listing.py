@@ -33,6 +33,7 @@ from forebay.adapters.memory import (
     MemoryLog,
     MemoryQueue,
     MemoryQuotas,
+    MemoryWebhookEndpoints,
 )
 from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteStore
@@ -158,6 +159,8 @@ def _app(store: ResultStore) -> FastAPI:
         cancellations=MemoryCancellations(),
         keys=MemoryApiKeys(),
         quotas=MemoryQuotas(),
+        endpoints=MemoryWebhookEndpoints(),
+        check_webhook_url=str,
         metrics=Metrics(),
         draining=asyncio.Event(),
         max_body_bytes=1_000,

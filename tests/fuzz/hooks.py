@@ -17,6 +17,10 @@ _UUID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 Body = Mapping[str, Any]
 
 
+def _is_of_url(place: Body) -> bool:
+    return str(place.get("pointer") or place.get("parameter")).endswith("url")
+
+
 class Narrowed:
     """A failure of `check` that is none, where the answer is `told`: why it is right, and which test holds the API to
     it in place of the check."""
@@ -58,6 +62,18 @@ NARROWED = (
         lambda body: "is no UUID" in body.get("detail", ""),
         "An id of ours is no UUID of the caller's: what links two operations is put in whatever the pattern says.",
         "tests/unit/api/test_idempotency.py",
+    ),
+    Narrowed(
+        "RejectedPositiveData",
+        lambda body: bool(body.get("errors")) and all(map(_is_of_url, body["errors"])),
+        "Which addresses may be called is for the settings to say, and for no schema.",
+        "tests/unit/api/test_endpoints.py",
+    ),
+    Narrowed(
+        "RejectedPositiveData",
+        lambda body: body.get("code") == "too_many_endpoints",
+        "How many a tenant has already no schema can tell.",
+        "tests/unit/api/test_endpoints.py",
     ),
 )
 

@@ -39,6 +39,10 @@ peers = ["default", "rival"]
 values = ["{failed}"]
 [dictionaries.batches]
 values = ["{batch}"]
+[dictionaries.endpoints]
+values = ["{endpoint}"]
+[dictionaries.spare_endpoints]
+values = {spare_endpoints}
 
 # Only what failed is a dead letter, and is done again; batches are few.
 [[operations]]
@@ -47,6 +51,12 @@ parameters."path.job_id" = {{ dictionary = "failed", probability = 0.8 }}
 [[operations]]
 include-operation-id = ["get_batch", "get_results", "cancel_batch"]
 parameters."path.batch_id" = {{ dictionary = "batches", probability = 0.8 }}
+[[operations]]
+include-operation-id = ["get_endpoint", "change_endpoint", "get_endpoint_secret", "rotate_endpoint_secret"]
+parameters."path.endpoint_id" = {{ dictionary = "endpoints", probability = 0.8 }}
+[[operations]]
+include-operation-id = "remove_endpoint"
+parameters."path.endpoint_id" = {{ dictionary = "spare_endpoints", probability = 0.8 }}
 """
 """What tests/fuzz/schemathesis.toml cannot know."""
 
@@ -93,7 +103,8 @@ def service(request: pytest.FixtureRequest, tmp_path: Path, models_dir: Path) ->
 
 
 def seed(service: RunningService) -> dict[str, str]:
-    """The ids of a job that failed, as hardly any does, and of a batch; and one job that succeeded is there, too."""
+    """The ids of a job that failed, as hardly any does, of a batch and of endpoints, some of them to be removed; and
+    one job that succeeded is there, too."""
     with httpx2.Client(base_url=service.url, headers={"x-api-key": KEY}, timeout=60) as http:
         for value in (1, None):
             answer = http.post("/v1/jobs", json={"model": "echo", "input": value}, headers={"prefer": "wait=30"})
@@ -101,7 +112,10 @@ def seed(service: RunningService) -> dict[str, str]:
         line = '{"model": "echo", "input": 1}'
         batch = http.post("/v1/batches", content=line, headers={"content-type": "application/jsonl"})
         assert batch.status_code == 202, batch.text
-    return {"failed": answer.json()["id"], "batch": batch.json()["id"]}
+        added = [http.post("/v1/webhook-endpoints", json={"url": "https://receiver.example"}) for _ in range(4)]
+        endpoint, *spare = [one.json()["id"] for one in added]
+    found = {"failed": answer.json()["id"], "batch": batch.json()["id"], "endpoint": endpoint}
+    return {**found, "spare_endpoints": json.dumps(spare)}
 
 
 def test_it_is_true_of_every_answer(service: RunningService, tmp_path: Path, request: pytest.FixtureRequest) -> None:

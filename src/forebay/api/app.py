@@ -31,6 +31,7 @@ from forebay.api.dead_letters import DeadLetters
 from forebay.api.delete import Deleter
 from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
+from forebay.api.endpoint_routes import EndpointRoutes
 from forebay.api.explaining import Explainer
 from forebay.api.gate import Gate
 from forebay.api.idempotency import Keeper
@@ -60,6 +61,7 @@ from forebay.ports.queue import Queue
 from forebay.ports.quotas import Quotas
 from forebay.ports.store import ResultStore
 from forebay.ports.task import Task
+from forebay.ports.webhook_endpoints import WebhookEndpoints
 from forebay.tasks import task
 from forebay.telemetry.metrics import Metrics
 
@@ -101,6 +103,8 @@ def build_app(
     cancellations: Cancellations,
     keys: ApiKeys,
     quotas: Quotas,
+    endpoints: WebhookEndpoints,
+    check_webhook_url: Callable[[str], object],
     clocks: ClockLimits = DEFAULT_CLOCKS,
     metrics: Metrics,
     draining: asyncio.Event,
@@ -121,7 +125,8 @@ def build_app(
     Once `draining` is set, callers who wait are answered within a second, so that a stop does not last as long as their
     patience, and /readyz says no. `default_quota` holds for tenants that have none of their own, `max_queue_length`
     for lanes of models. `kinds` names the technologies behind `queue`, `store` and `blobs`, for /health.
-    `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows.
+    `projector_lag_s()` is how far `store` is behind the log, 0 if nobody here knows. `check_webhook_url(url)` raises
+    InvalidRequest for an address that nothing may be sent to.
     """
     durability = queue.features.durability.value
     keeper = Keeper(store, random_bytes(16).hex(), monotonic)
@@ -226,6 +231,7 @@ def build_app(
     queues = QueueRoutes(
         catalog=catalog, store=store, fleet=fleet, reader=reader, explainer=explainer, bounds=bounds, clock=clock
     )
+    webhooks = EndpointRoutes(endpoints=endpoints, check_url=check_webhook_url, clock=clock, random_bytes=random_bytes)
 
     app = _Api(
         title="Forebay",
@@ -240,7 +246,7 @@ def build_app(
     openapi = OpenApi(app, catalog, task_of, clocks)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
-    operations = openapi.operations(jobs, batches, failed, queues, models)
+    operations = openapi.operations(jobs, batches, failed, queues, webhooks, models)
     app.router.routes.extend(Route(gate=gate, **arguments) for arguments in operations)
     for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
         app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))

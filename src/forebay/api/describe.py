@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from forebay.api import schemas
+from forebay.api import endpoint_schemas, schemas
 from forebay.api.idempotency import KEY_PATTERN
 from forebay.api.prefer import WAIT_MAX_S
 from forebay.core.api_key import Scope
@@ -119,11 +119,11 @@ def problems(*statuses: int, meaning: Mapping[int, str] = MappingProxyType({})) 
     }
 
 
-def json_body(model: str, examples: Mapping[str, Any]) -> dict[str, Any]:
+def json_body(model: str, examples: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": {"$ref": _REF + model}}
     if examples:
         content["examples"] = {name: {"value": value} for name, value in examples.items()}
-    return {"required": True, "content": {"application/json": content}}
+    return {"required": required, "content": {"application/json": content}}
 
 
 def raw_body(examples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -233,7 +233,14 @@ PREFER = {
 
 def components() -> dict[str, Any]:
     """The schemas that `$ref`s point to."""
-    asked: list[type[BaseModel]] = [schemas.JobSubmission, schemas.SimpleSubmission, schemas.LineSubmission]
+    asked: list[type[BaseModel]] = [
+        schemas.JobSubmission,
+        schemas.SimpleSubmission,
+        schemas.LineSubmission,
+        endpoint_schemas.EndpointSubmission,
+        endpoint_schemas.EndpointChange,
+        endpoint_schemas.SecretRotation,
+    ]
     given: list[type[BaseModel]] = [
         schemas.JobDocument,
         schemas.SimpleDocument,
@@ -252,6 +259,10 @@ def components() -> dict[str, Any]:
         schemas.RedrivenDocument,
         schemas.ExplanationDocument,
         schemas.ModelDetailDocument,
+        endpoint_schemas.EndpointDocument,
+        endpoint_schemas.NewEndpointDocument,
+        endpoint_schemas.EndpointsDocument,
+        endpoint_schemas.SecretDocument,
         schemas.ReadyDocument,
         schemas.HealthDocument,
         schemas.LiveDocument,

@@ -8,14 +8,15 @@ from typing import Any
 
 _JOBS = {"JobDocument", "SimpleDocument"}
 _BATCHES = {"BatchDocument", "UploadDocument"}
+_ENDPOINTS = {"EndpointDocument", "NewEndpointDocument"}
 _ID = "$response.body#/id"
-_PLACES: Mapping[str, str] = {"job_id": _ID, "request_id": _ID, "batch_id": _ID}
+_PLACES: Mapping[str, str] = {"job_id": _ID, "request_id": _ID, "batch_id": _ID, "endpoint_id": _ID}
 """Where a document holds the value of a path parameter. A list has ids too, but it may be empty."""
 
 
 def add_links(document: Mapping[str, Any]) -> None:
-    """To each answer that tells of a job, or a batch, which its request did not name: a link to every operation whose
-    path takes its id. A `PUT` takes none, since its caller chooses the id."""
+    """To each answer that tells of a job, a batch or an endpoint, which its request did not name: a link to every
+    operation whose path takes its id. A `PUT` takes none, since its caller chooses the id."""
     links = {
         operation["operationId"]: {
             "operationId": operation["operationId"],
@@ -25,15 +26,18 @@ def add_links(document: Mapping[str, Any]) -> None:
         if method != "put" and (names := re.findall(r"{(\w+)}", path)) and set(names) <= _PLACES.keys()
     }
     of_batches = {name: link for name, link in links.items() if "batch_id" in link["parameters"]}
-    of_jobs = {name: link for name, link in links.items() if name not in of_batches}
+    of_endpoints = {name: link for name, link in links.items() if "endpoint_id" in link["parameters"]}
+    of_jobs = {name: link for name, link in links.items() if name not in {*of_batches, *of_endpoints}}
     for path, method, operation in _operations(document):
         for response in operation["responses"].values():
-            if method == "get" and "{" in path:
+            if method in ("get", "patch") and "{" in path:
                 continue
             if (kind := _kind(response)) in _JOBS:
                 response["links"] = of_jobs
             elif kind in _BATCHES:
                 response["links"] = of_batches
+            elif kind in _ENDPOINTS:
+                response["links"] = of_endpoints
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 
-from forebay.api import batch_operations, dead_letter_operations
+from forebay.api import batch_operations, dead_letter_operations, endpoint_operations
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.batch_operations import TAG as _BATCHES
 from forebay.api.batch_routes import BatchRoutes
@@ -41,6 +41,8 @@ from forebay.api.describe import (
     raw_body,
 )
 from forebay.api.docs_page import docs_page
+from forebay.api.endpoint_operations import TAG as _WEBHOOKS
+from forebay.api.endpoint_routes import EndpointRoutes
 from forebay.api.job_routes import JobRoutes
 from forebay.api.links import add_links
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX
@@ -60,6 +62,7 @@ EXAMPLE_MAX_BYTES = 8192
 """A longer example would hide the rest of the page."""
 _SIMPLE, _JOBS = "simple door", "jobs"
 _QUEUES, _MODELS, _SERVICE = "queues", "models", "service"
+_TAGS = (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _QUEUES, _WEBHOOKS, _MODELS, _SERVICE)
 _DESCRIPTION = """\
 Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
 
@@ -89,7 +92,7 @@ class OpenApi:
                 version=self._app.version,
                 description=_DESCRIPTION,
                 routes=self._app.routes,
-                tags=[{"name": name} for name in (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _QUEUES, _MODELS, _SERVICE)],
+                tags=[{"name": name} for name in _TAGS],
             )
             document["components"] = {"schemas": components(), "securitySchemes": SECURITY}
             add_bounds(document, self._clocks)
@@ -113,6 +116,7 @@ class OpenApi:
         batches: BatchRoutes,
         dead_letters: DeadLetterRoutes,
         queues: QueueRoutes,
+        endpoints: EndpointRoutes,
         models: ModelRoutes,
     ) -> list[dict[str, Any]]:
         """The arguments of `app.Route` for every operation."""
@@ -123,6 +127,7 @@ class OpenApi:
             *batch_operations.operations(batches, self._inputs()),
             *dead_letter_operations.operations(dead_letters),
             *_queues(queues),
+            *endpoint_operations.operations(endpoints),
             *_models(models),
             *_service(models),
         ]

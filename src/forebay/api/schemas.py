@@ -13,6 +13,7 @@ from forebay.core.job import JobStatus
 from forebay.core.job_batch import BatchStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
+from forebay.core.webhook import URL_MOST_CHARS
 
 MAX_ERRORS = 20
 """More places than this are not listed: who made so many mistakes made one."""
@@ -34,6 +35,9 @@ class Body(BaseModel):
     """Types are taken as they are (no "1" for 1), and a field that this version does not know is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+Url = Annotated[str, Field(min_length=1, max_length=URL_MOST_CHARS)]
 
 
 class JobFields(Body):

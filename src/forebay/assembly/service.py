@@ -32,7 +32,7 @@ from forebay.assembly.process import (
 from forebay.assembly.unserved import log_unserved
 from forebay.assembly.workers import KeptWorker
 from forebay.catalog import Catalog, read_models
-from forebay.core.errors import Misconfigured
+from forebay.core.errors import InvalidRequest, Misconfigured
 from forebay.core.ids import IdMint
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
@@ -160,6 +160,8 @@ class _Service:
                 cancellations=backends.cancellations,
                 keys=backends.owned.keys,
                 quotas=backends.owned.quotas,
+                endpoints=backends.owned.endpoints,
+                check_webhook_url=_check_webhook_url,
                 default_quota=settings.default_quota,
                 clocks=clock_limits(settings),
                 max_queue_length=settings.max_queue_length,
@@ -237,6 +239,11 @@ class _Service:
 def _technology(address: str) -> str:
     """What stands behind a port, for anybody to read: without hosts, names and passwords."""
     return address.partition("://")[0] + "://"
+
+
+def _check_webhook_url(url: str) -> None:
+    if not url.startswith("https://"):
+        raise InvalidRequest("an https address is wanted")
 
 
 async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -29,7 +29,7 @@ GOOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Scope(StrEnum):
-    """What a caller may do. `admin` is for what is not about one's own jobs, and implies no other."""
+    """What a caller may do. `admin` is for what is about no job, and implies no other."""
 
     SUBMIT = "submit"
     READ = "read"

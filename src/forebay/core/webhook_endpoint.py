@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from forebay.core.webhook import DEFAULT_EVENTS, WebhookEvent
+from forebay.core.webhook_secret import new_secret
 
 ENDPOINTS_MOST = 100
 """Of one tenant: each of its jobs names them."""
@@ -40,6 +41,12 @@ class WebhookEndpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     disabled_at: float | None = None
     disabled_reason: str = ""
     failing_since: float | None = None
+
+
+def itself_of(tenant: str, random_bytes: Callable[[int], bytes], now: float) -> WebhookEndpoint:
+    """What a tenant keeps for itself at first."""
+    secret = HeldSecret(secret=new_secret(random_bytes))
+    return WebhookEndpoint(id=ITSELF, tenant=tenant, secrets=(secret,), created_at=now)
 
 
 def valid_secrets(endpoint: WebhookEndpoint, now: float) -> Sequence[str]:

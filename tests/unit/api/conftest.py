@@ -21,9 +21,11 @@ from forebay.adapters.memory import (
     MemoryQueue,
     MemoryQuotas,
     MemoryStore,
+    MemoryWebhookEndpoints,
 )
 from forebay.api.app import build_app
 from forebay.catalog import Catalog
+from forebay.core.errors import InvalidRequest
 from forebay.core.event import EventKind, JobEvent, JobRequest
 from forebay.core.fact import Fact
 from forebay.core.ids import IdMint
@@ -61,6 +63,11 @@ CATALOG = Catalog(
     },
     untrusted=frozenset({"handler"}),
 )
+
+
+def check_webhook_url(url: str) -> None:
+    if not url.startswith("https://"):
+        raise InvalidRequest("an https address is wanted")
 
 
 class Clock:
@@ -114,6 +121,7 @@ class Api:
         self.cancellations = MemoryCancellations()
         self.keys = MemoryApiKeys()
         self.quotas = MemoryQuotas()
+        self.endpoints = MemoryWebhookEndpoints()
         self.metrics = Metrics()
         self.draining = asyncio.Event()
         self.mint = IdMint([b"0123456789abcdef"], lambda count: bytes(count))
@@ -130,6 +138,8 @@ class Api:
                 "cancellations": self.cancellations,
                 "keys": self.keys,
                 "quotas": self.quotas,
+                "endpoints": self.endpoints,
+                "check_webhook_url": check_webhook_url,
                 "metrics": self.metrics,
                 "draining": self.draining,
                 "kinds": {"queue": "memory", "store": "memory", "blobs": "memory"},

@@ -18,6 +18,7 @@ from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.job_batch import BatchEvent, BatchEventKind
 from forebay.core.payload import JSON, Payload
+from forebay.core.webhook_endpoint import HeldSecret, WebhookEndpoint, disabled
 from forebay.core.wire import encode_request
 
 MakeApi = Callable[..., Api]
@@ -39,6 +40,15 @@ TAKES = {
     ("put", "/v1/batches/{batch_id}"): Scope.SUBMIT,
     ("post", "/v1/batches/{batch_id}/cancel"): Scope.CANCEL,
     ("delete", "/v1/jobs/{job_id}"): Scope.CANCEL,
+    ("post", "/v1/webhook-endpoints"): Scope.ADMIN,
+    ("get", "/v1/webhook-endpoints"): Scope.ADMIN,
+    ("get", "/v1/webhook-endpoints/{endpoint_id}"): Scope.ADMIN,
+    ("patch", "/v1/webhook-endpoints/{endpoint_id}"): Scope.ADMIN,
+    ("delete", "/v1/webhook-endpoints/{endpoint_id}"): Scope.ADMIN,
+    ("get", "/v1/webhook-endpoints/{endpoint_id}/secret"): Scope.ADMIN,
+    ("post", "/v1/webhook-endpoints/{endpoint_id}/rotate-secret"): Scope.ADMIN,
+    ("get", "/v1/webhook-secret"): Scope.ADMIN,
+    ("post", "/v1/webhook-secret/rotate"): Scope.ADMIN,
 }
 """What changes something says here what it takes; what reads takes READ, unless it says so here."""
 
@@ -115,13 +125,38 @@ async def own_batch(api: Api, tenant: str) -> str:
     return batch_id
 
 
+ENDPOINT_ID = "ep_0123456789abcdef01234567"
+
+
+async def own_endpoint(api: Api, tenant: str, endpoint_id: str = ENDPOINT_ID) -> str:
+    """A webhook endpoint of this tenant."""
+    await api.endpoints.add(
+        WebhookEndpoint(
+            id=endpoint_id,
+            tenant=tenant,
+            url="https://receiver.example",
+            description=SECRET,
+            secrets=(HeldSecret(secret=f"whsec_{SECRET}"),),
+            created_at=api.clock.now,
+        )
+    )
+    return endpoint_id
+
+
+async def disabled_endpoint(api: Api, tenant: str) -> str:
+    endpoint_id = await own_endpoint(api, tenant, ENDPOINT_ID[:-1] + "8")
+    await api.endpoints.change(tenant, endpoint_id, lambda one: disabled(one, api.clock.now, SECRET))
+    return endpoint_id
+
+
 def body_of(method: str, path: str) -> dict[str, Any]:
-    """The document's example for the model `echo`, or for all of them, as arguments of a request."""
+    """The document's example for the model `echo`, or the only one that there is, as arguments of a request."""
     for media_type, content in DOCUMENT["paths"][path][method].get("requestBody", {}).get("content", {}).items():
         if "example" in content:
             return {"content": content["example"], "headers": {"content-type": media_type}}
-        if "echo" in content.get("examples", {}):
-            value = content["examples"]["echo"]["value"]
+        examples = content.get("examples", {})
+        if "echo" in examples or len(examples) == 1:
+            value = examples.get("echo", next(iter(examples.values())))["value"]
             return (
                 {"json": value} if media_type == JSON else {"content": value, "headers": {"content-type": media_type}}
             )
@@ -132,6 +167,7 @@ async def call(api: Api, method: str, path: str, job_id: str, headers: Mapping[s
     uuid = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
     names = {"job_id": uuid if method == "put" else job_id, "request_id": job_id, "model": "echo"}
     names["batch_id"] = uuid if method == "put" else await own_batch(api, "acme")
+    names["endpoint_id"] = await own_endpoint(api, "acme")
     body = body_of(method, path)
     headers = {**headers, **body.pop("headers", {})}
     return await api.http.request(method.upper(), path.format(**names), headers=headers, **body)
@@ -206,6 +242,9 @@ async def ids_of(api: Api, method: str, path: str, acme: str) -> list[str]:
         answer = await request(api, method, path, used, acme)
         assert answer.is_success, answer.text
         return [used, unused]
+    if "{endpoint_id}" in path:
+        there = [await own_endpoint(api, "acme"), await disabled_endpoint(api, "acme")]
+        return [*there, ENDPOINT_ID[:-1] + "0"]
     mint = api.mint.of_realm("\0batch") if batch else api.mint
     never = mint.issue("acme", api.clock.now + 5)
     forged = f"{never[:-1]}{'A' if never[-1] != 'A' else 'B'}"

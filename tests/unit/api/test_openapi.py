@@ -44,6 +44,15 @@ ROUTES = {
     ("get", "/v1/batches/{batch_id}"),
     ("get", "/v1/batches/{batch_id}/results"),
     ("post", "/v1/batches/{batch_id}/cancel"),
+    ("post", "/v1/webhook-endpoints"),
+    ("get", "/v1/webhook-endpoints"),
+    ("get", "/v1/webhook-endpoints/{endpoint_id}"),
+    ("patch", "/v1/webhook-endpoints/{endpoint_id}"),
+    ("delete", "/v1/webhook-endpoints/{endpoint_id}"),
+    ("get", "/v1/webhook-endpoints/{endpoint_id}/secret"),
+    ("post", "/v1/webhook-endpoints/{endpoint_id}/rotate-secret"),
+    ("get", "/v1/webhook-secret"),
+    ("post", "/v1/webhook-secret/rotate"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/livez"),
@@ -98,7 +107,7 @@ async def test_every_schema_in_it_is_a_schema(document: Any) -> None:
 
 
 async def test_what_is_given_is_absent_and_never_null(document: Any) -> None:
-    taken = {"JobSubmission", "SimpleSubmission", "LineSubmission"}
+    taken = {"JobSubmission", "SimpleSubmission", "LineSubmission", "EndpointChange"}
     for name, schema in document["components"]["schemas"].items():
         if name not in taken:
             assert {"type": "null"} not in list(everything(schema)), name
@@ -130,6 +139,13 @@ async def test_what_a_submission_answers_is_linked_to_all_that_takes_its_id(docu
             assert {name: list(link["parameters"]) for name, link in links.items()} == taking
             assert all(link["operationId"] == name for name, link in links.items())
             assert {text for link in links.values() for text in link["parameters"].values()} == {"$response.body#/id"}
+
+
+async def test_an_endpoint_that_is_added_is_linked_to_all_that_takes_its_id(document: Any) -> None:
+    links = document["paths"]["/v1/webhook-endpoints"]["post"]["responses"]["201"]["links"]
+    taking = {operation["operationId"] for _, path, operation in operations(document) if "{endpoint_id}" in path}
+    assert len(taking) == 5
+    assert set(links) == taking
 
 
 async def test_the_document_takes_the_same_idempotency_keys_as_the_service(api: Api, document: Any) -> None:
