@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from forebay.adapters.postgres import PostgresStore, projection, store
+from forebay.adapters.postgres import PostgresStore, deliveries, outbox, projection, store
 from forebay.adapters.postgres.rows import JOB_COLUMNS, JOB_TYPES
 from forebay.core.payload import JSON, Payload
 from forebay.testing.samples import TENANT, job_id, request, succeeded
@@ -114,6 +114,7 @@ STATEMENTS = {
     ),
     "locking jobs": (projection._LOCK, KEYS),
     "tombstones that are swept": (store._SWEPT, KEYS),
+    "whether jobs are deleted": (projection._DELETED, KEYS),
     "results of stubs": (projection._RESULTS, KEYS),
     "chunks": (store._PARTIALS, "'a', 'b', 1, 0, 9"),
     "dropping chunks": (projection._DROP_PARTIALS, KEYS),
@@ -147,3 +148,39 @@ async def test_a_plan_made_for_empty_tables_does_not_scan_them(store: PostgresSt
         assert any("_pkey" in line or "jobs_newest" in line for line in scans), plan
     # Only the few that were found are put in order.
     assert sum("Sort Key" in line for line in plan) == (name in ("the newest jobs", "the queues", "chunks")), plan
+
+
+ROWS = f"{KEYS}, '{{e,f}}'::text[]"
+OF_OUTBOX = {
+    "what is due": (outbox._CLAIM, "1.0, 'h', 2.0, 9, 9, '{r}'", {"deliveries_due"}),
+    "what has waited too long": (outbox._CLAIM_LATE, "1.0, 'h', 2.0, 9", {"deliveries_late"}),
+    "what somebody settles": (outbox._LOCK_HELD, f"'h', {ROWS}", {"deliveries_pkey"}),
+    "what somebody gives back": (outbox._LOCK_ALL_HELD, "'h'", {"deliveries_held"}),
+    "those of a job": (outbox._OF_JOB, "'a', 'b', 9", {"deliveries_pkey"}),
+    "one of them": (outbox._GET, "'a', 'b', 'c'", {"deliveries_pkey"}),
+    "those of a tenant": (
+        outbox._LIST.format(filters=" AND status = $7"),
+        "'a', 9, 99, 1.0, 1.0, 'b', 'parked'",
+        {"deliveries_oldest"},
+    ),
+    "tombstones of which nothing waits": (store._UNSWEPT, "1.0, 'a', 'b', 9", {"deliveries_pkey"}),
+    "those that go with their jobs": (store._FORGET, KEYS, {"deliveries_pkey"}),
+    "those that facts change": (deliveries._LOCK, f"{ROWS}, {KEYS}", {"deliveries_pkey"}),
+    "what was held of a job": (deliveries._TAKE_HELD, KEYS, {"held_outputs_pkey"}),
+    "what was held of a deleted job": (projection._DELETE_RESULTS, KEYS, {"held_outputs_pkey"}),
+}
+
+
+@pytest.mark.parametrize("name", OF_OUTBOX)
+async def test_what_waits_to_be_sent_is_found_through_one_index(store: PostgresStore, name: str) -> None:
+    """By a plan that was made for empty tables, too."""
+    statement, arguments, indexes = OF_OUTBOX[name]
+    async with store._database.borrow() as connection:
+        await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE it AS {statement}")
+        plan = [row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE it ({arguments})")]
+        await connection.execute("RESET plan_cache_mode; DEALLOCATE it")
+    scans = [line.strip(" ->") for line in plan if "Scan" in line and ("deliveries" in line or "held_outputs" in line)]
+    # An update finds what it has locked by the key.
+    used = {index for line in scans for index in [line.partition(" using ")[2].partition(" ")[0]]}
+    assert used - {"deliveries_pkey"} == indexes - {"deliveries_pkey"}, plan
+    assert used >= indexes, plan

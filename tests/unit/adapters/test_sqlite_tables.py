@@ -9,7 +9,17 @@ from typing import Any
 import apsw
 import pytest
 
-from forebay.adapters.sqlite import Database, SqliteStore, event_log, job_batches, queue, store, waiting
+from forebay.adapters.sqlite import (
+    Database,
+    SqliteStore,
+    deliveries,
+    event_log,
+    job_batches,
+    outbox,
+    queue,
+    store,
+    waiting,
+)
 from forebay.adapters.sqlite.rows import JOB_COLUMNS
 from forebay.core.event import EventKind
 from forebay.core.message import Channel
@@ -145,6 +155,36 @@ async def test_reads_on_the_event_loop_go_through_an_index_without_sorting(datab
     assert not any("TEMP B-TREE" in line for line in plan), plan
     scans = [line for line in plan if line.startswith("SCAN ")]
     assert all(any(given in line for given in ("json_each", "VALUES", "(subquery")) for line in scans), plan
+
+
+KEY = "USING INDEX sqlite_autoindex_deliveries_1 (tenant=? AND job_id=?"
+OF_OUTBOX = {
+    "what is due": (
+        outbox._CLAIM,
+        6,
+        ["INDEX deliveries_due (receiver>?)", "deliveries_due (receiver=? AND next_at<?)"],
+    ),
+    "what has waited too long": (outbox._CLAIM_LATE, 4, ["USING INDEX deliveries_late (gives_up_at<?)"]),
+    "what somebody holds": (outbox._HELD, 4, [KEY]),
+    "what somebody gives back": (outbox._GIVE_BACK, 1, ["USING INDEX deliveries_held (holder=?)"]),
+    "those of a job": (outbox._OF_JOB, 3, [KEY]),
+    "one of them": (outbox._GET, 3, [KEY]),
+    "how many wait": (outbox._COUNT, 0, ["INDEX deliveries_due (receiver>?)", "INDEX deliveries_due (receiver=?)"]),
+    "tombstones of which nothing waits": (store._UNSWEPT, 4, [KEY]),
+    "those that facts change": (deliveries._load_sql("(tenant, job_id, id)", 3, 2), 6, [KEY]),
+    "those that go with their jobs": (deliveries._load_sql("(tenant, job_id)", 2, 2), 4, [KEY]),
+}
+
+
+@pytest.mark.parametrize("name", OF_OUTBOX)
+async def test_what_waits_to_be_sent_is_found_through_an_index(database: Database, name: str) -> None:
+    sql, arguments, indexes = OF_OUTBOX[name]
+    plan = [row[3] for row in database.read(f"EXPLAIN QUERY PLAN {sql}", (None,) * arguments)]
+    assert all(any(index in line for line in plan) for index in indexes), plan
+    whole = [
+        line for line in plan if line.startswith("SCAN deliveries") and "deliveries_late" not in line
+    ]  # to a limit
+    assert whole == [], plan
 
 
 async def test_a_message_that_waits_takes_no_memory(database: Database) -> None:

@@ -81,31 +81,34 @@ SELECT rebuilding, held.* FROM {_NOW} LEFT JOIN LATERAL (
     ORDER BY tenant, job_id, id FOR UPDATE
 ) AS held ON true
 """
+# By the key alone: a condition on the type would let the planner take the index of another order, and pass over all
+# others of the tenant.
 _OF_JOB = f"""
 SELECT rebuilding, found.* FROM {_NOW} LEFT JOIN LATERAL (
-    SELECT {_COLUMNS} FROM forebay.deliveries WHERE tenant = $1 AND job_id = $2 AND type <> ''
-    ORDER BY created_at, id LIMIT $3
+    SELECT * FROM (
+        SELECT {_COLUMNS} FROM forebay.deliveries WHERE tenant = $1 AND job_id = $2 OFFSET 0
+    ) AS of_job WHERE type <> '' ORDER BY created_at, id LIMIT $3
 ) AS found ON true ORDER BY found.created_at, found.id
 """
 _GET = f"""
 SELECT rebuilding, found.* FROM {_NOW} LEFT JOIN LATERAL (
-    SELECT {_COLUMNS}, body FROM forebay.deliveries WHERE tenant = $1 AND job_id = $2 AND id = $3 AND type <> ''
-) AS found ON true
+    SELECT {_COLUMNS}, body FROM forebay.deliveries WHERE tenant = $1 AND job_id = $2 AND id = $3 OFFSET 0
+) AS found ON type <> ''
 """
-# The last row to look at, by the index alone; then what fits of the rows up to it. The bound is a value, never an
-# alternative: so that both ends of the range are ends of the scan.
+# First the rows to look at, through the index of their order, then what fits of them.
 _LIST = f"""
 SELECT rebuilding, last.created_at, last.id, found.* FROM {_NOW}
 LEFT JOIN LATERAL (
     SELECT created_at, id FROM forebay.deliveries
     WHERE tenant = $1 AND type <> '' AND created_at >= $4 AND (created_at, id) > ($5, $6)
-    ORDER BY created_at, id OFFSET $3 LIMIT 1
+    ORDER BY created_at, id OFFSET $3 - 1 LIMIT 1
 ) AS last ON true
 LEFT JOIN LATERAL (
-    SELECT {_COLUMNS} FROM forebay.deliveries
-    WHERE tenant = $1 AND type <> '' AND created_at >= $4 AND (created_at, id) > ($5, $6)
-    AND (created_at, id) <= (coalesce(last.created_at, 'infinity'), coalesce(last.id, '')){{filters}}
-    ORDER BY created_at, id LIMIT $2
+    SELECT * FROM (
+        SELECT {_COLUMNS} FROM forebay.deliveries
+        WHERE tenant = $1 AND type <> '' AND created_at >= $4 AND (created_at, id) > ($5, $6)
+        ORDER BY created_at, id LIMIT $3
+    ) AS looked_at WHERE true{{filters}} ORDER BY created_at, id LIMIT $2
 ) AS found ON true ORDER BY found.created_at, found.id
 """
 _COUNT = f"""
@@ -189,7 +192,7 @@ class PostgresOutbox(Outbox):
 
     async def list_deliveries(self, query: DeliveryQuery) -> DeliveryPage:
         at, delivery_id = query.after or (float("-inf"), "")
-        arguments = [to_text(query.tenant), query.limit + 1, query.look - 1, query.since, at, to_text(delivery_id)]
+        arguments = [to_text(query.tenant), query.limit + 1, query.look, query.since, at, to_text(delivery_id)]
         filters = ""
         for name, value in (("endpoint", query.endpoint), ("status", query.status)):
             if value is not None:

@@ -189,10 +189,10 @@ WITH gone AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS gone 
 DELETE FROM forebay.results USING gone WHERE results.tenant = gone.tenant AND results.id = gone.id
 """
 _DELETED = """
-SELECT job.* FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
-    SELECT tenant, id FROM forebay.jobs
-    WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id AND deleted_at IS NOT NULL OFFSET 0
-) AS job
+SELECT job.tenant, job.id FROM unnest($1::text[], $2::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+    SELECT tenant, id, deleted_at FROM forebay.jobs
+    WHERE jobs.tenant = wanted.tenant AND jobs.id = wanted.id OFFSET 0
+) AS job WHERE job.deleted_at IS NOT NULL
 """
 
 

@@ -111,8 +111,9 @@ _UNSWEPT = f"""
 SELECT rebuilding, {_JOB} FROM {_REBUILDING} LEFT JOIN LATERAL (
     SELECT * FROM forebay.jobs WHERE over_at IS NOT NULL AND deleted_at IS NOT NULL
     AND (over_at, tenant, id) > ($1, $2, $3) AND NOT EXISTS (
-        SELECT FROM forebay.deliveries WHERE deliveries.tenant = jobs.tenant AND job_id = jobs.id
-        AND deliveries.status = 'pending' AND type <> '' OFFSET 0
+        SELECT FROM (
+            SELECT status, type FROM forebay.deliveries WHERE tenant = jobs.tenant AND job_id = jobs.id OFFSET 0
+        ) AS told WHERE told.status = 'pending' AND told.type <> ''
     ) ORDER BY over_at, tenant, id LIMIT $4
 ) AS jobs ON true ORDER BY jobs.over_at, jobs.tenant, jobs.id
 """

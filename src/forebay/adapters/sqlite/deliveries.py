@@ -134,8 +134,11 @@ def _load(
 ) -> dict[DeliveryKey, WebhookDelivery]:
     found: dict[DeliveryKey, WebhookDelivery] = {}
     for part in parts(list(keys)):
-        sql = f"SELECT {COLUMNS} FROM deliveries WHERE {by} IN (VALUES {values(width, len(part))})"
-        for row in connection.execute(sql, [*chain(*part)]):
+        for row in connection.execute(_load_sql(by, width, len(part)), [*chain(*part)]):
             one = from_row(row)
             found[one.tenant, one.job_id, one.id] = one
     return found
+
+
+def _load_sql(by: str, width: int, count: int) -> str:
+    return f"SELECT {COLUMNS} FROM deliveries WHERE {by} IN (VALUES {values(width, count)})"

@@ -48,10 +48,12 @@ UPDATE deliveries SET holder = ?3, held_until = ?4 WHERE rowid IN (
 ) RETURNING {COLUMNS}, body
 """
 _HELD = f"SELECT {COLUMNS} FROM deliveries WHERE tenant = ? AND job_id = ? AND id = ? AND holder = ?"
-_RELEASE = "UPDATE deliveries SET holder = '', held_until = 0"
-_OF_JOB = (
-    f"SELECT {COLUMNS} FROM deliveries WHERE tenant = ? AND job_id = ? AND type <> '' ORDER BY created_at, id LIMIT ?"
-)
+_RELEASE = "UPDATE deliveries SET holder = '', held_until = 0 WHERE tenant = ? AND job_id = ? AND id = ?"
+_GIVE_BACK = "UPDATE deliveries SET holder = '', held_until = 0 WHERE holder = ? AND holder <> ''"
+# By the key, and then put in order: through the index of that order it would pass over all others of the tenant.
+_OF_JOB = f"""
+SELECT {COLUMNS} FROM deliveries WHERE tenant = ? AND job_id = ? AND type <> '' ORDER BY +created_at, id LIMIT ?
+"""
 _GET = f"SELECT {COLUMNS}, body FROM deliveries WHERE tenant = ? AND job_id = ? AND id = ? AND type <> ''"
 _COUNT = f"""
 {_RECEIVERS} SELECT
@@ -162,11 +164,11 @@ def _settle(connection: apsw.Connection, calls: Sequence[tuple[str, Sequence[Del
                 after = apply_delivery(known, event)
                 if after is not known:
                     update(connection, after)
-                connection.execute(f"{_RELEASE} WHERE tenant = ? AND job_id = ? AND id = ?", key)
+                connection.execute(_RELEASE, key)
     return [None] * len(calls)
 
 
 def _give_back(connection: apsw.Connection, calls: Sequence[str]) -> Sequence[None]:
     for holder in calls:
-        connection.execute(f"{_RELEASE} WHERE holder = ? AND holder <> ''", (holder,))
+        connection.execute(_GIVE_BACK, (holder,))
     return [None] * len(calls)
