@@ -114,6 +114,7 @@ STATEMENTS = {
     ),
     "locking jobs": (projection._LOCK, KEYS),
     "tombstones that are swept": (store._SWEPT, KEYS),
+    "tombstones that are forgotten": (store._FORGET, KEYS),
     "whether jobs are deleted": (projection._DELETED, KEYS),
     "results of stubs": (projection._RESULTS, KEYS),
     "chunks": (store._PARTIALS, "'a', 'b', 1, 0, 9"),
@@ -146,6 +147,8 @@ async def test_a_plan_made_for_empty_tables_does_not_scan_them(store: PostgresSt
     assert not any(line.startswith("Seq Scan") for line in scans), plan
     if name != "an update":  # which looks each row up in the index of its key by itself
         assert any("_pkey" in line or "jobs_newest" in line for line in scans), plan
+    if name != "what a tenant uses":  # else it would pass over all of a tenant's
+        assert not any("jobs_deleted" in line for line in scans), plan
     # Only the few that were found are put in order.
     assert sum("Sort Key" in line for line in plan) == (name in ("the newest jobs", "the queues", "chunks")), plan
 
