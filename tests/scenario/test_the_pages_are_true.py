@@ -12,9 +12,20 @@ import pytest
 from forebay.testing.service import RunningService
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("batches", "canceling", "dead-letters", "idempotency", "keys", "listing", "queues", "retention", "watching")
-ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[78][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}")
-VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
+PAGES = (
+    "batches",
+    "canceling",
+    "dead-letters",
+    "idempotency",
+    "keys",
+    "listing",
+    "queues",
+    "retention",
+    "watching",
+    "webhooks",
+)
+ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[78][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}|ep_[0-9a-f]{24}")
+VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|whsec_[\w+/]+=*|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
 END = "--- that was all of it"
 SETTING = re.compile(r"FOREBAY_([A-Z_]+)=(\S+)")
 

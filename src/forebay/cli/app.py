@@ -23,6 +23,7 @@ from forebay.cli.serving import run, up
 from forebay.cli.store import store
 from forebay.cli.submit import SubmitCommand, submit
 from forebay.cli.topics import topics
+from forebay.cli.webhooks import webhooks
 from forebay.core.errors import ForebayError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.add_typer(jobs)
 app.add_typer(dlq)
 app.add_typer(keys)
 app.add_typer(quotas)
+app.add_typer(webhooks)
 app.add_typer(models)
 app.command()(queues)
 app.add_typer(topics)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from forebay.cli.durations import seconds_of
 from forebay.cli.options import AsJson, SettingsCommand, settings_of
 from forebay.core.api_key import ApiKey, Scope, new_key
 from forebay.core.errors import InvalidRequest, NotFound
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from forebay.ports.api_keys import ApiKeys
 
 T = TypeVar("T")
-
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-DURATION = re.compile(r"(\d{1,6})([smhd])")
 
 keys = typer.Typer(
     name="keys",
@@ -69,7 +66,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Make a key that may do what another may, and lives as long; the other ends after a while."""
-    seconds = _seconds(overlap)
+    seconds = seconds_of(overlap)
 
     async def replace(known: ApiKeys) -> tuple[ApiKey, str]:
         from msgspec.structs import replace as with_changes
@@ -161,7 +158,7 @@ async def _make(
     import secrets
 
     now = time.time()
-    life_s = life_s if expires is None else _seconds(expires)
+    life_s = life_s if expires is None else seconds_of(expires)
     expires_at = None if life_s is None else now + life_s
     made = new_key(
         tenant=tenant, name=name, scopes=scopes, now=now, random_bytes=secrets.token_bytes, expires_at=expires_at
@@ -209,10 +206,3 @@ def _document(key: ApiKey, now: float) -> dict[str, object]:
 
 def _time(at: float | None) -> str:
     return "" if at is None else to_rfc3339(at).partition(".")[0] + "Z"
-
-
-def _seconds(text: str) -> float:
-    match = DURATION.fullmatch(text)
-    if match is None:
-        raise InvalidRequest(f"{text!r}: a whole number and a unit, such as 90d, 12h, 30m or 45s")
-    return int(match[1]) * UNITS_S[match[2]]

@@ -24,6 +24,8 @@ PAGE_MOST = 1000
 ANSWER_TIMEOUT_S = 30.0
 """Beyond the wait that was asked for: a submit waits for the disk, a loaded service for its turn."""
 
+_ENDPOINTS = "/v1/webhook-endpoints"
+
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
@@ -139,11 +141,7 @@ class Service:
 
     def delete(self, job_id: str) -> bool:
         """Whether it is gone for every reader; else it will be. Raises Refused for one that has not ended."""
-        with self._reaching():
-            answer = self._client.delete(f"/v1/jobs/{quote(job_id, safe='')}")
-        if answer.status_code not in (202, 204):
-            raise Refused(answer.status_code, _document(answer))
-        return answer.status_code == 204
+        return self._delete(f"/v1/jobs/{quote(job_id, safe='')}") == 204
 
     def explain(self, job_id: str) -> dict[str, Any]:
         """Why the job waits, and for how long it may."""
@@ -235,6 +233,30 @@ class Service:
         """What waits and runs in each lane of each model."""
         return list(self._object("GET", "/v1/queues")["queues"])
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        """The tenant's webhook endpoints, the oldest first."""
+        return list(self._object("GET", _ENDPOINTS)["endpoints"])
+
+    def add_endpoint(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The endpoint, with its secret."""
+        return self._object("POST", _ENDPOINTS, json=asked)
+
+    def change_endpoint(self, endpoint_id: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object("PATCH", f"{_ENDPOINTS}/{quote(endpoint_id, safe='')}", json=asked)
+
+    def remove_endpoint(self, endpoint_id: str) -> None:
+        self._delete(f"{_ENDPOINTS}/{quote(endpoint_id, safe='')}")
+
+    def webhook_secret(self, endpoint_id: str | None) -> dict[str, Any]:
+        """An endpoint's, or without an id the tenant's own."""
+        path = "/v1/webhook-secret" if endpoint_id is None else f"{_ENDPOINTS}/{quote(endpoint_id, safe='')}/secret"
+        return self._object("GET", path)
+
+    def rotate_webhook_secret(self, endpoint_id: str | None, overlap_s: float) -> dict[str, Any]:
+        """As `webhook_secret`, with a new one."""
+        one = None if endpoint_id is None else f"{_ENDPOINTS}/{quote(endpoint_id, safe='')}/rotate-secret"
+        return self._object("POST", one or "/v1/webhook-secret/rotate", json={"overlap_s": overlap_s})
+
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
         return self._object("GET", "/health")
@@ -246,6 +268,14 @@ class Service:
         if answer.status_code >= 400:
             raise Refused(answer.status_code, document)
         return document
+
+    def _delete(self, path: str) -> int:
+        """The status of the answer, which has no body."""
+        with self._reaching():
+            answer = self._client.delete(path)
+        if answer.status_code not in (202, 204):
+            raise Refused(answer.status_code, _document(answer))
+        return answer.status_code
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

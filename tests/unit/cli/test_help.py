@@ -45,6 +45,7 @@ def test_help_lists_the_commands(forebay: Forebay) -> None:
         "dlq",
         "keys",
         "quotas",
+        "webhooks",
         "models",
         "topics",
         "store",
