@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 import forebay
+from forebay.api.audience import Audience
 from forebay.api.back_pressure import Bounds
 from forebay.api.batch_log import BatchLog
 from forebay.api.batch_reading import BatchCanceler, BatchReader
@@ -29,6 +30,8 @@ from forebay.api.cancel import Canceler
 from forebay.api.dead_letter_routes import DeadLetterRoutes
 from forebay.api.dead_letters import DeadLetters
 from forebay.api.delete import Deleter
+from forebay.api.deliveries import Deliveries
+from forebay.api.delivery_routes import DeliveryRoutes
 from forebay.api.describe import PUBLIC, Public
 from forebay.api.edge import Edge
 from forebay.api.endpoint_routes import EndpointRoutes
@@ -145,6 +148,8 @@ def build_app(
         task_of=task_of,
         mint=mint,
         keeper=keeper,
+        audience=Audience(endpoints, monotonic),
+        check_webhook_url=check_webhook_url,
         meter=Meter(
             quotas=quotas,
             store=store,
@@ -228,6 +233,9 @@ def build_app(
         clock=clock,
         lag_s=projector_lag_s,
     )
+    deliveries = DeliveryRoutes(
+        Deliveries(reader=reader, outbox=store, events=events, draining=draining, monotonic=monotonic)
+    )
     queues = QueueRoutes(
         catalog=catalog, store=store, fleet=fleet, reader=reader, explainer=explainer, bounds=bounds, clock=clock
     )
@@ -246,7 +254,7 @@ def build_app(
     openapi = OpenApi(app, catalog, task_of, clocks)
     app.openapi = openapi.document  # type: ignore[method-assign]  # as FastAPI's docs extend it
     gate = Gate(keys, clock=clock, monotonic=monotonic)
-    operations = openapi.operations(jobs, batches, failed, queues, webhooks, models)
+    operations = openapi.operations(jobs, batches, failed, deliveries, queues, webhooks, models)
     app.router.routes.extend(Route(gate=gate, **arguments) for arguments in operations)
     for path, page in (("/openapi.json", openapi.serve_document), ("/docs", openapi.serve_page), ("/", openapi.lead)):
         app.router.routes.append(Route(path, page, gate, takes=PUBLIC, include_in_schema=False))

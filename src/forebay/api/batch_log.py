@@ -14,6 +14,7 @@ from forebay.api.idempotency import Keeper, Key, KeyReused
 from forebay.core.errors import Conflict, Unavailable
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.reservation import Reservation, digest_of_key
+from forebay.core.webhook import WebhookTarget
 from forebay.ports.event_log import EventLog
 
 LOGGED_WITHIN_S = 2.5
@@ -42,14 +43,21 @@ class BatchLog:
         self._clock = clock
 
     async def open(
-        self, tenant: str, key: Key, issue: Callable[[float], str], *, fingerprint: str, model: str
+        self,
+        tenant: str,
+        key: Key,
+        issue: Callable[[float], str],
+        *,
+        fingerprint: str,
+        model: str,
+        webhooks: tuple[WebhookTarget, ...],
     ) -> Reservation:
         """The reservation of the batch itself, whose id `job_id` is. Raises BatchDiffers, KeyInUse, Unavailable."""
         now = self._clock()
         wanted = self._wanted(tenant, key.job_id or issue(now), key.digest, fingerprint, now)
 
         async def publish(under: Reservation) -> None:
-            await self._say(under, BatchEventKind.OPENED, model=model)
+            await self._say(under, BatchEventKind.OPENED, model=model, webhooks=webhooks)
 
         try:
             return (await self._keeper.accept(wanted, publish))[0]

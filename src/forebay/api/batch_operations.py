@@ -10,6 +10,7 @@ import msgspec
 from forebay.api.batch_routes import LINES_TYPES, BatchRoutes
 from forebay.api.describe import (
     IDEMPOTENCY_KEY,
+    URL,
     UUID,
     answers,
     json_query_parameter,
@@ -65,6 +66,11 @@ def operations(batches: BatchRoutes, inputs: Iterable[tuple[str, Any]]) -> list[
         query_parameter("start_within_s", means("start_within_s"), **seconds),
         query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
         query_parameter("retain_s", means("retain_s"), **seconds),
+        query_parameter(
+            "webhook_url",
+            "An https address that is called once all jobs of the batch are final.",
+            **URL,
+        ),
     )
     uploaded = {
         202: answers(

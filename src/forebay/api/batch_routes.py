@@ -15,13 +15,14 @@ from forebay.api.heads import header_value, header_values
 from forebay.api.idempotency import HEADER, Key, KeyReused, read_key
 from forebay.api.listing import LIMIT_DEFAULT, LIMIT_MAX, read_cursor
 from forebay.api.problems import CLOSE, TOO_MANY_LINES, InvalidHeader, InvalidQuery, problem_of
-from forebay.api.queries import clocks_in_query, refuse_query, whole
+from forebay.api.queries import refuse_query, said_in_query, whole
 from forebay.api.schemas import BatchDefaults, check_query
 from forebay.api.submission import Order
 from forebay.api.tenancy import tenant_of
 from forebay.core.errors import ForebayError, Unavailable, UnsupportedMedia
 from forebay.core.job_batch import LINES_MOST, JobBatch
 from forebay.core.reservation import digest_of_key
+from forebay.core.webhook import WebhookTarget
 
 LINES = "application/x-ndjson"
 LINES_TYPES = (LINES, "application/jsonl", "application/x-jsonlines", "application/json-lines")
@@ -73,7 +74,7 @@ class BatchRoutes:
                 self._budget.release(request.scope)
 
         try:
-            with clocks_in_query():
+            with said_in_query():
                 batch = await self._uploader.open(key, issue, defaults)
         except BatchDiffers as error:
             raise _named(request, error) from error
@@ -142,6 +143,7 @@ def _defaults(request: Request) -> Order:
         start_within_s=said.start_within_s,
         run_timeout_s=said.run_timeout_s,
         retain_s=said.retain_s,
+        webhook=None if said.webhook_url is None else WebhookTarget(url=said.webhook_url),
     )
 
 

@@ -15,7 +15,7 @@ from forebay.api.bodies import parse_json
 from forebay.api.idempotency import Key
 from forebay.api.problems import TOO_MANY_LINES, InvalidFields
 from forebay.api.schemas import LineSubmission, check
-from forebay.api.submission import Offer, Order, Submitter, order_of
+from forebay.api.submission import Offer, Order, Submitter, named, order_of
 from forebay.core import crash
 from forebay.core.errors import Conflict, ForebayError, InvalidRequest, NotFound, PayloadTooLarge, Unavailable
 from forebay.core.event import BatchLine, JobRequest
@@ -78,12 +78,19 @@ class Uploader:
         self._one_part = asyncio.Lock()
 
     async def open(self, key: Key, issue: Callable[[float], str], defaults: Order) -> JobBatch:
-        """The batch, without lines. `defaults` are what its lines do not say. Raises NotFound for a model that is not
-        known, InvalidRequest for what no line could have, BatchDiffers."""
+        """The batch, without lines. `defaults` are what its lines do not say; its `webhook` is told of the batch, and
+        not of them. Raises NotFound for a model that is not known, InvalidRequest for what no line could have,
+        BatchDiffers."""
         if defaults.model:
             self._submitter.check(defaults)
+        self._submitter.check_webhook(defaults)
         opened = await self._log.open(
-            defaults.tenant, key, issue, fingerprint=_fingerprint(defaults), model=defaults.model
+            defaults.tenant,
+            key,
+            issue,
+            fingerprint=_fingerprint(defaults),
+            model=defaults.model,
+            webhooks=await self._submitter.told(defaults),
         )
         return JobBatch(defaults.tenant, opened.job_id, defaults.model, opened.accepted_at)
 
@@ -196,7 +203,7 @@ class Uploader:
     def _request(self, batch: JobBatch, one: tuple[BatchLine, Offer], accepted_at: float) -> JobRequest:
         line, (order, payload) = one
         job_id = line_job_id(batch.tenant, batch.id, line.number)
-        request = self._submitter.request(order, payload, job_id, accepted_at)
+        request = self._submitter.request(order, payload, job_id, accepted_at, named(order))
         return replace(request, line=replace(line, batch_id=batch.id))
 
     def _count(self, read: _Read) -> None:

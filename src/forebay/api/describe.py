@@ -15,6 +15,7 @@ from forebay.api.idempotency import KEY_PATTERN
 from forebay.api.prefer import WAIT_MAX_S
 from forebay.core.api_key import Scope
 from forebay.core.event import EventKind
+from forebay.core.webhook import URL_MOST_CHARS
 
 _REF = "#/components/schemas/"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF + "Problem"}}}
@@ -174,6 +175,8 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "pattern": KEY_PATTERN},
     "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
 }
+URL = {"type": "string", "minLength": 1, "maxLength": URL_MOST_CHARS}
+WEBHOOK_URL = query_parameter("webhook_url", "An https address that is called once the job is final.", **URL)
 UUID = {"format": "uuid", "pattern": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"}
 NOT_MODIFIED = {"description": "The output is the one that you have.", "headers": headers("ETag")}
 LAST_EVENT = {
@@ -257,6 +260,10 @@ def components() -> dict[str, Any]:
         schemas.DeadLetterDocument,
         schemas.ExportedDeadLetterDocument,
         schemas.RedrivenDocument,
+        schemas.DeliveriesDocument,
+        schemas.DeliveryDocument,
+        schemas.DeliveryDetailDocument,
+        schemas.RedeliveredDocument,
         schemas.ExplanationDocument,
         schemas.ModelDetailDocument,
         endpoint_schemas.EndpointDocument,

@@ -23,15 +23,16 @@ from forebay.api.job_writer import JobWriter
 from forebay.api.listing import read_listing
 from forebay.api.prefer import NONE, WAIT_MAX_S, parse_prefer
 from forebay.api.problems import InvalidHeader, InvalidQuery, problem
-from forebay.api.queries import clocks_in_query, refuse_query, wait_in_query, whole
+from forebay.api.queries import refuse_query, said_in_query, wait_in_query, whole
 from forebay.api.reading import JobReader, with_metadata
 from forebay.api.schemas import JobSubmission, RawSubmission, SimpleSubmission, check, check_query
-from forebay.api.submission import Accepted, Offer, Order, Submitter, order_of
+from forebay.api.submission import WEBHOOK_POINTER, Accepted, Offer, Order, Submitter, order_of
 from forebay.api.tenancy import tenant_of
-from forebay.core.errors import ForebayError, Gone
+from forebay.core.errors import ForebayError, Gone, InvalidRequest
 from forebay.core.event import JobRequest
 from forebay.core.job import Job, JobStatus
 from forebay.core.payload import JSON
+from forebay.core.webhook import WebhookTarget
 from forebay.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -113,8 +114,18 @@ class JobRoutes:
 
     def _take_simple(self, request: Request, body: bytes) -> Offer:
         said = check(SimpleSubmission, parse_json(body))
-        order = Order(tenant=tenant_of(request), model=said.model_name, max_queue_length=said.max_queue_length)
-        return self._submitter.take_value(order, said.data, input_name="data")
+        order = Order(
+            tenant=tenant_of(request),
+            model=said.model_name,
+            webhook=None if said.webhook_url is None else WebhookTarget(url=said.webhook_url),
+            max_queue_length=said.max_queue_length,
+        )
+        try:
+            return self._submitter.take_value(order, said.data, input_name="data")
+        except InvalidRequest as error:
+            if error.pointer == WEBHOOK_POINTER:
+                error.pointer = "/webhook_url"
+            raise
 
     async def submit_raw(self, request: Request) -> Answer:
         """An image or a text needs no base64. A query parameter that is not listed here is one of the model's own,
@@ -135,11 +146,12 @@ class JobRoutes:
                 start_within_s=said.start_within_s,
                 run_timeout_s=said.run_timeout_s,
                 retain_s=said.retain_s,
+                webhook=None if said.webhook_url is None else WebhookTarget(url=said.webhook_url),
                 max_queue_length=said.max_queue_length,
             )
 
             def take(request: Request, body: bytes) -> Offer:
-                with clocks_in_query():
+                with said_in_query():
                     return self._submitter.take_body(order, body, header_value(request, b"content-type") or "", query)
 
             accepted = await self._accept(request, await read_body(request), take)

@@ -10,13 +10,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 
-from forebay.api import batch_operations, dead_letter_operations, endpoint_operations
+from forebay.api import batch_operations, dead_letter_operations, delivery_operations, endpoint_operations
 from forebay.api.answers import JSON_TYPE, Answer
 from forebay.api.batch_operations import TAG as _BATCHES
 from forebay.api.batch_routes import BatchRoutes
 from forebay.api.bounds import add_bounds
 from forebay.api.dead_letter_operations import TAG as _DEAD_LETTERS
 from forebay.api.dead_letter_routes import DeadLetterRoutes
+from forebay.api.delivery_routes import DeliveryRoutes
 from forebay.api.describe import (
     EVENTS,
     IDEMPOTENCY_KEY,
@@ -29,6 +30,7 @@ from forebay.api.describe import (
     SECURITY,
     UUID,
     WAIT,
+    WEBHOOK_URL,
     answers,
     components,
     headers,
@@ -62,7 +64,7 @@ EXAMPLE_MAX_BYTES = 8192
 """A longer example would hide the rest of the page."""
 _SIMPLE, _JOBS = "simple door", "jobs"
 _QUEUES, _MODELS, _SERVICE = "queues", "models", "service"
-_TAGS = (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _QUEUES, _WEBHOOKS, _MODELS, _SERVICE)
+_TAGS = (_SIMPLE, _JOBS, _BATCHES, _DEAD_LETTERS, _WEBHOOKS, _QUEUES, _MODELS, _SERVICE)
 _DESCRIPTION = """\
 Asynchronous model inference: submit an input, get `202` and an id at once; look, wait or come back for the result.
 
@@ -115,6 +117,7 @@ class OpenApi:
         jobs: JobRoutes,
         batches: BatchRoutes,
         dead_letters: DeadLetterRoutes,
+        deliveries: DeliveryRoutes,
         queues: QueueRoutes,
         endpoints: EndpointRoutes,
         models: ModelRoutes,
@@ -126,6 +129,7 @@ class OpenApi:
             *self._simple_door(jobs),
             *batch_operations.operations(batches, self._inputs()),
             *dead_letter_operations.operations(dead_letters),
+            *delivery_operations.operations(deliveries),
             *_queues(queues),
             *endpoint_operations.operations(endpoints),
             *_models(models),
@@ -228,6 +232,7 @@ class OpenApi:
                     query_parameter("start_within_s", means("start_within_s"), **seconds),
                     query_parameter("run_timeout_s", means("run_timeout_s"), **seconds),
                     query_parameter("retain_s", means("retain_s"), **seconds),
+                    WEBHOOK_URL,
                     query_parameter(
                         "max_queue_length",
                         means("max_queue_length"),

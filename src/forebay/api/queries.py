@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from forebay.api.prefer import WAIT_MAX_S
 from forebay.api.problems import InvalidQuery
+from forebay.api.submission import WEBHOOK_POINTER
 from forebay.core.errors import InvalidRequest
 from forebay.core.times import from_rfc3339
 
@@ -45,12 +46,14 @@ def refuse_query(request: Request, *, waits: bool = False) -> None:
 
 
 @contextmanager
-def clocks_in_query() -> Iterator[None]:
-    """A clock that the model does not allow is told as the query parameter that it came in. Raises InvalidQuery."""
+def said_in_query() -> Iterator[None]:
+    """What no job may say is told as the query parameter that it came in. Raises InvalidQuery."""
     try:
         yield
     except InvalidRequest as error:
         name = error.pointer.removeprefix("/")
+        if error.pointer == WEBHOOK_POINTER:
+            raise InvalidQuery("webhook_url", error.message) from error
         if name in ("start_within_s", "run_timeout_s", "retain_s"):
             raise InvalidQuery(name, error.message.removeprefix(f"{name} ")) from error
         raise

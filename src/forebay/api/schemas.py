@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
 
 from forebay.api.problems import InvalidFields, InvalidQuery, pointer_to
+from forebay.core.delivery import DeliveryStatus
 from forebay.core.explain import Why
 from forebay.core.job import JobStatus
 from forebay.core.job_batch import BatchStatus
 from forebay.core.lanes import Lane
 from forebay.core.model import ModelStatus
-from forebay.core.webhook import URL_MOST_CHARS
+from forebay.core.webhook import DEFAULT_EVENTS, URL_MOST_CHARS, WebhookEvent
 
 MAX_ERRORS = 20
 """More places than this are not listed: who made so many mistakes made one."""
@@ -40,6 +41,18 @@ class Body(BaseModel):
 Url = Annotated[str, Field(min_length=1, max_length=URL_MOST_CHARS)]
 
 
+class Webhook(Body):
+    """Whom a job tells of itself."""
+
+    url: Url = Field(description="Where messages are sent, by POST: an https address, of no private network.")
+    events: Annotated[
+        tuple[Annotated[WebhookEvent, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=3)
+    ] = Field(
+        DEFAULT_EVENTS,
+        description="What is told: `started`, `output` (of handlers that emit), `completed` (any final state).",
+    )
+
+
 class JobFields(Body):
     """What makes a job."""
 
@@ -62,6 +75,9 @@ class JobFields(Body):
     )
     retain_s: Seconds | None = Field(
         None, description="Seconds for which the job is kept once it is final; 60 at least. Then it is gone: `410`."
+    )
+    webhook: Webhook | None = Field(
+        None, description="Whom to tell of this job, besides the tenant's endpoints; signed with the tenant's secret."
     )
 
 
@@ -92,6 +108,7 @@ class BatchDefaults(BaseModel):
     start_within_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
     retain_s: Seconds | None = None
+    webhook_url: Url | None = None
 
 
 class SimpleSubmission(Body):
@@ -99,6 +116,7 @@ class SimpleSubmission(Body):
 
     model_name: str = Field(description="Name of a model, as `GET /v1/models` lists it.")
     data: Any = Field(description="What the model's `input_schema` says.")
+    webhook_url: Url | None = Field(None, description="An https address that is called once the job is final.")
     max_queue_length: QueueLength | None = Field(
         None, description="Refuse the job with 429 `queue_full` where more than this wait in its lane already."
     )
@@ -114,6 +132,7 @@ class RawSubmission(BaseModel):
     start_within_s: Seconds | None = None
     run_timeout_s: Seconds | None = None
     retain_s: Seconds | None = None
+    webhook_url: Url | None = None
     max_queue_length: QueueLength | None = None
 
 
@@ -263,6 +282,44 @@ class RedrivenDocument(Document):
     gone: int = Field(description="Their input is no longer kept.")
     refused: int = Field(description="Their model is not there.")
     jobs: list[RetryDocument] = Field(description="Those submitted.")
+    next_cursor: str | None = Field(None, description="Where to go on; absent at the end.")
+
+
+class TryDocument(Document):
+    number: int = Field(description="From 1.")
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    status: int | None = Field(None, description="Of the receiver's answer; absent if there was none.")
+    latency_s: float
+    code: str | None = Field(None, description="What went wrong; absent if nothing did.")
+    message: str | None = None
+
+
+class DeliveryDocument(Document):
+    id: str = Field(description="The `webhook-id`: the same at every try.")
+    job_id: str | None = None
+    batch_id: str | None = Field(None, description="In place of `job_id`, for what tells of a batch.")
+    type: str = Field(description="What is told, such as `job.succeeded`.")
+    endpoint: str | None = Field(None, description="Of the tenant's; or `url`, which the job named.")
+    url: str | None = None
+    status: DeliveryStatus
+    reason: str | None = Field(None, description="Why it is parked.")
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    next_try_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    tries_total: int
+    tries: list[TryDocument] = Field(description="The newest.")
+
+
+class DeliveryDetailDocument(DeliveryDocument):
+    payload: dict[str, Any] = Field(description="What is sent.")
+
+
+class DeliveriesDocument(Document):
+    deliveries: list[DeliveryDocument]
+    next_cursor: str | None = Field(None, description="Absent at the end.")
+
+
+class RedeliveredDocument(Document):
+    asked: int = Field(description="Deliveries that are sent again.")
     next_cursor: str | None = Field(None, description="Where to go on; absent at the end.")
 
 

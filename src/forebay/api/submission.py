@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from forebay.api.audience import Audience
 from forebay.api.back_pressure import Bounds
 from forebay.api.door import Door
 from forebay.api.idempotency import Keeper, Key
@@ -26,6 +27,7 @@ from forebay.core.model import ModelSpec
 from forebay.core.payload import Payload
 from forebay.core.queues import Place
 from forebay.core.reservation import Reservation, digest_of_key, fingerprint_of
+from forebay.core.webhook import WebhookTarget
 from forebay.core.wire import encode_request
 from forebay.ports.blobs import BlobStore
 from forebay.ports.queue import Queue
@@ -33,6 +35,9 @@ from forebay.ports.task import Task
 
 METADATA_MAX_BYTES = 16 * 1024
 """Metadata travels in a record's header and stands in every job row: it is for labels, not for data."""
+
+WEBHOOK_POINTER = "/webhook/url"
+"""To the address that a job names, in the body of `POST /v1/jobs`."""
 
 CLOSED_S = 30.0
 """After a job that could not be written, for three of the usual probes, none should be sent here; then one may try."""
@@ -65,6 +70,7 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     start_within_s: float | None = None
     run_timeout_s: float | None = None
     retain_s: float | None = None
+    webhook: WebhookTarget | None = None
     max_queue_length: int | None = None
 
 
@@ -79,7 +85,13 @@ def order_of(tenant: str, said: JobFields) -> Order:
         start_within_s=said.start_within_s,
         run_timeout_s=said.run_timeout_s,
         retain_s=said.retain_s,
+        webhook=None if said.webhook is None else WebhookTarget(url=said.webhook.url, events=said.webhook.events),
     )
+
+
+def named(order: Order) -> tuple[WebhookTarget, ...]:
+    """Who is told since the order says so."""
+    return () if order.webhook is None else (order.webhook,)
 
 
 class Accepted(Struct, frozen=True):
@@ -109,6 +121,8 @@ class Submitter:
         task_of: Callable[[str], Task],
         mint: IdMint,
         keeper: Keeper,
+        audience: Audience,
+        check_webhook_url: Callable[[str], object],
         meter: Meter,
         bounds: Bounds,
         clock: Callable[[], float],
@@ -123,6 +137,8 @@ class Submitter:
         self._task_of = task_of
         self._mint = mint
         self._keeper = keeper
+        self._audience = audience
+        self._check_webhook_url = check_webhook_url
         self._meter = meter
         self._bounds = bounds
         self._clock = clock
@@ -163,7 +179,22 @@ class Submitter:
         self._clocks.check(order.start_within_s, order.run_timeout_s, order.retain_s, door.spec.limits)
         if order.metadata and len(msgspec.json.encode(order.metadata)) > METADATA_MAX_BYTES:
             raise InvalidRequest(f"metadata is more than {METADATA_MAX_BYTES} bytes of JSON", pointer="/metadata")
+        self.check_webhook(order)
         return door
+
+    def check_webhook(self, order: Order) -> None:
+        """Raises InvalidRequest for an address that is never called."""
+        if order.webhook is not None:
+            try:
+                self._check_webhook_url(order.webhook.url)
+            except InvalidRequest as error:
+                error.pointer = WEBHOOK_POINTER
+                raise
+
+    async def told(self, order: Order) -> tuple[WebhookTarget, ...]:
+        """Who is told of what is ordered: whom it names, and the tenant's endpoints. Raises Unavailable only where
+        nothing was ever known of these."""
+        return (*named(order), *await self._audience.of(order.tenant))
 
     def _resolve(self, model: str, version: str) -> ModelSpec:
         try:
@@ -183,8 +214,9 @@ class Submitter:
         now = self._clock()
         # To the millisecond, as the id says it: an answer made from the id alone then says the same.
         accepted_at = int(now * 1000) / 1000
+        told = await self.told(order)
         if key is None:
-            request = self.request(order, payload, self._mint.issue(order.tenant, now), accepted_at)
+            request = self.request(order, payload, self._mint.issue(order.tenant, now), accepted_at, told)
             await self.publish([request], order.max_queue_length)
             return Accepted(request)
         wanted = Reservation(
@@ -196,7 +228,7 @@ class Submitter:
         )
 
         def requested(under: Reservation) -> JobRequest:
-            request = self.request(order, payload, under.job_id, under.accepted_at)
+            request = self.request(order, payload, under.job_id, under.accepted_at, told)
             return replace(request, key=under.key, fingerprint=under.fingerprint)
 
         return await self._accept_under(wanted, requested, order.max_queue_length)
@@ -271,7 +303,14 @@ class Submitter:
             self._meter.give_back(tenant, len(requests))
             raise
 
-    def request(self, order: Order, payload: Payload, job_id: str, accepted_at: float) -> JobRequest:
+    def request(
+        self,
+        order: Order,
+        payload: Payload,
+        job_id: str,
+        accepted_at: float,
+        told: tuple[WebhookTarget, ...],
+    ) -> JobRequest:
         """With all of its clocks set, so that whoever reads the log need not know the models."""
         limits = self._doors[order.model, order.version].spec.limits
         within_s = order.start_within_s
@@ -290,6 +329,7 @@ class Submitter:
             retain_s=self._clocks.retain_of(order.retain_s, limits),
             max_life_s=self._clocks.max_life_s,
             durability=self._durability,
+            webhooks=told,
         )
 
     async def _publish(self, requests: Sequence[JobRequest]) -> None:

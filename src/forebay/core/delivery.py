@@ -1,6 +1,6 @@
 """A webhook delivery: one message to one receiver, and what became of it. Pure.
 
-    pending ── tried ──▶ delivered | parked ── asked ──▶ pending
+    pending ── tried ──▶ delivered | parked ── asked ──▶ pending     (parked without a try, too)
        ▲         │
        └─ later ─┘
 
@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from forebay.core.event import Count
-from forebay.core.webhook import WebhookTarget
+from forebay.core.webhook import WebhookTarget, host_and_port
 
 TRIES_SHOWN = 50
 """Of more tries the oldest are forgotten, so that a row stays small whoever asks for how many."""
@@ -50,12 +50,13 @@ class Try(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class DeliveryEventKind(StrEnum):
     TRIED = "tried"
+    PARKED = "parked"  # without a try: there is nobody to call, or it has waited for too long
     ASKED = "asked"  # for another try, and as many as a new delivery has
 
 
 class DeliveryEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fact about a delivery; `job_id` is the job or batch that it tells of. Of a try: what came of it, the `outcome`
-    for the delivery, and when the next is due if that is `pending`."""
+    for the delivery, and when the next is due if that is `pending`. `code`: what went wrong, or why it is parked."""
 
     tenant: str
     job_id: str
@@ -98,7 +99,9 @@ class WebhookDelivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def receiver(self) -> str:
-        return WebhookTarget(endpoint=self.endpoint, url=self.url).receiver
+        """Those with the same one share its turns: the endpoint, or the tenant with host and port, so that no tenant's
+        failures cost another its turns."""
+        return self.endpoint or f"{self.tenant} {host_and_port(self.url)}"
 
     @property
     def gives_up_at(self) -> float:
@@ -117,6 +120,10 @@ def apply_delivery(delivery: WebhookDelivery | None, event: DeliveryEvent) -> We
     known = delivery or WebhookDelivery(tenant=event.tenant, job_id=event.job_id, id=event.delivery_id)
     if event.kind is DeliveryEventKind.ASKED:
         return replace(known, status=DeliveryStatus.PENDING, in_turn=0, since=event.at, next_at=event.at, reason="")
+    if event.kind is DeliveryEventKind.PARKED:
+        if known.status is not DeliveryStatus.PENDING:
+            return known
+        return replace(known, status=DeliveryStatus.PARKED, next_at=None, reason=event.code)
     if event.number <= known.tried:
         return known
     tries = (*known.tries, _try(event))[-TRIES_SHOWN:]

@@ -34,11 +34,6 @@ class WebhookTarget(Struct, frozen=True, kw_only=True, omit_defaults=True):
     url: Annotated[str, Meta(max_length=URL_MOST_CHARS)] = ""
     events: tuple[WebhookEvent, ...] = DEFAULT_EVENTS
 
-    @property
-    def receiver(self) -> str:
-        """Those with the same one share a turn, so that a slow one delays no other: the endpoint, or host and port."""
-        return self.endpoint or _host_and_port(self.url)
-
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(tuple[WebhookTarget, ...]).decode
@@ -59,6 +54,6 @@ def decode_targets(text: str | bytes) -> tuple[WebhookTarget, ...]:
     return targets
 
 
-def _host_and_port(url: str) -> str:
+def host_and_port(url: str) -> str:
     """Roughly: whoever calls it reads the address with care."""
     return re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].lower()

@@ -55,12 +55,13 @@ class Outbox(ABC):
         until: float,
         limit: int,
         each: int,
+        only: Collection[str] | None = None,
         without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
-        """Pending deliveries that are due by `now` and that nobody holds; `holder`, a name that is used for one claim
-        only, holds them from now on, until `until` by the same clock. At most `limit`, of one receiver at most `each`,
-        the longest due first; of the receivers in `without` none. However many are due for these or wait, it takes
-        some milliseconds."""
+        """Pending deliveries that are due by `now` and that nobody holds; `holder`, the name of a process, holds them
+        from now on, until `until` by the same clock. At most `limit`, of one receiver at most `each`, the longest due
+        first; only of these receivers, if `only` is not None, and of those in `without` none. However many are due for
+        others or wait, it takes some milliseconds."""
 
     @abstractmethod
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:

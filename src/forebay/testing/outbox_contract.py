@@ -209,6 +209,16 @@ class OutboxContract:
         [shown] = await of(store)
         assert (shown.status, shown.reason) == (DeliveryStatus.PARKED, "gone")
 
+    async def test_one_that_is_parked_without_a_try_is_shown_so(self, store: ResultStore, feed: Any) -> None:
+        await feed(told(1), done(1))
+        [mine] = await claimed(store)
+        parking = tried(mine, 0, kind=DeliveryEventKind.PARKED, code="endpoint_removed", status=None)
+        await store.settle("one", [parking])
+        await feed(parking)
+        [shown] = await of(store)
+        assert (shown.status, shown.reason) == (DeliveryStatus.PARKED, "endpoint_removed")
+        assert (shown.tried, shown.tries) == (0, ())
+
     async def test_what_is_given_back_is_due_again(self, store: ResultStore, feed: Any) -> None:
         await feed(told(1), done(1))
         mine = await claimed(store)
@@ -220,9 +230,13 @@ class OutboxContract:
         await feed(*(told(n, slow) for n in range(50)), *(done(n) for n in range(50)))
         await feed(told(50, other), done(50), told(51, TWO), done(51))
         found = await claimed(store, each=3)
-        assert sorted(one.receiver for one in found) == ["ep_2", "other.example", *["slow.example"] * 3]
-        more = await claimed(store, holder="two", each=LIMIT, without=["slow.example"])
+        slow_ones = ["default slow.example"] * 3
+        assert sorted(one.receiver for one in found) == ["default other.example", *slow_ones, "ep_2"]
+        more = await claimed(store, holder="two", each=LIMIT, without=["default slow.example"])
         assert more == []
+        chosen = ["default other.example", "ep_9"]
+        [one] = await claimed(store, NOW + 61.0, "four", only=chosen)
+        assert one.receiver == "default other.example"
         assert len(await claimed(store, holder="three", limit=5)) == 5
 
     async def test_the_longest_due_goes_first(self, store: ResultStore, feed: Any) -> None:

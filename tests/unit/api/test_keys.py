@@ -14,10 +14,12 @@ from tests.unit.api.conftest import NOW, Api
 from forebay.adapters.memory import MemoryApiKeys
 from forebay.api.gate import KNOWN_FOR_S, STALE_S
 from forebay.core.api_key import ApiKey, Scope, new_key, of_secret, parse
+from forebay.core.delivery import delivery_id
 from forebay.core.errors import InvalidRequest, Unavailable
 from forebay.core.event import EventKind, JobError, JobEvent, JobRequest
 from forebay.core.job_batch import BatchEvent, BatchEventKind
 from forebay.core.payload import JSON, Payload
+from forebay.core.webhook import WebhookTarget
 from forebay.core.webhook_endpoint import HeldSecret, WebhookEndpoint, disabled
 from forebay.core.wire import encode_request
 
@@ -49,6 +51,8 @@ TAKES = {
     ("post", "/v1/webhook-endpoints/{endpoint_id}/rotate-secret"): Scope.ADMIN,
     ("get", "/v1/webhook-secret"): Scope.ADMIN,
     ("post", "/v1/webhook-secret/rotate"): Scope.ADMIN,
+    ("post", "/v1/jobs/{job_id}/deliveries/{delivery_id}/redeliver"): Scope.SUBMIT,
+    ("post", "/v1/deliveries/redeliver"): Scope.SUBMIT,
 }
 """What changes something says here what it takes; what reads takes READ, unless it says so here."""
 
@@ -59,6 +63,7 @@ OF_A_TENANT = [(method, path) for method, path in OPERATIONS if set(re.findall(r
 
 ALL = tuple(Scope)
 SECRET = "what the job came to"
+TARGET = WebhookTarget(url="https://hooks.example/forebay")
 
 
 class Issuer:
@@ -109,7 +114,14 @@ async def own_job(api: Api, tenant: str) -> str:
     job_id = api.mint.issue(tenant, api.clock.now)
     payload = Payload(media_type=JSON, data=f'"{SECRET}"'.encode())
     await api.project(
-        JobRequest(tenant=tenant, job_id=job_id, model="echo", accepted_at=api.clock.now, input=payload),
+        JobRequest(
+            tenant=tenant,
+            job_id=job_id,
+            model="echo",
+            accepted_at=api.clock.now,
+            input=payload,
+            webhooks=(TARGET,),
+        ),
         JobEvent(
             tenant=tenant, job_id=job_id, kind=EventKind.SUCCEEDED, at=api.clock.now + 1, attempt=1, output=payload
         ),
@@ -166,6 +178,7 @@ def body_of(method: str, path: str) -> dict[str, Any]:
 async def call(api: Api, method: str, path: str, job_id: str, headers: Mapping[str, str]) -> Any:
     uuid = "8c9d2f1e-5b0a-4c3d-9e8f-0a1b2c3d4e5f"
     names = {"job_id": uuid if method == "put" else job_id, "request_id": job_id, "model": "echo"}
+    names["delivery_id"] = delivery_id("acme", job_id, "completed", TARGET)
     names["batch_id"] = uuid if method == "put" else await own_batch(api, "acme")
     names["endpoint_id"] = await own_endpoint(api, "acme")
     body = body_of(method, path)

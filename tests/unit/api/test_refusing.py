@@ -29,7 +29,7 @@ def deep(levels: int) -> bytes:
         ([], ["#"], "must be a JSON object"),
         ("text", ["#"], "must be a JSON object"),
         ({}, ["#/model", "#/input"], "'model' is required"),
-        (job(webhook="https://example.com"), ["#/webhook"], "'webhook' is not a field that this version"),
+        (job(callback="https://example.com"), ["#/callback"], "'callback' is not a field that this version"),
         (job(keep_s=5, retry={}), ["#/keep_s", "#/retry"], "not a field that this version"),
         (job(**{"a/b~c d": 1}), ["#/a~1b~0c%20d"], "not a field"),
         (job(model=7), ["#/model"], "valid string"),

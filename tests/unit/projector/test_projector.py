@@ -213,9 +213,12 @@ class Stumbling(ResultStore):
         until: float,
         limit: int,
         each: int,
+        only: Collection[str] | None = None,
         without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
-        return await self.sound.claim(now, holder=holder, until=until, limit=limit, each=each, without=without)
+        return await self.sound.claim(
+            now, holder=holder, until=until, limit=limit, each=each, only=only, without=without
+        )
 
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
         return await self.sound.claim_late(now, holder=holder, until=until, limit=limit)

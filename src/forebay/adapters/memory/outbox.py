@@ -51,13 +51,22 @@ class MemoryOutbox:
         return any(row.status is DeliveryStatus.PENDING for row in self._of(key))
 
     def claim(
-        self, now: float, holder: str, until: float, limit: int, each: int, without: Collection[str]
+        self,
+        now: float,
+        holder: str,
+        until: float,
+        limit: int,
+        each: int,
+        only: Collection[str] | None,
+        without: Collection[str],
     ) -> list[WebhookDelivery]:
         found: list[WebhookDelivery] = []
         counts: dict[str, int] = {}
         for row in sorted(self._free(now), key=lambda row: (row.next_at or 0.0, row.id)):
             receiver = row.receiver
-            if row.next_at is None or row.next_at > now or receiver in without or counts.get(receiver, 0) >= each:
+            if row.next_at is None or row.next_at > now or counts.get(receiver, 0) >= each:
+                continue
+            if receiver in without or (only is not None and receiver not in only):
                 continue
             counts[receiver] = counts.get(receiver, 0) + 1
             found.append(row)

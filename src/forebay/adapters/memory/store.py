@@ -292,10 +292,18 @@ class MemoryStore(ResultStore):
         return frozenset(key for key, one in known.items() if one is not None and one.published)
 
     async def claim(
-        self, now: float, *, holder: str, until: float, limit: int, each: int, without: Collection[str] = ()
+        self,
+        now: float,
+        *,
+        holder: str,
+        until: float,
+        limit: int,
+        each: int,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
         self._refuse_while_rebuilding()
-        return self._outbox.claim(now, holder, until, limit, each, without)
+        return self._outbox.claim(now, holder, until, limit, each, only, without)
 
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
         self._refuse_while_rebuilding()

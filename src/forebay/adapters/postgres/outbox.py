@@ -48,7 +48,7 @@ SELECT rebuilding, taken.* FROM {_NOW} LEFT JOIN taken ON true
 """
 # What another has locked, a dispatcher or a projector, is passed over: so nobody waits here.
 _CLAIM = f"""
-WITH RECURSIVE {_RECEIVERS}, due AS MATERIALIZED (
+due AS MATERIALIZED (
     SELECT due.* FROM receivers CROSS JOIN LATERAL (
         SELECT tenant, job_id, id, next_at FROM forebay.deliveries
         WHERE {_PENDING} AND deliveries.receiver = receivers.receiver AND next_at <= $1 AND held_until <= $1
@@ -56,6 +56,8 @@ WITH RECURSIVE {_RECEIVERS}, due AS MATERIALIZED (
     ) AS due WHERE receivers.receiver <> ALL ($6::text[])
 ), found AS MATERIALIZED (SELECT * FROM due ORDER BY next_at, id LIMIT $4), {_TAKE}
 """
+_CLAIM_ANY = f"WITH RECURSIVE {_RECEIVERS}, {_CLAIM}"
+_CLAIM_ONLY = f"WITH receivers (receiver) AS (SELECT * FROM unnest($7::text[])), {_CLAIM}"
 _CLAIM_LATE = f"""
 WITH found AS MATERIALIZED (
     SELECT tenant, job_id, id FROM forebay.deliveries WHERE {_PENDING} AND gives_up_at <= $1 AND held_until <= $1
@@ -136,10 +138,15 @@ class PostgresOutbox(Outbox):
         until: float,
         limit: int,
         each: int,
+        only: Collection[str] | None = None,
         without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
         excluded = [to_text(receiver) for receiver in without]
-        found = await self._claim(_CLAIM, now, to_text(holder), until, limit, each, excluded)
+        arguments = (now, to_text(holder), until, limit, each, excluded)
+        if only is None:
+            found = await self._claim(_CLAIM_ANY, *arguments)
+        else:
+            found = await self._claim(_CLAIM_ONLY, *arguments, [to_text(receiver) for receiver in only])
         return sorted(found, key=attrgetter("next_at", "id"))
 
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:

@@ -35,12 +35,15 @@ SELECT rowid FROM deliveries AS due
 WHERE {_PENDING} AND due.receiver = receivers.receiver AND next_at <= ?1 AND held_until <= ?1
 ORDER BY next_at, id LIMIT ?2
 """
-_CLAIM = f"""
-{_RECEIVERS} UPDATE deliveries SET holder = ?5, held_until = ?6 WHERE rowid IN (
-    SELECT found.rowid FROM receivers CROSS JOIN deliveries AS found ON found.rowid IN ({_DUE})
+_CLAIM = """
+{receivers} UPDATE deliveries SET holder = ?5, held_until = ?6 WHERE rowid IN (
+    SELECT found.rowid FROM receivers CROSS JOIN deliveries AS found ON found.rowid IN ({due})
     WHERE receivers.receiver NOT IN (SELECT value FROM json_each(?3)) ORDER BY found.next_at, found.id LIMIT ?4
-) RETURNING {COLUMNS}, body
+) RETURNING {columns}, body
 """
+_NAMED = "WITH receivers (receiver) AS (SELECT value FROM json_each(?7))"
+_CLAIM_ANY = _CLAIM.format(receivers=_RECEIVERS, due=_DUE, columns=COLUMNS)
+_CLAIM_ONLY = _CLAIM.format(receivers=_NAMED, due=_DUE, columns=COLUMNS)
 _CLAIM_LATE = f"""
 UPDATE deliveries SET holder = ?3, held_until = ?4 WHERE rowid IN (
     SELECT rowid FROM deliveries WHERE {_PENDING} AND gives_up_at <= ?1 AND held_until <= ?1
@@ -88,10 +91,15 @@ class SqliteOutbox(Outbox):
         until: float,
         limit: int,
         each: int,
+        only: Collection[str] | None = None,
         without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
         excluded = _encode(list(without)).decode()
-        found = await self._claim(_CLAIM, (now, each, excluded, limit, holder, until))
+        arguments = (now, each, excluded, limit, holder, until)
+        if only is None:
+            found = await self._claim(_CLAIM_ANY, arguments)
+        else:
+            found = await self._claim(_CLAIM_ONLY, (*arguments, _encode(list(only)).decode()))
         return sorted(found, key=_due_order)
 
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
