@@ -79,11 +79,11 @@ class EndpointRoutes:
         return Answer(201, _encode({**_document(endpoint), "secret": secret}), (*_FOUND, location))
 
     async def _add(self, endpoint: WebhookEndpoint) -> None:
-        """Counted when it is there, so that of two that come at once the later one is too many, whoever counts."""
+        """Counted when it is there: of two that come at once for the last place neither may get it, and never do both,
+        whatever their clocks say."""
         if not await self._endpoints.add(endpoint):
             raise Conflict("its id is taken; ask again", retryable=True)
-        all_there = [one.id for one in await self._endpoints.of_tenant(endpoint.tenant)]
-        if endpoint.id in all_there[ENDPOINTS_MOST:]:
+        if len(await self._endpoints.of_tenant(endpoint.tenant)) > ENDPOINTS_MOST:
             await self._endpoints.remove(endpoint.tenant, endpoint.id)
             raise Conflict(f"a tenant has at most {ENDPOINTS_MOST} webhook endpoints", code="too_many_endpoints")
 

@@ -102,6 +102,13 @@ async def test_a_tenant_has_a_bounded_number_and_one_less_makes_room(api: Api) -
     await added(api)
 
 
+async def test_a_clock_that_was_set_back_makes_no_room(api: Api) -> None:
+    for _ in range(ENDPOINTS_MOST):
+        await added(api)
+    api.clock.now -= 60
+    assert (await api.http.post(PATH, json={"url": URL})).status_code == 409
+
+
 async def test_a_change_alters_what_it_names_and_nothing_else(api: Api) -> None:
     endpoint = await added(api, description="mine")
     secret = endpoint.pop("secret")
