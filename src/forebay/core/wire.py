@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from forebay.core.delivery import DeliveryEvent, DeliveryEventKind
+from forebay.core.delivery import DeliveryEvent, DeliveryEventKind, DeliveryStatus
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import COUNT_MOST, BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Event, Fact
@@ -194,7 +194,7 @@ def _encode_delivery_event(event: DeliveryEvent) -> Message:
     kind = f"{DELIVERY_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}"
     said_by = "/forebay/api" if event.kind is DeliveryEventKind.ASKED else "/forebay/webhooks"
     headers = _common(event.tenant, event.at, kind, said_by)
-    headers["ce_id"] = f"{event.delivery_id}.{event.kind.value}.{event.number}"
+    headers["ce_id"] = f"{event.delivery_id}.{event.kind.value}.{event.number or headers['ce_time']}"
     headers["content-type"] = JSON
     return Message(tenant=event.tenant, job_id=event.job_id, headers=headers, value=_encode(event))
 
@@ -204,6 +204,10 @@ def _decode_delivery_event(message: Message) -> DeliveryEvent:
         event = _delivery(message.value)
         if (event.tenant, event.job_id) != (message.tenant, message.job_id):  # else it would move another's delivery
             raise ValueError("the event is of another job than its key")
+        if message.headers["ce_type"] != f"{DELIVERY_TYPE_PREFIX}{event.kind.value}{EVENT_TYPE_SUFFIX}":
+            raise ValueError("the event is of another kind than its header says")
+        if event.kind is DeliveryEventKind.TRIED and event.outcome is DeliveryStatus.PENDING and event.next_at is None:
+            raise ValueError("a try that is not the last tells when the next one is due")
         return event
 
 

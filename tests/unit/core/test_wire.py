@@ -6,24 +6,28 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
 
+from forebay.core.delivery import MESSAGE_CHARS, DeliveryEvent, DeliveryEventKind, DeliveryStatus
 from forebay.core.errors import InvalidRequest
 from forebay.core.event import BatchLine, EventKind, JobError, JobEvent, JobMetrics, JobRequest, Remains
 from forebay.core.fact import Fact
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Message
 from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.webhook import TARGETS_MOST, URL_MOST_CHARS, WebhookEvent, WebhookTarget
 from forebay.core.wire import canonical_json, decode, decode_event, decode_request, encode_event, encode_request
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 JOB = "019ab697-e756-7d82-8a63-86d2c96e819b-033c9fb296809265"
 BATCH = "019ab697-e756-7d82-8a63-86d2c96e819b-0123456789abcdef"
+DELIVERY = "msg_0123456789abcdef0123456789abcdef"
 BLOB = BlobRef(name=f"acme/{JOB}/{'ab' * 32}", size_bytes=4_000_000, sha256="ab" * 32)
 AT = 1_764_000_000.250001
 
@@ -213,6 +217,52 @@ RELEASED: dict[str, Fact] = {
     ),
     "batch-sealed.v1": BatchEvent(tenant="acme", batch_id=BATCH, kind=BatchEventKind.SEALED, at=AT, lines=400),
     "batch-canceled.v1": BatchEvent(tenant="acme", batch_id=BATCH, kind=BatchEventKind.CANCELED, at=AT),
+    "request-webhooks.v1": JobRequest(
+        tenant="acme",
+        job_id=JOB,
+        model="sentiment",
+        accepted_at=AT,
+        input=Payload(media_type="text/plain", data=b"good"),
+        webhooks=(
+            WebhookTarget(endpoint="ep_0123456789abcdef", events=tuple(WebhookEvent)),
+            WebhookTarget(url="https://hooks.example/é?job=1"),
+        ),
+    ),
+    "batch-opened-webhooks.v1": BatchEvent(
+        tenant="acme",
+        batch_id=BATCH,
+        kind=BatchEventKind.OPENED,
+        at=AT,
+        model="sentiment",
+        webhooks=(WebhookTarget(url="https://hooks.example/batches"),),
+    ),
+    "delivery-tried.v1": DeliveryEvent(
+        tenant="acme",
+        job_id=JOB,
+        delivery_id=DELIVERY,
+        kind=DeliveryEventKind.TRIED,
+        at=AT,
+        number=3,
+        status=503,
+        latency_s=0.25,
+        code="status",
+        message="naïve",
+        next_at=AT + 300.5,
+    ),
+    "delivery-delivered.v1": DeliveryEvent(
+        tenant="acme",
+        job_id=JOB,
+        delivery_id=DELIVERY,
+        kind=DeliveryEventKind.TRIED,
+        at=AT,
+        number=4,
+        status=204,
+        latency_s=0.125,
+        outcome=DeliveryStatus.DELIVERED,
+    ),
+    "delivery-asked.v1": DeliveryEvent(
+        tenant="acme", job_id=JOB, delivery_id=DELIVERY, kind=DeliveryEventKind.ASKED, at=AT
+    ),
 }
 """What stands in the golden files. Nothing here ever changes; a new version gets new entries and new files."""
 
@@ -264,6 +314,10 @@ blobs = st.builds(BlobRef, name=names, size_bytes=st.integers(0, 2**40), sha256=
 payloads = st.builds(Payload, media_type=names, data=st.binary(max_size=50)) | st.builds(
     Payload, media_type=names, blob=blobs
 )
+events_of_webhooks = st.lists(st.sampled_from(WebhookEvent), unique=True).map(tuple)
+targets = st.builds(WebhookTarget, endpoint=names, events=events_of_webhooks) | st.builds(
+    WebhookTarget, url=names, events=events_of_webhooks
+)
 any_requests = st.builds(
     JobRequest,
     tenant=names,
@@ -278,6 +332,7 @@ any_requests = st.builds(
     durability=st.sampled_from(["", "process", "flushed"]),
     start_within_s=st.none() | seconds,
     run_timeout_s=st.none() | seconds,
+    webhooks=st.lists(targets, max_size=3).map(tuple),
 )
 metrics = st.builds(
     JobMetrics,
@@ -321,6 +376,21 @@ output_events = st.builds(
     attempt=st.integers(1, 2**31 - 1),
     sequence=st.integers(0, 2**31 - 1),
 )
+delivery_events = st.builds(
+    DeliveryEvent,
+    tenant=names,
+    job_id=names,
+    delivery_id=names,
+    kind=st.sampled_from(DeliveryEventKind),
+    at=times,
+    number=st.integers(0, 2**31 - 1),
+    status=st.none() | st.integers(0, 999),
+    latency_s=seconds,
+    code=texts,
+    message=texts,
+    outcome=st.sampled_from(DeliveryStatus),
+    next_at=times,
+)
 any_events = settled_events | progress_events | output_events
 
 
@@ -350,8 +420,15 @@ def test_an_event_comes_back(event: JobEvent) -> None:
     assert decode(message) == event
 
 
-@given(requests | events)
-def test_every_header_is_text_and_its_name_is_ours_or_of_cloudevents(fact: JobRequest | JobEvent) -> None:
+@given(delivery_events)
+def test_an_event_of_a_delivery_comes_back(event: DeliveryEvent) -> None:
+    assert decode(encode_event(event)) == event
+
+
+@given(requests | events | delivery_events)
+def test_every_header_is_text_and_its_name_is_ours_or_of_cloudevents(
+    fact: JobRequest | JobEvent | DeliveryEvent,
+) -> None:
     for name, text in encode(fact).headers.items():
         assert re.fullmatch(r"ce_[a-z]+|content-type|forebay-[a-z-]+", name)
         assert isinstance(text, str)
@@ -409,6 +486,23 @@ def json(value: Any) -> str:
     return canonical_json(value).decode()
 
 
+NO_TARGETS = [
+    "",
+    "[",
+    "{}",
+    "[1]",
+    "[{}]",
+    '[{"url":"https://a.example","endpoint":"ep_1"}]',
+    '[{"url":"https://a.example","events":["exploded"]}]',
+    '[{"url":"https://a.example","events":"completed"}]',
+    json([{"url": "u" * (URL_MOST_CHARS + 1)}]),
+    json([{"endpoint": "e" * 65}]),
+    json([{"url": "https://a.example"}] * (TARGETS_MOST + 1)),
+    "[" * 100_000,
+]
+"""What no header says that tells who is told."""
+
+
 @pytest.mark.parametrize(
     ("name", "header", "text"),
     [
@@ -445,12 +539,42 @@ def json(value: Any) -> str:
         ("event-progress.v1", "forebay-sequence", "-1"),
         ("event-output.v1", "forebay-sequence", "first"),
         ("event-output.v1", "content-type", "text/plain"),
+        *(
+            (name, "forebay-webhooks", text)
+            for name in ("request-webhooks.v1", "batch-opened-webhooks.v1")
+            for text in NO_TARGETS
+        ),
+        ("delivery-tried.v1", "ce_type", "io.forebay.delivery.exploded.v1"),
+        ("delivery-tried.v1", "ce_type", "io.forebay.delivery.asked.v1"),
     ],
 )
 def test_a_wrong_header_is_refused(name: str, header: str, text: str) -> None:
     message = encode(RELEASED[name])
     with pytest.raises(InvalidRequest):
         decode(replace(message, headers={**message.headers, header: text}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tenant": "other"},
+        {"job_id": BATCH},
+        {"kind": "exploded"},
+        {"number": -1},
+        {"number": 2**31},
+        {"number": "3"},
+        {"status": 1000},
+        {"message": "m" * (MESSAGE_CHARS + 1)},
+        {"outcome": "lost"},
+        {"next_at": None},
+        {"delivery_id": None},
+    ],
+)
+def test_a_wrong_event_of_a_delivery_is_refused(changed: dict[str, Any]) -> None:
+    message = encode(RELEASED["delivery-tried.v1"])
+    said = {**msgspec.json.decode(message.value), **changed}
+    with pytest.raises(InvalidRequest):
+        decode(replace(message, value=canonical_json(said)))
 
 
 def test_the_greatest_numbers_are_read() -> None:
