@@ -14,7 +14,8 @@ export PYTHON KAFKA_PORT POSTGRES_PORT
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
-FUZZED := tests/scenario/test_the_openapi_document_is_true.py tests/scenario/test_malformed_bytes_do_no_harm.py
+FUZZED := tests/scenario/test_the_openapi_document_is_true.py tests/scenario/test_malformed_bytes_do_no_harm.py \
+	tests/scenario/test_no_webhook_reaches_a_forbidden_address.py
 INSTALLED := .venv/.installed$(if $(PYTHON),-$(notdir $(PYTHON)))
 
 help:  ## show this list
