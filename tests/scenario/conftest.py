@@ -130,7 +130,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start_service
 
 
-ROLES = ("api", "worker", "projector", "scheduler")
+ROLES = ("api", "worker", "projector", "scheduler", "webhooks")
 
 Begin = Callable[..., RunningService]
 

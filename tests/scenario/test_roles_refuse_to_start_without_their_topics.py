@@ -19,7 +19,7 @@ def bare(roles_on_kafka: StartRoles) -> Roles:
     return roles
 
 
-@pytest.mark.parametrize("role", ["api", "worker", "projector", "scheduler"])
+@pytest.mark.parametrize("role", ["api", "worker", "projector", "scheduler", "webhooks"])
 def test_a_role_says_which_command_creates_them(bare: Roles, role: str) -> None:
     with pytest.raises(ServiceFailed, match="forebay topics apply"):
         bare.start(role)

@@ -9,6 +9,7 @@ import structlog
 
 from forebay.core.errors import ForebayError
 from forebay.core.webhook import WebhookTarget
+from forebay.core.webhook_endpoint import ENDPOINTS_MOST
 from forebay.ports.webhook_endpoints import WebhookEndpoints
 
 KNOWN_FOR_S = 5.0
@@ -51,9 +52,8 @@ class Audience:
     async def _look(self, tenant: str, known: _Known) -> None:
         try:
             endpoints = await self._endpoints.of_tenant(tenant)
-            known.targets = tuple(
-                WebhookTarget(endpoint=one.id, events=one.events) for one in endpoints if one.disabled_at is None
-            )
+            enabled = [one for one in endpoints if one.disabled_at is None]
+            known.targets = tuple(WebhookTarget(endpoint=one.id, events=one.events) for one in enabled[:ENDPOINTS_MOST])
         except ForebayError as error:  # nobody need await this task
             log.warning("webhook_endpoints.unknown", tenant=tenant, code=error.code, error=error.message)
         known.at = self._monotonic()

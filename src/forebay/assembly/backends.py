@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from forebay.adapters.postgres import PostgresStore
     from forebay.assembly.kafka import KafkaBackends
 
-WITH_STORE = frozenset({"api", "projector", "scheduler"})
+WITH_STORE = frozenset({"api", "projector", "scheduler", "webhooks"})
 """Roles that read or write visible job state; a worker never opens the store."""
 
 

@@ -32,13 +32,16 @@ def foreign_clocks(settings: Settings, catalog: Catalog) -> ForeignClocks:
     return ForeignClocks(service=clock_limits(settings), models=_limits(catalog))
 
 
-def check_scheduler(settings: Settings, roles: Collection[str]) -> None:
-    """Raises Misconfigured for a scheduler with a store of its own, in which nobody would ever be due."""
-    if settings.on_kafka and settings.store == "sqlite://" and "scheduler" in roles and "projector" not in roles:
-        raise Misconfigured(
-            "the store sqlite:// is of one process, and the scheduler looks there for jobs whose time is over: run it "
-            "with the projector, such as `forebay run api projector scheduler`, or set store to postgresql://..."
-        )
+def check_store(settings: Settings, roles: Collection[str]) -> None:
+    """Raises Misconfigured for a role with a store of its own, in which it would never find anything."""
+    if not settings.on_kafka or settings.store != "sqlite://" or "projector" in roles:
+        return
+    for role, wanted in (("scheduler", "jobs whose time is over"), ("webhooks", "what is to be sent")):
+        if role in roles:
+            raise Misconfigured(
+                f"the store sqlite:// is of one process, and the role {role} looks there for {wanted}: run it with the "
+                "projector, such as `forebay run api projector scheduler webhooks`, or set store to postgresql://..."
+            )
 
 
 def check_models(settings: Settings, catalog: Catalog) -> None:

@@ -1,4 +1,4 @@
-"""How much waits in each lane, and for how long, for whoever scrapes metrics."""
+"""How much waits in each lane and in the outbox, and for how long, for whoever scrapes metrics."""
 
 from __future__ import annotations
 
@@ -40,8 +40,14 @@ async def refresh_depths(
             age_s = 0.0 if count.oldest_at is None else max(0.0, clock() - count.oldest_at)
             metrics.oldest_age.labels(count.model, count.lane).set(age_s)
 
+    async def refresh_webhooks(store: ResultStore) -> None:
+        count = await store.outbox()
+        metrics.webhooks_pending.set(count.pending)
+        metrics.webhooks_due_age.set(0.0 if count.due_at is None else max(0.0, clock() - count.due_at))
+
     try:
         async with asyncio.timeout(within_s):
-            await asyncio.gather(*map(refresh, channels), *([] if store is None else [refresh_ages(store)]))
+            of_store = [] if store is None else [refresh_ages(store), refresh_webhooks(store)]
+            await asyncio.gather(*map(refresh, channels), *of_store)
     except TimeoutError as error:
         raise Unavailable(f"the queue did not tell its depths within {within_s:g} s") from error

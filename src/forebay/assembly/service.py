@@ -17,8 +17,9 @@ from msgspec import Struct, structs
 from forebay.api.admin import build_admin_app
 from forebay.assembly.access import prepare_access
 from forebay.assembly.backends import Backends, open_backends
-from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, foreign_clocks, scheduler_of
+from forebay.assembly.clocks import check_models, check_store, clock_limits, foreign_clocks, scheduler_of
 from forebay.assembly.depths import refresh_depths
+from forebay.assembly.egress import egress_policy
 from forebay.assembly.http import http_server
 from forebay.assembly.own_reports import OwnReports
 from forebay.assembly.process import (
@@ -30,9 +31,11 @@ from forebay.assembly.process import (
     url_of,
 )
 from forebay.assembly.unserved import log_unserved
+from forebay.assembly.webhooks import dispatcher_of
 from forebay.assembly.workers import KeptWorker
 from forebay.catalog import Catalog, read_models
-from forebay.core.errors import InvalidRequest, Misconfigured
+from forebay.core.egress import EgressPolicy
+from forebay.core.errors import Misconfigured
 from forebay.core.ids import IdMint
 from forebay.core.lanes import Lane
 from forebay.core.message import Channel
@@ -41,9 +44,10 @@ from forebay.ports.fleet import ModelReport
 from forebay.projector import LagWatch, Projector
 from forebay.settings import Settings
 from forebay.telemetry.metrics import Metrics
+from forebay.webhooks.sender import Sender
 from forebay.worker.solitude import Solitude
 
-ROLES = ("api", "worker", "projector", "scheduler")
+ROLES = ("api", "worker", "projector", "scheduler", "webhooks")
 
 log = structlog.get_logger()
 
@@ -88,9 +92,11 @@ async def serve(
     catalog = read_models(settings.models_dir, settings.trusted_models)
     specs = _served(catalog, settings.models)
     check_models(settings, catalog)
-    check_scheduler(settings, roles)
+    check_store(settings, roles)
     log_unserved(catalog, settings.models, settings.trusted_models)
-    mint = IdMint(id_secrets(settings, make=set(roles) == set(ROLES)), secrets.token_bytes)
+    whole = set(roles) == set(ROLES)
+    mint = IdMint(id_secrets(settings, make=whole), secrets.token_bytes)
+    egress = egress_policy(settings, whole=whole)
     metrics = Metrics()
     models = list(catalog.served().specs) if "api" in roles else [spec.name for spec in specs]
     stopping = asyncio.Event()
@@ -101,8 +107,13 @@ async def serve(
         ):
             api = sockets.enter_context(listener(settings.host, settings.port, "port")) if "api" in roles else None
             admin = sockets.enter_context(listener(settings.admin_host, settings.admin_port, "admin_port"))
+            sender = None
+            if "webhooks" in roles:
+                sender = await sockets.enter_async_context(Sender(egress, timeout_s=settings.webhook_timeout_s))
             asked = await prepare_access(settings, backends.owned.keys) if api is not None and backends.owned else False
-            service = _Service(settings, roles, backends, catalog, specs, mint, metrics, api, admin, stopping, asked)
+            service = _Service(
+                settings, roles, backends, catalog, specs, mint, metrics, api, admin, egress, sender, stopping, asked
+            )
             signals.enter_context(on_signals(stopping, on_stop, kept=settings.queue != "memory://"))
             await service.run(on_ready)
     log.info("service.stopped")
@@ -122,6 +133,8 @@ class _Service:
         metrics: Metrics,
         api_socket: socket.socket | None,
         admin_socket: socket.socket,
+        egress: EgressPolicy,
+        sender: Sender | None,
         stopping: asyncio.Event,
         asked_for_keys: bool,
     ) -> None:
@@ -139,6 +152,7 @@ class _Service:
             if settings.on_kafka and "api" in roles:
                 self._lag = LagWatch(backends.events, backends.store)
         self._scheduler = scheduler_of(settings, backends, metrics) if "scheduler" in roles else None
+        self._dispatcher = dispatcher_of(settings, backends, metrics, sender) if sender is not None else None
         solitude = Solitude()
         self._workers = (
             [KeptWorker(settings, spec, backends, metrics, solitude) for spec in specs] if "worker" in roles else []
@@ -161,7 +175,7 @@ class _Service:
                 keys=backends.owned.keys,
                 quotas=backends.owned.quotas,
                 endpoints=backends.owned.endpoints,
-                check_webhook_url=_check_webhook_url,
+                check_webhook_url=egress.check_url,
                 default_quota=settings.default_quota,
                 clocks=clock_limits(settings),
                 max_queue_length=settings.max_queue_length,
@@ -183,6 +197,7 @@ class _Service:
         async with asyncio.TaskGroup() as tasks:
             watching = [tasks.create_task(self._lag.run(), name="lag")] if self._lag else []
             scheduling = [tasks.create_task(self._scheduler.run(), name="scheduler")] if self._scheduler else []
+            sending = [tasks.create_task(self._dispatcher.run(), name="webhooks")] if self._dispatcher else []
             projecting = [tasks.create_task(self._projector.run(), name="projector")] if self._projector else []
             working = [tasks.create_task(worker.run(), name="worker") for worker in self._workers]
             serving = [tasks.create_task(server.serve([sock]), name="api") for server, sock in self._servers]
@@ -209,6 +224,9 @@ class _Service:
             for watch in watching:
                 watch.cancel()
             await _all_done([*scheduling, *projecting])
+            if self._dispatcher is not None:
+                self._dispatcher.stop()
+            await _all_done(sending)
             self._admin[0].should_exit = True
 
     def _lag_s(self) -> float:
@@ -239,11 +257,6 @@ class _Service:
 def _technology(address: str) -> str:
     """What stands behind a port, for anybody to read: without hosts, names and passwords."""
     return address.partition("://")[0] + "://"
-
-
-def _check_webhook_url(url: str) -> None:
-    if not url.startswith("https://"):
-        raise InvalidRequest("an https address is wanted")
 
 
 async def _all_done(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -32,6 +32,7 @@ class Role(StrEnum):
     WORKER = "worker"
     PROJECTOR = "projector"
     SCHEDULER = "scheduler"
+    WEBHOOKS = "webhooks"
 
 
 def up(context: typer.Context, ready_file: ReadyFile = None) -> None:
@@ -53,7 +54,8 @@ def up(context: typer.Context, ready_file: ReadyFile = None) -> None:
 def run(
     context: typer.Context,
     roles: Annotated[
-        list[Role], typer.Argument(metavar="ROLE...", help="api, worker, projector or scheduler.", show_default=False)
+        list[Role],
+        typer.Argument(metavar="ROLE...", help="api, worker, projector, scheduler or webhooks.", show_default=False),
     ],
     ready_file: ReadyFile = None,
 ) -> None:

@@ -34,6 +34,7 @@ class AclRole(StrEnum):
     WORKER = "worker"
     PROJECTOR = "projector"
     SCHEDULER = "scheduler"
+    WEBHOOKS = "webhooks"
     ADMIN = "admin"
 
 

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import SecretStr, ValidationError
@@ -129,24 +129,25 @@ def _file(
 
 
 def _read(name: str, given: Given) -> object:
-    """The value as the field's type where it can be read as such; as it came where not, for pydantic to refuse.
+    """The value as the field's type where it can be read as such; as it came where not, for pydantic to refuse."""
+    return _as(Settings.model_fields[name].annotation, given.value, text=given.text)
 
-    Strict on purpose: `true` and `false` are the booleans, and `8000.0` is no port.
-    """
-    kind = Settings.model_fields[name].annotation
-    value: Any = given.value
+
+def _as(kind: Any, value: Any, *, text: bool) -> object:
+    """Strict on purpose: `true` and `false` are the booleans, and `8000.0` is no port."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
-        if given.text:
+        if text:
             value = [part.strip() for part in value.split(",") if part.strip()]
         if not isinstance(value, list | tuple):
             return value
-        secret = meaning_of(name).secret
-        return tuple(SecretStr(part) if secret and isinstance(part, str) else part for part in value)
+        return tuple(_as(get_args(kind)[0], part, text=text) for part in value)
     if kind is SecretStr:
         return SecretStr(value) if isinstance(value, str) else value
     if kind is Path:
         return Path(value) if isinstance(value, str) and value else value
-    if not given.text:
+    if not text:
         return value
     if kind is bool:
         return {"true": True, "false": False}.get(value.lower(), value)

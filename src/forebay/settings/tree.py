@@ -8,12 +8,12 @@ from pydantic import Field, SecretStr
 
 from forebay.core.api_key import GOOD_NAME
 from forebay.settings.meaning import Meaning, Seconds
-from forebay.settings.service import ServiceSettings
+from forebay.settings.webhooks import WebhookSettings
 
 
-class Settings(ServiceSettings):
-    """All of them, frozen: the service's own, and what only Kafka needs. Made by `load_settings`; made directly only in
-    tests."""
+class Settings(WebhookSettings):
+    """All of them, frozen: the service's own, those of webhooks, and what only Kafka needs. Made by `load_settings`;
+    made directly only in tests."""
 
     @property
     def longest_retain_s(self) -> float:

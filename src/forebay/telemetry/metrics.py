@@ -105,6 +105,26 @@ class Metrics:
             "forebay_projector_lag_seconds", "Age of the newest fact applied while the log holds more; 0 at its end."
         )
 
+        self.webhook_tries = counter(
+            "forebay_webhook_tries_total",
+            "Webhook requests, by what they came to (delivered, pending: tried again later, parked) and by what went "
+            "wrong, ok if nothing did.",
+            "outcome",
+            "code",
+        )
+        self.webhook_seconds = histogram(
+            "forebay_webhook_duration_seconds", "From signing a webhook to the end of its receiver's answer.", SECONDS
+        )
+        self.webhooks_pending = gauge("forebay_webhooks_pending", "Webhook deliveries to be sent, 10000 at most.")
+        self.webhooks_due_age = gauge(
+            "forebay_webhooks_due_age_seconds", "For how long the webhook delivery that is longest due has been so."
+        )
+        self.webhook_endpoints_disabled = counter(
+            "forebay_webhook_endpoints_disabled_total",
+            "Webhook endpoints disabled because they answered 410 (gone) or nothing well for days (failing).",
+            "cause",
+        )
+
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self.registry)
 

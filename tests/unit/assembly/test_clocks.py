@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.assembly.clocks import check_models, check_scheduler, clock_limits, foreign_clocks
+from forebay.assembly.clocks import check_models, check_store, clock_limits, foreign_clocks
 from forebay.catalog import Catalog
 from forebay.core.errors import Misconfigured
 from forebay.core.model import ModelLimits, ModelSpec
@@ -40,8 +40,8 @@ def test_records_of_other_producers_have_the_clocks_of_the_settings_and_of_their
 def test_a_scheduler_beside_a_store_of_one_process_is_refused() -> None:
     kafka = Settings(queue="kafka://one", blobs="s3://bucket")
     with pytest.raises(Misconfigured, match="forebay run api projector scheduler"):
-        check_scheduler(kafka, ["scheduler"])
-    check_scheduler(kafka, ["api", "projector", "scheduler"])
-    check_scheduler(kafka, ["worker"])
-    check_scheduler(Settings(queue="kafka://one", blobs="s3://bucket", store="postgresql://db/f"), ["scheduler"])
-    check_scheduler(Settings(), ["api", "worker", "projector", "scheduler"])
+        check_store(kafka, ["scheduler"])
+    check_store(kafka, ["api", "projector", "scheduler"])
+    check_store(kafka, ["worker"])
+    check_store(Settings(queue="kafka://one", blobs="s3://bucket", store="postgresql://db/f"), ["scheduler"])
+    check_store(Settings(), ["api", "worker", "projector", "scheduler"])

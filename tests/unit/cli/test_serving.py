@@ -76,7 +76,7 @@ def test_up_runs_every_role_with_the_settings_given(
     up(forebay, "--port", "9000", "--synchronous", "full", "--allow-unauthenticated", "--trusted-models", "a,b")
     settings = fake_assembly.settings
     assert settings is not None
-    assert list(fake_assembly.roles) == ["api", "worker", "projector", "scheduler"]
+    assert list(fake_assembly.roles) == ["api", "worker", "projector", "scheduler", "webhooks"]
     assert (settings.port, settings.synchronous, settings.allow_unauthenticated) == (9000, "full", True)
     assert (settings.trusted_models, settings.data_dir) == (("a", "b"), tmp_path / ".forebay")
 

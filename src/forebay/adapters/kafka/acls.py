@@ -22,6 +22,7 @@ class Role(StrEnum):
     WORKER = "worker"
     PROJECTOR = "projector"
     SCHEDULER = "scheduler"
+    WEBHOOKS = "webhooks"
     ADMIN = "admin"
 
 
@@ -121,6 +122,14 @@ def _scheduler(names: Names, models: Collection[str]) -> list[Acl]:
     ]
 
 
+def _webhooks(names: Names, models: Collection[str]) -> list[Acl]:
+    return [
+        Acl("topic", names.events_topic, ("Write",), "says what became of deliveries"),
+        Acl("topic", names.control_topic, ("Write",), "asks the brokers for their time"),
+        *_waiting(names, models),
+    ]
+
+
 def _admin(names: Names, models: Collection[str]) -> list[Acl]:
     operations = ("Create", "Alter", "AlterConfigs")
     return [Acl("topic", f"{names.prefix}.", operations, "creates and changes topics", prefixed=True)]
@@ -141,6 +150,7 @@ _RULES = {
     Role.WORKER: _worker,
     Role.PROJECTOR: _projector,
     Role.SCHEDULER: _scheduler,
+    Role.WEBHOOKS: _webhooks,
     Role.ADMIN: _admin,
 }
 
