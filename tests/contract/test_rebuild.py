@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from forebay.adapters.memory import MemoryEventLog, MemoryLog, MemoryQueue, MemoryStore
 from forebay.adapters.postgres import PostgresStore
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.core.delivery import DeliveryEvent, DeliveryEventKind, DeliveryStatus, delivery_id
 from forebay.core.errors import Unavailable
 from forebay.core.event import BatchLine, EventKind, JobEvent, JobRequest, Remains
 from forebay.core.fact import Event
@@ -23,6 +24,7 @@ from forebay.core.job import JobStatus
 from forebay.core.job_batch import BatchEvent, BatchEventKind, RejectedLine
 from forebay.core.message import Channel, Message
 from forebay.core.payload import JSON, BlobRef, Payload
+from forebay.core.webhook import WebhookEvent, WebhookTarget
 from forebay.core.wire import encode_request
 from forebay.ports.event_log import EventLog, LogBatch
 from forebay.ports.queue import Durability, Queue
@@ -41,6 +43,8 @@ KEYS = {
     "partials": "tenant, id, attempt, last",
     "batches": "tenant, id",
     "rejected_lines": "tenant, batch, line",
+    "deliveries": "tenant, job_id, id",
+    "held_outputs": "tenant, job_id, attempt, first",
     "positions": "source",
 }
 
@@ -49,6 +53,8 @@ SELECT model, lane, sum(waiting), sum(running) FROM queue_counts GROUP BY model,
 HAVING sum(waiting) <> 0 OR sum(running) <> 0 ORDER BY model, lane
 """
 OUTSTANDING = "SELECT tenant, sum(jobs) FROM outstanding GROUP BY tenant HAVING sum(jobs) <> 0 ORDER BY tenant"
+
+TARGETS = (WebhookTarget(url="https://one.example/hook"), WebhookTarget(endpoint="ep_2", events=tuple(WebhookEvent)))
 
 Tables = Mapping[str, Sequence[tuple[Any, ...]]]
 
@@ -60,9 +66,10 @@ def in_blob(number: int) -> Payload:
 
 
 def request_of(number: int) -> JobRequest:
-    """Every other one is the line of a batch."""
+    """Every other one is the line of a batch, and every third tells of itself."""
     line = BatchLine(batch_id=f"batch {number // 20}", number=number + 1) if number % 2 else None
-    return replace(request(number, metadata={"n": number, "a": [1.5, "é", None]}), line=line)
+    webhooks = TARGETS if number % 3 == 0 else ()
+    return replace(request(number, metadata={"n": number, "a": [1.5, "é", None]}), line=line, webhooks=webhooks)
 
 
 def batch_of(start: int, end: int) -> Iterator[BatchEvent]:
@@ -81,6 +88,19 @@ def deleted(number: int) -> JobEvent:
     wanted = request_of(number)
     remains = Remains(status=EventKind.SUCCEEDED, created_at=wanted.accepted_at, finished_at=done, line=wanted.line)
     return JobEvent(tenant=TENANT, job_id=job_id(number), kind=EventKind.DELETED, at=done + 60.0, remains=remains)
+
+
+def tried(number: int, about: str, attempt: int, outcome: DeliveryStatus) -> DeliveryEvent:
+    return DeliveryEvent(
+        tenant=TENANT,
+        job_id=job_id(number),
+        delivery_id=delivery_id(TENANT, job_id(number), about, TARGETS[1]),
+        kind=DeliveryEventKind.TRIED,
+        at=1e9 + attempt,
+        number=attempt,
+        outcome=outcome,
+        next_at=2e9 if outcome is DeliveryStatus.PENDING else None,
+    )
 
 
 class World(ABC):
@@ -118,7 +138,10 @@ class World(ABC):
             [failed(n) for n in numbers if n % 5 == 2],
             [succeeded(n, in_blob(n)) for n in numbers if n % 5 == 3],
             [event(n, EventKind.CANCELED) for n in numbers if n % 35 == 3],
+            [tried(n, "started", 1, DeliveryStatus.DELIVERED) for n in numbers if n % 6 == 3],
+            [tried(n, "completed", 1, DeliveryStatus.PENDING) for n in numbers if n % 12 == 9],
             [deleted(n) for n in numbers if n % 5 == 1 and n % 9 in (3, 4)],
+            [tried(n, "completed", 2, DeliveryStatus.PARKED) for n in numbers if n % 12 == 9 and n % 8 < 4],
         ):
             await self.say(*finished)
         await self.say(*batch_of(start, end))
@@ -180,6 +203,7 @@ class MemoryWorld(World):
         return {
             "jobs": [(jobs[key],) for key in sorted(jobs)],
             "partials": [(key, *partials[key]) for key in sorted(partials)],
+            "deliveries": sorted(self.store._outbox._rows.items()),
             "batches": [(batches[key], rejected.get(key)) for key in sorted(batches)],
             "positions": sorted(self.store._positions.items()),
         }
@@ -272,6 +296,7 @@ async def test_the_same_rows_come_back(world: World) -> None:
     before, queues = await world.tables(), await world.store.queues()
     assert len(before["partials"]) > 40
     assert (len(before["jobs"]), len(before["batches"])) == (700, 35)
+    assert len(before["deliveries"]) > 300
     await world.rebuild()
     assert await world.tables() == before
     assert await world.store.queues() == queues

@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from forebay.core.delivery import DeliveryEvent, DeliveryEventKind
 from forebay.core.event import EventKind, JobEvent, JobRequest
-from forebay.core.fact import Fact, JobFact
+from forebay.core.fact import Event, Fact, JobFact
 from forebay.core.message import Channel, Message
 from forebay.core.payload import Payload
 from forebay.core.wire import encode_request
 from forebay.ports.event_log import START, EventLog, LogBatch
 from forebay.ports.queue import Queue
-from forebay.testing.samples import as_sent, event, failed, job_id, request, succeeded
+from forebay.testing.samples import TENANT, as_sent, event, failed, job_id, request, succeeded
 
 CHANNEL = Channel("sample", "normal")
 LONG_S = 30.0
@@ -95,14 +96,23 @@ class EventLogContract:
         return both[1]
 
     async def test_events_are_read_as_they_were_published(self, log: EventLog) -> None:
-        events = [
+        events: list[Event] = [
             event(1, EventKind.STARTED),
             succeeded(1, Payload(media_type="image/png", data=bytes(range(256)))),
             failed(2, attempt=3),
             event(3, EventKind.CANCELED, attempt=0),
+            DeliveryEvent(
+                tenant=TENANT,
+                job_id=job_id(2),
+                delivery_id="msg_1",
+                kind=DeliveryEventKind.TRIED,
+                at=1.5,
+                number=1,
+                next_at=9.0,
+            ),
         ]
         await log.publish(events)
-        facts = await LogReader(log).facts(4)
+        facts = await LogReader(log).facts(5)
         assert sorted(facts, key=events.index) == events  # type: ignore[arg-type]  # a fact that is no event fails
 
     async def test_the_log_notes_its_own_time_of_what_it_takes(self, queue: Queue, log: EventLog) -> None:

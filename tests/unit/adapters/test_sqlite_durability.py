@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from forebay.adapters.sqlite import Database, SqliteEventLog, SqliteQueue, SqliteStore
+from forebay.core.delivery import DeliveryEvent, DeliveryEventKind
 from forebay.core.event import EventKind
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
@@ -50,6 +51,16 @@ async def test_an_event_is_durable_if_it_ends_a_job_or_deletes_it(database: Data
     assert durable == final
     await log.publish([event(2, EventKind.STARTED), failed(2)])
     assert durable == [*final, True]
+
+
+@pytest.mark.parametrize("kind", DeliveryEventKind)
+async def test_what_became_of_a_delivery_is_durable(
+    database: Database, durable: list[bool], kind: DeliveryEventKind
+) -> None:
+    """Else a receiver that took it would be called again after a power cut."""
+    said = DeliveryEvent(tenant="t", job_id="j", delivery_id="msg_1", kind=kind, at=1.0, number=1, next_at=2.0)
+    await SqliteEventLog(database).publish([said])
+    assert durable == [True]
 
 
 async def test_projecting_is_not_durable_of_itself(database: Database, durable: list[bool]) -> None:
