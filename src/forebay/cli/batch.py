@@ -25,7 +25,8 @@ from forebay.core.errors import ForebayError, InvalidRequest, Unavailable
 if TYPE_CHECKING:
     from forebay.cli.batch_progress import Shown
     from forebay.cli.batch_results import Results
-    from forebay.cli.service import Refused, Service
+    from forebay.cli.connection import Refused
+    from forebay.cli.service import Service
 
 PIECE_BYTES = 64 * 1024
 LOOK_EVERY_S = 0.5
@@ -109,7 +110,7 @@ def _run(
     state: Path,
 ) -> dict[str, Any]:
     """The batch, finished. A service that refuses to open it leaves no state, which would be of a mistake."""
-    from forebay.cli.service import Refused
+    from forebay.cli.connection import Refused
 
     fetch = _now_and_then(results.fetch)
     found = _patiently(lambda: _look(service, batch_id), shown)
@@ -178,7 +179,7 @@ def _watched(service: Service, batch_id: str, fetch: Callable[[], None], shown: 
 
 def _look(service: Service, batch_id: str) -> dict[str, Any] | None:
     """None if the service knows nothing of it yet."""
-    from forebay.cli.service import Refused
+    from forebay.cli.connection import Refused
 
     try:
         return service.batch(batch_id)
@@ -199,7 +200,7 @@ def _is_unknown(service: Service, batch_id: str) -> bool:
 def _patiently(call: Callable[[], T], shown: Shown) -> T:
     """A service that is away, or full, is asked again for up to PATIENCE_S: what was sent before is not lost. A call
     that took longer had an answer meanwhile, so the time begins anew."""
-    from forebay.cli.service import Refused
+    from forebay.cli.connection import Refused
 
     deadline, told = 0.0, False
     while True:

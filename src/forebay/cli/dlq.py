@@ -204,7 +204,7 @@ def _redrive(
 ) -> None:
     """From page to page, each of a second's work. The service keeps the rate within a page, this one between them; what
     it answers 429 or 503 to is asked again ten times."""
-    from forebay.cli.service import Refused
+    from forebay.cli.connection import Refused
 
     began, cursor, failures = time.monotonic(), None, 0
     while True:

@@ -19,7 +19,8 @@ from forebay.core.errors import ForebayError, InvalidRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from forebay.cli.service import Refused, Service
+    from forebay.cli.connection import Refused
+    from forebay.cli.service import Service
 
 
 PATIENCE_S = 30.0
@@ -103,8 +104,8 @@ def submit(
 def _accepted(submission: Callable[[], dict[str, Any]], screen: Console) -> dict[str, Any]:
     """The job. A service that took nothing and names a time to come back, as one does whose broker is away, is asked
     again for up to PATIENCE_S; one that may have taken the job is not: there would be two."""
+    from forebay.cli.connection import Refused
     from forebay.cli.screen import visible
-    from forebay.cli.service import Refused
 
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -119,7 +120,7 @@ def _accepted(submission: Callable[[], dict[str, Any]], screen: Console) -> dict
 
 
 def _submit_body(service: Service, model: str, given: Input, parameters: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    from forebay.cli.service import Refused
+    from forebay.cli.connection import Refused
 
     try:
         return service.submit_body(model, given.body, _media_type(service, model, given), parameters)
