@@ -131,7 +131,9 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    return "[]" if value == () else f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return f'"{value}"'
 
 
 def main() -> None:

@@ -322,3 +322,30 @@ def test_a_job_is_kept_no_longer_than_the_log_reaches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("retain_s", ["59.0", "518401.0"])
 def test_how_long_jobs_are_kept_is_within_what_may_be_asked_for(retain_s: str) -> None:
     assert mistake({"retain_s": retain_s}).startswith("retain_s")
+
+
+def test_numbers_in_a_list_are_read_as_numbers(tmp_path: Path) -> None:
+    assert load_settings({"webhook_ports": "443, 8443"}, {}, tmp_path).webhook_ports == (443, 8443)
+    (tmp_path / "forebay.toml").write_text("webhook_ports = [8443]\n")
+    assert load_settings({}, {}, tmp_path).webhook_ports == (8443,)
+    (tmp_path / "forebay.toml").write_text('webhook_ports = ["8443"]\n')
+    assert "webhook_ports" in mistake(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("webhook_allow_networks", "10.0.0.1/8"),
+        ("webhook_allow_networks", "10.0.0.0/33"),
+        ("webhook_allow_networks", "receiver.test"),
+        ("webhook_http_hosts", "receiver.test:80"),
+        ("webhook_http_hosts", "http://receiver.test"),
+        ("webhook_http_hosts", "[::1]"),
+        ("webhook_ports", "0"),
+        ("webhook_ports", "65536"),
+        ("webhook_ports", "https"),
+        ("webhook_timeout_s", "0"),
+    ],
+)
+def test_a_wrong_place_for_webhooks_stops_the_start(name: str, value: str) -> None:
+    assert environment_name(name) in mistake(environ={environment_name(name): value})
