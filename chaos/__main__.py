@@ -25,7 +25,7 @@ from chaos.planted import FOUND_BY
 from chaos.report import Line, Order, Part, line_of, table
 from chaos.stage import Stage
 
-STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "cancel", "copies", "broker", "kills")
+STORMS = ("embedded", "long_poll", "rebalance", "rebuild", "poison", "cancel", "copies", "webhooks", "broker", "kills")
 """In the order in which all of them run: the quick ones first."""
 
 

@@ -24,25 +24,28 @@ READY_WITHIN_S = 120.0
 """A dozen Python processes start on two cores at once."""
 
 COMMAND_WITHIN_S = 300.0
+HASTY = Path(__file__).parent / "hasty.py"
 
 
-KINDS = ("api", "worker", "projector", "scheduler")
+KINDS = ("api", "worker", "projector", "scheduler", "webhooks")
 """Of the processes: the roles of the service."""
 
 
 class Shape(Struct, frozen=True, kw_only=True):
     """How many processes of which role, and their settings (environment variables without prefix, in lower case).
 
-    `planted`: see chaos/planted.
+    `planted`: see chaos/planted. `hasty`: webhooks are tried again soon (chaos/hasty.py).
     """
 
     apis: int = 2
     workers: int = 3
     projectors: int = 2
     schedulers: int = 1
+    dispatchers: int = 0
     oracle: Oracle = Oracle()
     settings: Mapping[str, str] = {}
     planted: str = ""
+    hasty: bool = False
 
 
 class Role:
@@ -111,7 +114,7 @@ class ServiceCluster:
             **shape.settings,
         }
         self.roles: list[Role] = []
-        counts = (shape.apis, shape.workers, shape.projectors, shape.schedulers)
+        counts = (shape.apis, shape.workers, shape.projectors, shape.schedulers, shape.dispatchers)
         for kind, count in zip(KINDS, counts, strict=True):
             for _ in range(count):
                 self.add(kind)
@@ -146,11 +149,15 @@ class ServiceCluster:
             settings["port"] = str(free_port())
             url = f"http://{HOST}:{settings['port']}"
         service = RunningService(
-            self.folder / name, self._models, settings=settings, roles=[kind], entry=entry(self.shape.planted)
+            self.folder / name, self._models, settings=settings, roles=[kind], entry=self._entry(kind)
         )
         role = Role(name, service, url)
         self.roles.append(role)
         return role
+
+    def _entry(self, kind: str) -> Sequence[str]:
+        hasty = self.shape.hasty and kind == "webhooks" and not self.shape.planted
+        return [str(HASTY)] if hasty else entry(self.shape.planted)
 
     def start(self) -> None:
         """Create the topics, then start every role. Raises ServiceFailed."""

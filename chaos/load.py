@@ -30,11 +30,12 @@ NOT_SENT = (aiohttp.ClientConnectorError,)
 
 class Wish(Struct, frozen=True):
     """What one job is to do: members of its input beside text and ledger, how it must end, and after how many seconds
-    its client cancels it, if at all."""
+    its client cancels it, if at all. `webhook`: the address that is told of it."""
 
     more: Mapping[str, Any]
     expected: str = SUCCEEDS
     cancel_after_s: float | None = None
+    webhook: str = ""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -118,7 +119,9 @@ class Load:
     async def _submit(self, http: aiohttp.ClientSession, log: ClientLog) -> bool:
         op, text = self._next()
         wish = self._plan.wish(self._random)
-        body = {"model": self._plan.model, "input": self._input(text, wish)}
+        body: dict[str, Any] = {"model": self._plan.model, "input": self._input(text, wish)}
+        if wish.webhook:
+            body["webhook"] = {"url": wish.webhook}
         log.append(Invoked(time.time(), op, text, wish.expected))
         ending = await self._post(http, op, body)
         log.append(ending)

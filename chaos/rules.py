@@ -36,3 +36,5 @@ class Least(Struct, frozen=True, kw_only=True):
     keys: int = 0
     copies: int = 0
     filled: int = 0
+    told: int = 0
+    parked: int = 0

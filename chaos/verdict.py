@@ -19,7 +19,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     another went on with what it had. `cancels` were asked for; `acknowledged`: answered with a job that is canceled.
 
     `copies` under `keys` were answered with a job. `filled`: of the tables that were compared, derived or an
-    operator's, so many had rows.
+    operator's, so many had rows. `told`: deliveries that receivers took; `parked`: those that none ever takes.
 
     lost               accepted, or in the log, and not final in the end
     vanished           404 or 410 for a job that was accepted or had been seen
@@ -47,6 +47,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     slow_refusals      503 later than the rules allow
     slow_answers       no answer within that time to what was asked while a broker was away
     slow_recoveries    first 202 after an outage later than the rules allow
+    untold             jobs whose receiver takes what it is sent at times, and was never told
+    wrongly_parked     deliveries that are parked though their receiver takes some, or for another reason than its own
+    forged             messages that do not verify with a secret of the tenant's
+    unlike             messages under one id that differ
+    early              messages of a state that GET did not show yet
     """
 
     accepted: int = 0
@@ -68,6 +73,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     keys: int = 0
     copies: int = 0
     filled: int = 0
+    told: int = 0
+    parked: int = 0
     slowest_refusal_s: float = 0.0
     slowest_answer_s: float = 0.0
     slowest_recovery_s: float = 0.0
@@ -98,6 +105,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     slow_refusals: int = 0
     slow_answers: int = 0
     slow_recoveries: int = 0
+    untold: int = 0
+    wrongly_parked: int = 0
+    forged: int = 0
+    unlike: int = 0
+    early: int = 0
 
     @property
     def broken(self) -> dict[str, int]:
@@ -121,6 +133,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
             ("keys", self.keys, least.keys),
             ("copies", self.copies, least.copies),
             ("filled", self.filled, least.filled),
+            ("told", self.told, least.told),
+            ("parked", self.parked, least.parked),
         ]
         return [f"{name}: {done} of at least {wanted:g}" for name, done, wanted in asked if done < wanted]
 
