@@ -65,7 +65,9 @@ class OutboxRows:
 
     def note(self, before: Job | None, after: Job, fact: JobRequest | JobEvent) -> None:
         """`fact` made the job `after` of the job `before`."""
-        if after is before:
+        if after.line is not None:
+            self._newest = max(self._newest, fact.taken_at)
+        if after is before or (after.model and not after.webhooks):  # nearly all: they tell nobody
             return
         key = (after.tenant, after.id)
         if after.deleted_at is not None:
@@ -77,10 +79,6 @@ class OutboxRows:
         if not after.model:
             if emitted is not None:
                 self._held.append(_held(emitted))
-            return
-        if after.line is not None:
-            self._newest = max(self._newest, fact.taken_at)
-        if not after.webhooks:
             return
         was_stub = before is None or not before.model
         if after.started_at is not None and (was_stub or before is None or before.started_at is None):

@@ -34,7 +34,7 @@ from forebay.adapters.postgres.wakeups import CHANNEL, payload_of
 from forebay.core import crash
 from forebay.core.delivery import DeliveryEvent
 from forebay.core.errors import Unavailable
-from forebay.core.fact import JobFact
+from forebay.core.fact import OF_JOBS
 from forebay.core.job import Job, apply
 from forebay.core.outbox import OutboxRows
 from forebay.core.partials import Key, PartialRows
@@ -237,14 +237,14 @@ async def _apply(connection: Connection, batches: Sequence[LogBatch], *, may_be_
     facts = [fact for batch in batches for fact in batch.facts]
     if not facts:
         return []
-    keys = sorted({(fact.tenant, fact.job_id) for fact in facts if isinstance(fact, JobFact)})
+    keys = sorted({(fact.tenant, fact.job_id) for fact in facts if isinstance(fact, OF_JOBS)})
     before = await _load(connection, keys, may_be_new=may_be_new)
     after: dict[Key, Job | None] = dict(before)
     partials, told = PartialRows(), OutboxRows()
     for fact in facts:
-        if isinstance(fact, DeliveryEvent):
-            told.hear(fact)
-        if not isinstance(fact, JobFact):
+        if not isinstance(fact, OF_JOBS):
+            if isinstance(fact, DeliveryEvent):
+                told.hear(fact)
             continue
         key = (fact.tenant, fact.job_id)
         old = after[key]

@@ -23,7 +23,7 @@ from forebay.adapters.sqlite.rows import (
 )
 from forebay.adapters.sqlite.statements import parts, values, write_rows
 from forebay.core.delivery import DeliveryEvent
-from forebay.core.fact import JobFact
+from forebay.core.fact import OF_JOBS
 from forebay.core.job import Job, apply
 from forebay.core.outbox import OutboxRows
 from forebay.core.partials import Key, PartialRows
@@ -94,13 +94,13 @@ def _project(connection: apsw.Connection, batches: Sequence[LogBatch]) -> list[J
         return None
     _advance(connection, batches)
     facts = [fact for batch in batches for fact in batch.facts]
-    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts if isinstance(fact, JobFact)})
+    before = _load(connection, {(fact.tenant, fact.job_id): None for fact in facts if isinstance(fact, OF_JOBS)})
     after: dict[Key, Job | None] = dict(before)
     partials, told = PartialRows(), OutboxRows()
     for fact in facts:
-        if isinstance(fact, DeliveryEvent):
-            told.hear(fact)
-        if not isinstance(fact, JobFact):
+        if not isinstance(fact, OF_JOBS):
+            if isinstance(fact, DeliveryEvent):
+                told.hear(fact)
             continue
         key = (fact.tenant, fact.job_id)
         old = after[key]
