@@ -206,6 +206,11 @@ class Dispatcher:
         except Unavailable as error:  # of whoever keeps the endpoints: the lease ends, and another tries
             self._receivers.refused(delivery.receiver)
             log.warning("webhooks.destination_unknown", delivery=delivery.id, error=error.message)
+        except Exception:
+            # A fault of ours, or of a row: parked, so that it takes nobody's turn again and again, and no process.
+            self._receivers.refused(delivery.receiver)
+            log.exception("webhooks.delivery_failed", tenant=delivery.tenant, delivery=delivery.id)
+            self._note(_parked(delivery, self._log_now(), "internal"))
 
     async def _try(self, delivery: WebhookDelivery, destination: Destination) -> DeliveryEvent:
         timestamp = int(self._clock())

@@ -311,6 +311,16 @@ async def test_one_that_had_no_turn_for_too_long_is_parked_without_a_try(world: 
     assert (shown.reason, shown.tried, world.post.sent) == ("no_turn", 0, [])
 
 
+async def test_what_cannot_be_sent_for_a_fault_of_ours_is_parked_and_harms_no_other(world: World) -> None:
+    broken = await world.endpoint(secrets=(HeldSecret(secret="no secret"),))
+    await world.job(1, broken)
+    await world.job(2)
+    async with world.dispatcher():
+        shown = await world.until(lambda one: one.status is DeliveryStatus.PARKED)
+        await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, 2)
+    assert (shown.reason, shown.tried) == ("internal", 0)
+
+
 class AwayLog(MemoryEventLog):
     """Takes nothing while it is away."""
 
