@@ -155,7 +155,8 @@ async def test_a_plan_made_for_empty_tables_does_not_scan_them(store: PostgresSt
 
 ROWS = f"{KEYS}, '{{e,f}}'::text[]"
 OF_OUTBOX = {
-    "what is due": (outbox._CLAIM, "1.0, 'h', 2.0, 9, 9, '{r}'", {"deliveries_due"}),
+    "what is due": (outbox._CLAIM_ANY, "1.0, 'h', 2.0, 9, 9, '{r}'", {"deliveries_due"}),
+    "what is due for some": (outbox._CLAIM_ONLY, "1.0, 'h', 2.0, 9, 9, '{r}', '{s}'", {"deliveries_due"}),
     "what has waited too long": (outbox._CLAIM_LATE, "1.0, 'h', 2.0, 9", {"deliveries_late"}),
     "what somebody settles": (outbox._LOCK_HELD, f"'h', {ROWS}", {"deliveries_pkey"}),
     "what somebody gives back": (outbox._LOCK_ALL_HELD, "'h'", {"deliveries_held"}),
