@@ -28,13 +28,15 @@ BETWEEN_S = (1.0, 4.0)
 FOR_EVER_SHARE = 0.02
 """Of the jobs, which tell a receiver that never takes anything: ten tries for each."""
 
-TIMEOUT_S = 2.0
-SETTLED_WITHIN_S = 240.0
+TIMEOUT_S = 0.5
+"""So short that receivers which let it pass cost the storm minutes and not hours."""
+
+SETTLED_WITHIN_S = 400.0
 POLL_S = 1.0
 READERS = 16
 
 LONG = Least(accepted=5_000, faults=20, told=4_500, parked=40)
-SHORT = Least(accepted=300, faults=4, told=250, parked=1)
+SHORT = Least(accepted=200, faults=4, told=150, parked=1)
 
 
 def storm(order: Order) -> Iterator[Part]:
@@ -65,7 +67,7 @@ class _Storm:
             "webhook_timeout_s": str(TIMEOUT_S),
         }
         shape = Shape(apis=2, workers=2, projectors=2, dispatchers=2, settings=settings, hasty=True)
-        plan = Plan(wish=self._wish, waiting_at_most=500, pace_s=0.1)
+        plan = Plan(wish=self._wish, waiting_at_most=500, pace_s=0.4 if self._order.short else 0.1)
         frame = Frame(title="faulty receivers, dispatchers killed", shape=shape, plan=plan, least=self._least)
         part = on_kafka(self._order, frame, self._kill, before=self._open, afterwards=self._close)
         verdict = replace(
