@@ -66,6 +66,16 @@ def sign(secrets: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -
     return " ".join(_signature(secret_bytes(secret), content) for secret in secrets)
 
 
+def signed_headers(secrets: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """What is sent with `body`. Arguments and errors as those of `sign`."""
+    return {
+        "content-type": "application/json",
+        ID_HEADER: webhook_id,
+        TIMESTAMP_HEADER: str(timestamp),
+        SIGNATURE_HEADER: sign(secrets, webhook_id, timestamp, body),
+    }
+
+
 def verify(
     body: bytes, headers: Mapping[str, str], secrets: Sequence[str], now: float, tolerance_s: float = TOLERANCE_S
 ) -> Any:

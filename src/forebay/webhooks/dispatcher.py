@@ -20,14 +20,14 @@ from msgspec import Struct
 from forebay.core import crash
 from forebay.core.delivery import MESSAGE_CHARS, DeliveryEvent, DeliveryEventKind, DeliveryStatus, WebhookDelivery
 from forebay.core.errors import Unavailable
-from forebay.core.webhook_secret import sign
+from forebay.core.webhook_secret import signed_headers
 from forebay.ports.event_log import EventLog
 from forebay.ports.outbox import Outbox
 from forebay.telemetry.metrics import Metrics
 from forebay.webhooks.destinations import Destination, Destinations, Nowhere
 from forebay.webhooks.receivers import Receivers
 from forebay.webhooks.schedule import next_try_s
-from forebay.webhooks.sender import Reply, SendFailed
+from forebay.webhooks.sender import Reply, SendFailed, phrase
 
 AT_ONCE = 256
 """Requests under way in one process."""
@@ -213,13 +213,7 @@ class Dispatcher:
             self._note(_parked(delivery, self._log_now(), "internal"))
 
     async def _try(self, delivery: WebhookDelivery, destination: Destination) -> DeliveryEvent:
-        timestamp = int(self._clock())
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": delivery.id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": sign(destination.secrets, delivery.id, timestamp, delivery.body),
-        }
+        headers = signed_headers(destination.secrets, delivery.id, int(self._clock()), delivery.body)
         began = self._monotonic()
         status, retry_after_s, code, message = None, None, "", ""
         crash.reach("webhooks.before_send")
@@ -231,7 +225,7 @@ class Dispatcher:
         crash.reach("webhooks.after_send")
         latency_s, now = self._monotonic() - began, self._log_now()
         if status is not None and not 200 <= status < 300:
-            code, message = (GONE if status == HTTPStatus.GONE else "status"), _phrase(status)
+            code, message = (GONE if status == HTTPStatus.GONE else "status"), phrase(status)
         self._judge(delivery, status, code, retry_after_s)
         await self._destinations.note(delivery, ok=not code, gone=code == GONE, now=now)
         outcome, next_at = DeliveryStatus.DELIVERED, None
@@ -325,9 +319,3 @@ def _parked(delivery: WebhookDelivery, at: float, reason: str) -> DeliveryEvent:
 def _late(delivery: WebhookDelivery, at: float) -> DeliveryEvent:
     """Of one that has waited for too long: parked for what its last try came to, or since it had none."""
     return _parked(delivery, at, delivery.tries[-1].code if delivery.tries else "no_turn")
-
-
-def _phrase(status: int) -> str:
-    with contextlib.suppress(ValueError):  # a number of its own
-        return f"{status} {HTTPStatus(status).phrase}"
-    return str(status)

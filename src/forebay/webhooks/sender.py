@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
@@ -114,6 +116,12 @@ class Sender:
         latency_s = time.monotonic() - begun
         await _finish(response, min(BODY_WAIT_S, self._timeout_s - latency_s))
         return Reply(response.status, _retry_after_s(response, self._now()), latency_s)
+
+
+def phrase(status: int) -> str:
+    with contextlib.suppress(ValueError):  # a number of its own
+        return f"{status} {HTTPStatus(status).phrase}"
+    return str(status)
 
 
 def _url(target: Target) -> URL:
