@@ -21,7 +21,9 @@ COLUMN_GAP = 2
 STYLES = {
     "succeeded": "green",
     "ready": "green",
+    "delivered": "green",
     "failed": "red",
+    "parked": "red",
     "unavailable": "red",
     "running": "cyan",
     "warning": "yellow",

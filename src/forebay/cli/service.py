@@ -169,6 +169,24 @@ class Service(Connection):
         one = None if endpoint_id is None else f"{_ENDPOINTS}/{quote(endpoint_id, safe='')}/rotate-secret"
         return self._object("POST", one or "/v1/webhook-secret/rotate", json={"overlap_s": overlap_s})
 
+    def deliveries_of(self, job_id: str) -> list[dict[str, Any]]:
+        """Of one job."""
+        return list(self._object("GET", f"/v1/jobs/{quote(job_id, safe='')}/deliveries")["deliveries"])
+
+    def deliveries(self, *, limit: int, **filters: str | None) -> list[dict[str, Any]]:
+        """The oldest first; else as `jobs`."""
+        return self._pages("/v1/deliveries", "deliveries", limit, filters)
+
+    def redeliver(self, job_id: str, delivery_id: str) -> dict[str, Any]:
+        """The delivery, due now."""
+        path = f"/v1/jobs/{quote(job_id, safe='')}/deliveries/{quote(delivery_id, safe='')}/redeliver"
+        return self._object("POST", path)
+
+    def redeliver_some(self, **query: str | None) -> dict[str, Any]:
+        """How many were asked for within some seconds, and where to go on."""
+        params = {name: value for name, value in query.items() if value is not None}
+        return self._object("POST", "/v1/deliveries/redeliver", params=params)
+
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
         return self._object("GET", "/health")

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from forebay.cli.deliveries import deliveries, redeliver
 from forebay.cli.durations import seconds_of
 from forebay.cli.jobs import to_the_second
 from forebay.cli.options import AsJson, Url
+from forebay.cli.webhook_trial import trial
 from forebay.core.webhook import WebhookEvent
 
 COLUMNS = ("id", "url", "events", "state", "description")
@@ -25,7 +27,7 @@ PerhapsId = Annotated[
 
 webhooks = typer.Typer(
     name="webhooks",
-    help="Add, list and remove webhook endpoints, show and rotate what signs. Takes a key with the scope admin.",
+    help="Webhook endpoints and what signs (with a key that has the scope admin); deliveries, and sending them again.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -152,3 +154,8 @@ def _state(endpoint: dict[str, Any]) -> str:
     if not endpoint["enabled"]:
         return f"disabled: {endpoint['disabled_reason']}" if "disabled_reason" in endpoint else "disabled"
     return f"failing since {to_the_second(endpoint['failing_since'])}" if "failing_since" in endpoint else "enabled"
+
+
+webhooks.command()(deliveries)
+webhooks.command()(redeliver)
+webhooks.command("test")(trial)
