@@ -33,8 +33,8 @@ class EventLog(ABC):
 
     @abstractmethod
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append. With any final event, a deletion, or any of a batch, among them it is durable when this returns, in
-        the sense of the queue's durability class; else it survives the death of any process.
+        """Append. With any final event, a deletion, or any of a batch or a delivery, among them it is durable when this
+        returns, in the sense of the queue's durability class; else it survives the death of any process.
 
         Raises Unavailable when it is not known that all were written: repeat it with the same events, which is harmless
         (`core.job.apply`). Raises PayloadTooLarge for an event that the log will never take; others may be written.
