@@ -19,6 +19,9 @@ from dev.kafka.ports import HOST, free_port
 FAULTY = 0.5
 """Of the requests to a receiver whose fault is not for ever."""
 
+FAILURES_MOST = 5
+"""Of one message there, so that it is taken before its tries are over."""
+
 RETRY_AFTER_S = 1
 DRIP_S = 0.2
 LARGE_BYTES = 10**9
@@ -77,6 +80,8 @@ class Receivers:
         self._slow_s = slow_s
         self._tls = tls
         self._servers: list[asyncio.Server] = []
+        self._failures: dict[str, int] = {}
+        self._strange = 0  # certificates shown one after the other
         self._serving: set[asyncio.Task[None]] = set()
         self.ports = {kind: free_port() for kind in KINDS}
 
@@ -100,7 +105,8 @@ class Receivers:
         good, bad = self._tls
 
         def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-            if self._random.random() < FAULTY:
+            self._strange = self._strange + 1 if self._strange < FAILURES_MOST and self._random.random() < FAULTY else 0
+            if self._strange:
                 self._heard.failed("tls")
                 connection.context = bad
 
@@ -125,8 +131,8 @@ class Receivers:
 
     async def _answer(self, kind: str, headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter) -> None:
         await self._heard.note(headers, body)
-        fault = kind if kind in FOR_EVER or (kind != "good" and self._random.random() < FAULTY) else "good"
-        if fault != "good" and kind != "tls":
+        fault = kind if kind in FOR_EVER or self._fails(kind, headers["webhook-id"]) else "good"
+        if fault != "good":
             self._heard.failed(kind)
         match fault:
             case "gone":
@@ -157,6 +163,13 @@ class Receivers:
                 self._heard.took(headers)
                 writer.write(_head(204))
         await writer.drain()
+
+    def _fails(self, kind: str, webhook_id: str) -> bool:
+        failures = self._failures.get(webhook_id, 0)
+        fails = kind not in ("good", "tls") and failures < FAILURES_MOST and self._random.random() < FAULTY
+        if fails:
+            self._failures[webhook_id] = failures + 1
+        return fails
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[Mapping[str, str], bytes] | None:
