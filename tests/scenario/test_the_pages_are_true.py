@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,12 @@ PAGES = (
     "watching",
     "webhooks",
 )
-ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[78][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}|ep_[0-9a-f]{24}")
+ID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[78][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}-[0-9a-f]{16}|ep_[0-9a-f]{24}|msg_[0-9a-f]{32}"
+)
 VARIES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z|whsec_[\w+/]+=*|(?<=_s":)[\d.e-]+|(?<="score":)[\d.e-]+')
+RECEIVER = re.compile(r"\b9000\b")
+"""The port of the page's receiver, in whose place any other will do."""
 END = "--- that was all of it"
 SETTING = re.compile(r"FOREBAY_([A-Z_]+)=(\S+)")
 
@@ -49,15 +54,19 @@ def test_every_line_prints_what_its_page_shows(
     settings = {setting.lower(): value for setting, value in SETTING.findall(starting)}
     service = start(**{"models": "", "trusted_models": "", **settings, "models_dir": ROOT / settings["models_dir"]})
     address = service.url.removeprefix("http://")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     # Typed into one shell, one after the other; ids of the page stand for those that came.
     monkeypatch.setenv("FOREBAY_DATA_DIR", str(tmp_path))
     shell = subprocess.Popen(["bash"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with shell:
         assert shell.stdin is not None
         assert shell.stdout is not None
+        shell.stdin.write("trap 'kill $(jobs -p) 2> /dev/null' EXIT\n")
         ids: dict[str, str] = {}
         for command, shown in lines:
-            real = ID.sub(lambda match: ids[match.group()], command).replace("localhost:8000", address)
+            here = RECEIVER.sub(port, command).replace("localhost:8000", address)
+            real = ID.sub(lambda match: ids[match.group()], here)
             shell.stdin.write(f"{real}\necho; echo {END}\n")
             shell.stdin.flush()
             printed = "".join(iter(shell.stdout.readline, f"{END}\n")).strip()

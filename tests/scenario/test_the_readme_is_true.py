@@ -100,7 +100,7 @@ def test_the_commands_for_whoever_runs_it_on_kafka_do_what_they_say(
     }
     shown = _with_our_places(_kafka_block(ROOT / "docs" / "kafka.md"), places)
     lines = [line.partition(" #")[0].rstrip() for line in shown]
-    assert [line.split()[1] for line in lines if line.startswith("forebay")] == ["topics", *["run"] * 4]
+    assert [line.split()[1] for line in lines if line.startswith("forebay")] == ["topics", *["run"] * 5]
     typed = [f"{line} &" if line.startswith("forebay run") else line for line in lines]
     ours = ["set -e", f"export PATH={Path(sys.executable).parent}:$PATH FOREBAY_BLOBS_SHARED=true FOREBAY_ADMIN_PORT=0"]
     at = typed.index("forebay topics apply") + 1
