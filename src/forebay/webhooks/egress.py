@@ -80,8 +80,11 @@ class GuardedConnector(aiohttp.TCPConnector):
     ) -> aiohttp.client_proto.ResponseHandler:
         protocol = await super()._create_connection(req, traces, timeout)
         try:
-            self._judge(protocol.transport.get_extra_info("peername") if protocol.transport else None)
-        except EgressRefused:
+            peer = protocol.transport.get_extra_info("peername") if protocol.transport else None
+            if peer is None:  # it has hung up already: there is nobody to judge, and nothing was sent
+                raise aiohttp.ServerDisconnectedError
+            self._judge(peer)
+        except (EgressRefused, aiohttp.ServerDisconnectedError):
             protocol.abort()
             raise
         return protocol

@@ -109,6 +109,8 @@ class Sender:
             raise SendFailed("connect", "no connection to the host") from error
         except TimeoutError as error:
             raise SendFailed("timeout", f"no answer within {self._timeout_s:g} s") from error
+        except RuntimeError as error:  # uvloop, in place of OSError (aiohappyeyeballs 2.6, `start_connection`)
+            raise SendFailed("connect", "no connection to the host") from error
         except (aiohttp.ClientConnectionError, OSError) as error:
             raise SendFailed("reset", "the connection ended before the answer") from error
         except aiohttp.ClientError as error:
