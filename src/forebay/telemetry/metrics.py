@@ -115,6 +115,12 @@ class Metrics:
         self.webhook_seconds = histogram(
             "forebay_webhook_duration_seconds", "From signing a webhook to the end of its receiver's answer.", SECONDS
         )
+        self.webhooks_parked = counter(
+            "forebay_webhooks_parked_total",
+            "Webhook deliveries that nobody tries any more until somebody asks, by reason: that of the last of ten "
+            "tries, gone, endpoint_removed, endpoint_disabled, no_turn (it waited for four days).",
+            "reason",
+        )
         self.webhooks_pending = gauge("forebay_webhooks_pending", "Webhook deliveries to be sent, 10000 at most.")
         self.webhooks_due_age = gauge(
             "forebay_webhooks_due_age_seconds", "For how long the webhook delivery that is longest due has been so."

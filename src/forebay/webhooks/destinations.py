@@ -70,28 +70,41 @@ class Destinations:
             return Nowhere("endpoint_disabled")
         return Destination(endpoint.url, valid_secrets(endpoint, self._clock()))
 
-    async def note(self, delivery: WebhookDelivery, *, ok: bool, gone: bool, now: float) -> None:
-        """What a try says of its endpoint. `now` is the log's time. Raises Unavailable."""
-        if not delivery.endpoint:
+    async def note(
+        self, delivery: WebhookDelivery, destination: Destination, *, ok: bool, gone: bool, now: float
+    ) -> None:
+        """What a try says of the endpoint that was called, if it is still there. `now` is the log's time. Raises
+        Unavailable."""
+        if not delivery.endpoint or (known := await self._endpoint(delivery.tenant, delivery.endpoint)) is None:
             return
-        endpoint = await self._endpoint(delivery.tenant, delivery.endpoint)
-        if endpoint is None or endpoint.disabled_at is not None:
+        if ok and known.failing_since is None:
             return
-        since = endpoint.failing_since
-        if gone:
-            await self._disable(endpoint, "gone", "it answered 410 Gone", now)
-        elif ok and since is not None:
-            await self._change(endpoint, lambda one: replace(one, failing_since=None))
-        elif not ok and since is None:
-            await self._change(endpoint, lambda one: replace(one, failing_since=now))
-        elif not ok and since is not None and now - since >= self._disable_after_s:
-            days = (now - since) / 86_400.0
-            await self._disable(endpoint, "failing", f"nothing was delivered to it for {days:.1f} days", now)
+        cause = ""
 
-    async def _disable(self, endpoint: WebhookEndpoint, cause: str, reason: str, now: float) -> None:
-        await self._change(endpoint, lambda one: disabled(one, now, reason))
-        self._metrics.webhook_endpoints_disabled.labels(cause).inc()
-        log.error("webhooks.endpoint_disabled", tenant=endpoint.tenant, endpoint=endpoint.id, reason=reason)
+        def how(one: WebhookEndpoint) -> WebhookEndpoint:
+            nonlocal cause
+            cause = ""
+            if one.disabled_at is not None or one.url != destination.url:
+                return one
+            if gone:
+                cause = "gone"
+                return disabled(one, now, "it answered 410 Gone")
+            if ok or one.failing_since is None:
+                return replace(one, failing_since=None if ok else now)
+            # Not by the first try of a delivery: what succeeded meanwhile may be another process's, seconds ago.
+            if now - one.failing_since >= self._disable_after_s and delivery.in_turn > 0:
+                cause = "failing"
+                days = (now - one.failing_since) / 86_400.0
+                return disabled(one, now, f"nothing was delivered to it for {days:.1f} days")
+            return one
+
+        if how(known) == known and not gone:
+            return
+        await self._endpoints.change(known.tenant, known.id, how)
+        self._known.pop((known.tenant, known.id), None)
+        if cause:
+            self._metrics.webhook_endpoints_disabled.labels(cause).inc()
+            log.error("webhooks.endpoint_disabled", tenant=known.tenant, endpoint=known.id, cause=cause)
 
     async def _endpoint(self, tenant: str, endpoint_id: str) -> WebhookEndpoint | None:
         key, now = (tenant, endpoint_id), self._monotonic()
@@ -111,10 +124,6 @@ class Destinations:
         secrets = valid_secrets(itself, self._clock())
         _remember(self._secrets, tenant, (now, secrets))
         return secrets
-
-    async def _change(self, endpoint: WebhookEndpoint, how: Callable[[WebhookEndpoint], WebhookEndpoint]) -> None:
-        await self._endpoints.change(endpoint.tenant, endpoint.id, how)
-        self._known.pop((endpoint.tenant, endpoint.id), None)
 
 
 def _remember(known: dict[K, V], key: K, value: V) -> None:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from forebay.core import crash
 from forebay.core.delivery import MESSAGE_CHARS, DeliveryEvent, DeliveryEventKind, DeliveryStatus, WebhookDelivery
-from forebay.core.errors import Unavailable
+from forebay.core.errors import ForebayError, Unavailable
 from forebay.core.webhook_secret import signed_headers
 from forebay.ports.event_log import EventLog
 from forebay.ports.outbox import Outbox
@@ -72,6 +72,16 @@ class DispatcherPlan(Struct, frozen=True, kw_only=True):
     drain_s: float = 20.0
 
 
+class Answer(Struct, frozen=True):
+    """What came of a request: `code` says what went wrong, "" if nothing did."""
+
+    status: int | None
+    retry_after_s: float | None
+    code: str
+    message: str
+    latency_s: float
+
+
 class Dispatcher:
     def __init__(
         self,
@@ -100,6 +110,7 @@ class Dispatcher:
         self._log_time = (0.0, 0.0)  # the log's, and ours when we asked for it
         self._under_way: set[asyncio.Task[None]] = set()
         self._outcomes: list[DeliveryEvent] = []
+        self._logged = 0  # of these, so many are in the log
         self._came = asyncio.Event()  # an outcome, or the end
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -168,6 +179,8 @@ class Dispatcher:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("webhooks.delivery_failed", exc_info=error)  # its lease ends, and it is tried again
         self._room.set()
 
     async def _now(self) -> float:
@@ -192,49 +205,54 @@ class Dispatcher:
     # ---------------------------------------------------------------------------------------------------------- send
 
     async def _deliver(self, delivery: WebhookDelivery) -> None:
-        if delivery.gives_up_at <= self._log_now():
-            self._receivers.refused(delivery.receiver)
-            self._note(_late(delivery, self._log_now()))
-            return
+        """What came of it is noted before anything else: nothing that goes wrong behind it makes us send it again."""
+        answer: Answer | None = None
         try:
+            if delivery.gives_up_at <= self._log_now():
+                self._note(_late(delivery, self._log_now()))
+                return
             destination = await self._destinations.of(delivery)
             if isinstance(destination, Nowhere):
-                self._receivers.refused(delivery.receiver)
                 self._note(_parked(delivery, self._log_now(), destination.reason))
                 return
-            self._note(await self._try(delivery, destination))
-        except Unavailable as error:  # of whoever keeps the endpoints: the lease ends, and another tries
-            self._receivers.refused(delivery.receiver)
-            log.warning("webhooks.destination_unknown", delivery=delivery.id, error=error.message)
-        except Exception:
-            # A fault of ours, or of a row: parked, so that it takes nobody's turn again and again, and no process.
-            self._receivers.refused(delivery.receiver)
-            log.exception("webhooks.delivery_failed", tenant=delivery.tenant, delivery=delivery.id)
-            self._note(_parked(delivery, self._log_now(), "internal"))
+            answer = await self._send(delivery, destination)
+            self._note(self._tried(delivery, answer))
+            await self._destinations.note(
+                delivery, destination, ok=not answer.code, gone=answer.code == GONE, now=self._log_now()
+            )
+        except ForebayError as error:  # of whoever keeps the endpoints; of what is not noted the lease ends
+            log.warning("webhooks.endpoint_unknown", delivery=delivery.id, code=error.code, error=error.message)
+        finally:
+            self._end_turn(delivery.receiver, answer)
 
-    async def _try(self, delivery: WebhookDelivery, destination: Destination) -> DeliveryEvent:
-        headers = signed_headers(destination.secrets, delivery.id, int(self._clock()), delivery.body)
+    async def _send(self, delivery: WebhookDelivery, destination: Destination) -> Answer:
         began = self._monotonic()
         status, retry_after_s, code, message = None, None, "", ""
-        crash.reach("webhooks.before_send")
         try:
+            headers = signed_headers(destination.secrets, delivery.id, int(self._clock()), delivery.body)
+            crash.reach("webhooks.before_send")
             reply = await self._sender.send(destination.url, headers, delivery.body)
             status, retry_after_s = reply.status, reply.retry_after_s
         except SendFailed as failure:
             code, message = failure.code, failure.message[:MESSAGE_CHARS]
+        except Exception:  # a fault of ours, or of a row: tried as often as others, and it harms no other
+            code = "internal"
+            log.exception("webhooks.send_failed", tenant=delivery.tenant, delivery=delivery.id)
         crash.reach("webhooks.after_send")
-        latency_s, now = self._monotonic() - began, self._log_now()
         if status is not None and not 200 <= status < 300:
             code, message = (GONE if status == HTTPStatus.GONE else "status"), phrase(status)
-        self._judge(delivery, status, code, retry_after_s)
-        await self._destinations.note(delivery, ok=not code, gone=code == GONE, now=now)
+        return Answer(status, retry_after_s, code, message, self._monotonic() - began)
+
+    def _tried(self, delivery: WebhookDelivery, answer: Answer) -> DeliveryEvent:
+        code, now = answer.code, self._log_now()
         outcome, next_at = DeliveryStatus.DELIVERED, None
         if code:
-            wait_s = None if code == GONE else next_try_s(delivery.in_turn + 1, self._random(), retry_after_s)
+            tries = delivery.in_turn + 1
+            wait_s = None if code == GONE else next_try_s(tries, self._random(), answer.retry_after_s)
             outcome = DeliveryStatus.PARKED if wait_s is None else DeliveryStatus.PENDING
             next_at = None if wait_s is None else now + wait_s
-        self._metrics.webhook_tries.labels(outcome.value if code else "delivered", code or "ok").inc()
-        self._metrics.webhook_seconds.observe(latency_s)
+        self._metrics.webhook_tries.labels(outcome.value, code or "ok").inc()
+        self._metrics.webhook_seconds.observe(answer.latency_s)
         return DeliveryEvent(
             tenant=delivery.tenant,
             job_id=delivery.job_id,
@@ -242,28 +260,33 @@ class Dispatcher:
             kind=DeliveryEventKind.TRIED,
             at=now,
             number=delivery.tried + 1,
-            status=status,
-            latency_s=round(latency_s, 6),
+            status=answer.status,
+            latency_s=round(answer.latency_s, 6),
             code=code,
-            message=message,
+            message=answer.message,
             outcome=outcome,
             next_at=next_at,
         )
 
-    def _judge(self, delivery: WebhookDelivery, status: int | None, code: str, retry_after_s: float | None) -> None:
-        receiver = delivery.receiver
-        if not code:
+    def _end_turn(self, receiver: str, answer: Answer | None) -> None:
+        """In one place, whatever became of it."""
+        if answer is None:
+            self._receivers.refused(receiver)
+        elif not answer.code:
             self._receivers.succeeded(receiver)
-        elif status is None:
+        elif answer.status is None:
             self._receivers.failed(receiver, self._monotonic())
-        elif status >= 500 or status in _BUSY or status == HTTPStatus.REQUEST_TIMEOUT:
-            self._receivers.failed(receiver, self._monotonic(), (retry_after_s or 0.0) if status in _BUSY else 0.0)
+        elif answer.status >= 500 or answer.status in _BUSY or answer.status == HTTPStatus.REQUEST_TIMEOUT:
+            rest_s = (answer.retry_after_s or 0.0) if answer.status in _BUSY else 0.0
+            self._receivers.failed(receiver, self._monotonic(), rest_s)
         else:
             self._receivers.refused(receiver)
 
     # -------------------------------------------------------------------------------------------------------- settle
 
     def _note(self, outcome: DeliveryEvent) -> None:
+        if DeliveryStatus.PARKED in (outcome.outcome, outcome.kind.value):
+            self._metrics.webhooks_parked.labels(outcome.code).inc()
         self._outcomes.append(outcome)
         self._came.set()
 
@@ -283,10 +306,13 @@ class Dispatcher:
         outcomes = list(self._outcomes)
         if not outcomes:
             return
-        await self._events.publish(outcomes)
+        if len(outcomes) > self._logged:  # those before are in the log, and only the outbox was away
+            await self._events.publish(outcomes[self._logged :])
+            self._logged = len(outcomes)
         crash.reach("webhooks.before_settle")
         await self._outbox.settle(self._plan.holder, outcomes)
         del self._outcomes[: len(outcomes)]
+        self._logged = 0
         self._room.set()
 
     async def _keep_parking(self) -> None:

@@ -263,6 +263,14 @@ RELEASED: dict[str, Fact] = {
     "delivery-asked.v1": DeliveryEvent(
         tenant="acme", job_id=JOB, delivery_id=DELIVERY, kind=DeliveryEventKind.ASKED, at=AT
     ),
+    "delivery-parked.v1": DeliveryEvent(
+        tenant="acme",
+        job_id=JOB,
+        delivery_id=DELIVERY,
+        kind=DeliveryEventKind.PARKED,
+        at=AT,
+        code="endpoint_removed",
+    ),
 }
 """What stands in the golden files. Nothing here ever changes; a new version gets new entries and new files."""
 

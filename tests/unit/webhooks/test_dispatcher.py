@@ -23,6 +23,7 @@ from forebay.projector import Projector
 from forebay.telemetry.metrics import Metrics
 from forebay.testing.clock import HandClock
 from forebay.testing.samples import TENANT, failed, job_id, request
+from forebay.webhooks import dispatcher as dispatcher_module
 from forebay.webhooks.destinations import Destinations
 from forebay.webhooks.dispatcher import Dispatcher, DispatcherPlan
 from forebay.webhooks.receivers import Receivers
@@ -57,7 +58,8 @@ class Post:
         self.sent.append((url, dict(headers), body))
         async with self._came:
             self._came.notify_all()
-        await self.hold.wait()
+        if "quick" not in url:
+            await self.hold.wait()
         answer = self.answer(url)
         if isinstance(answer, Exception):
             raise answer
@@ -290,14 +292,30 @@ async def test_two_dispatchers_send_nothing_twice(world: World) -> None:
 async def test_slow_receivers_delay_no_other(world: World) -> None:
     world.post.hold.clear()
     for number in range(200):
-        await world.job(number, WebhookTarget(url=f"https://slow{number % 100}.example/"))
+        await world.job(number, WebhookTarget(url=f"https://slow{number % 50}.example/"))
     async with world.dispatcher():
-        await world.post.until_sent(128)  # all that is for receivers that have not answered
-        await asyncio.sleep(0.05)
-        assert len(world.post.sent) == 128
+        await world.post.until_sent(100)  # two of each
+        for number in (998, 999):
+            await world.job(number, WebhookTarget(url="https://quick.example/"))
+            await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, number)
+        assert sum("slow" in url for url, *_ in world.post.sent) == 100
         world.post.hold.set()
         for number in range(200):
             await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, number)
+
+
+async def test_however_many_are_slow_some_turns_are_left_to_receivers_that_answer(world: World) -> None:
+    await world.job(998, WebhookTarget(url="https://quick.example/"))
+    async with world.dispatcher():
+        await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, 998)
+        world.post.hold.clear()
+        for number in range(200):
+            await world.job(number, WebhookTarget(url=f"https://slow{number}.example/"))
+        await world.post.until_sent(129)
+        await world.job(999, WebhookTarget(url="https://quick.example/"))
+        await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, 999)
+        assert sum("slow" in url for url, *_ in world.post.sent) == 128
+        world.post.hold.set()
 
 
 async def test_one_that_had_no_turn_for_too_long_is_parked_without_a_try(world: World) -> None:
@@ -311,14 +329,63 @@ async def test_one_that_had_no_turn_for_too_long_is_parked_without_a_try(world: 
     assert (shown.reason, shown.tried, world.post.sent) == ("no_turn", 0, [])
 
 
-async def test_what_cannot_be_sent_for_a_fault_of_ours_is_parked_and_harms_no_other(world: World) -> None:
+async def test_what_cannot_be_sent_for_a_fault_of_ours_is_tried_again_and_harms_no_other(world: World) -> None:
     broken = await world.endpoint(secrets=(HeldSecret(secret="no secret"),))
     await world.job(1, broken)
     await world.job(2)
     async with world.dispatcher():
-        shown = await world.until(lambda one: one.status is DeliveryStatus.PARKED)
+        shown = await world.until_tried(1)
         await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, 2)
-    assert (shown.reason, shown.tried) == ("internal", 0)
+    assert (shown.status, shown.tries[0].code) == (DeliveryStatus.PENDING, "internal")
+
+
+async def test_what_cannot_be_said_of_an_endpoint_costs_no_delivery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = await world.endpoint(failing_since=1.0)
+
+    async def away(*arguments: Any) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(world.endpoints, "change", away)
+    for number in range(10):
+        await world.job(number, target)
+    async with world.dispatcher():
+        for number in range(10):
+            await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, number)
+    assert len(world.post.sent) == 10
+
+
+async def test_an_endpoint_that_has_moved_is_not_disabled_for_its_old_address(world: World) -> None:
+    target = await world.endpoint()
+    world.post.answer = lambda url: reply(410)
+    world.post.hold.clear()
+    await world.job(1, target)
+    async with world.dispatcher():
+        await world.post.until_sent(1)
+        await world.endpoints.change(TENANT, "ep_1", lambda one: replace(one, url="https://new.example/"))
+        world.post.hold.set()
+        await world.until(lambda one: one.status is DeliveryStatus.PARKED)
+    endpoint = await world.endpoints.get(TENANT, "ep_1")
+    assert endpoint is not None
+    assert endpoint.disabled_at is None
+
+
+async def test_while_the_outbox_is_away_nothing_is_said_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle, refusals = world.store.settle, iter(range(3))
+
+    async def away(holder: str, events: Sequence[Any]) -> None:
+        if next(refusals, None) is not None:
+            raise Unavailable("rebuilding", retry_after_s=0.005)
+        await settle(holder, events)
+
+    monkeypatch.setattr(dispatcher_module, "AWAY_S", 0.005)
+    monkeypatch.setattr(world.store, "settle", away)
+    await world.job(1)
+    async with world.dispatcher():
+        await world.until(lambda one: one.status is DeliveryStatus.DELIVERED)
+        await asyncio.sleep(0.1)  # longer than three refusals take
+    assert sum("delivery" in message.headers["ce_type"] for message in world.log.messages) == 1
 
 
 class AwayLog(MemoryEventLog):
