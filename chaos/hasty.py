@@ -1,6 +1,7 @@
 """`python chaos/hasty.py ARGUMENTS...` is `forebay ARGUMENTS...` for which a day of waiting to try a webhook again is a
-second: three days of tries are over within a storm. Nothing else is changed; that the real delays are what they must be
-is shown with a clock in hand (tests/unit/webhooks/test_dispatcher.py)."""
+second: three days of tries are over within a storm. Receivers that failed rest for a moment, too. Nothing else is
+changed; that the real delays are what they must be is shown with a clock in hand
+(tests/unit/webhooks/test_dispatcher.py)."""
 
 from __future__ import annotations
 

@@ -130,7 +130,13 @@ class Receivers:
         return serve
 
     async def _answer(self, kind: str, headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter) -> None:
-        await self._heard.note(headers, body)
+        noting = asyncio.create_task(self._heard.note(headers, body))  # beside the answer, which is waited for
+        try:
+            await self._reply(kind, headers, writer)
+        finally:
+            await noting
+
+    async def _reply(self, kind: str, headers: Mapping[str, str], writer: asyncio.StreamWriter) -> None:
         fault = kind if kind in FOR_EVER or self._fails(kind, headers["webhook-id"]) else "good"
         if fault != "good":
             self._heard.failed(kind)

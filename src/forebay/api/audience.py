@@ -25,6 +25,7 @@ class _Known:
     def __init__(self) -> None:
         self.targets: tuple[WebhookTarget, ...] = ()
         self.at = float("-inf")
+        self.failure: ForebayError | None = None
         self.looking: asyncio.Task[None] | None = None
 
 
@@ -36,7 +37,8 @@ class Audience:
 
     async def of(self, tenant: str) -> tuple[WebhookTarget, ...]:
         """Those that are enabled. While the endpoints cannot be read, what was known of them holds: a job takes nothing
-        but the queue to submit."""
+        but the queue to submit. Raises Unavailable where nothing was ever known of them: a job that nobody is told of
+        stays so."""
         known = self._tenants.get(tenant)
         if known is None:
             known = self._tenants[tenant] = _Known()
@@ -47,6 +49,8 @@ class Audience:
             known.looking = asyncio.create_task(self._look(tenant, known))
         if age_s >= KNOWN_FOR_S and known.looking is not None:
             await asyncio.shield(known.looking)
+        if known.failure is not None:
+            raise known.failure
         return known.targets
 
     async def _look(self, tenant: str, known: _Known) -> None:
@@ -54,6 +58,11 @@ class Audience:
             endpoints = await self._endpoints.of_tenant(tenant)
             enabled = [one for one in endpoints if one.disabled_at is None]
             known.targets = tuple(WebhookTarget(endpoint=one.id, events=one.events) for one in enabled[:ENDPOINTS_MOST])
+            known.failure = None
+            known.at = self._monotonic()
         except ForebayError as error:  # nobody need await this task
             log.warning("webhook_endpoints.unknown", tenant=tenant, code=error.code, error=error.message)
-        known.at = self._monotonic()
+            if known.at == float("-inf"):
+                known.failure = error
+            else:
+                known.at = self._monotonic()

@@ -117,9 +117,11 @@ class Deliveries:
         self._monotonic = monotonic
 
     async def of_job(self, tenant: str, job_id: str) -> bytes:
-        """Raises NotFound and Gone as reading a job does."""
-        job = await self._reader.get(tenant, job_id)
-        found = await self._outbox.deliveries(tenant, job.id, OF_JOB_MOST)
+        """Of a batch too. Raises NotFound and Gone as reading a job does."""
+        found = await self._outbox.deliveries(tenant, job_id, OF_JOB_MOST)
+        if not found:
+            job = await self._reader.get(tenant, job_id)
+            found = await self._outbox.deliveries(tenant, job.id, OF_JOB_MOST)
         return _encode({"deliveries": [_object(one) for one in found]})
 
     async def one(self, tenant: str, job_id: str, delivery_id: str) -> bytes:
@@ -162,6 +164,9 @@ class Deliveries:
         return _encode(Redelivered(asked=asked, next_cursor=cursor_of(query.after)))
 
     async def _delivery(self, tenant: str, job_id: str, delivery_id: str) -> WebhookDelivery:
+        delivery = await self._outbox.delivery(tenant, job_id, delivery_id)
+        if delivery is not None:
+            return delivery
         job = await self._reader.get(tenant, job_id)
         delivery = await self._outbox.delivery(tenant, job.id, delivery_id)
         if delivery is None:

@@ -21,7 +21,7 @@ _FILTERS = (
 
 def operations(routes: DeliveryRoutes) -> list[dict[str, Any]]:
     """The arguments of `app.Route`, in the order in which the router tries them."""
-    job_id = path_parameter("job_id", "As the submission answered it.")
+    job_id = path_parameter("job_id", "As the submission answered it; the id of a batch, too.")
     named = (job_id, path_parameter("delivery_id", "As the list of deliveries says it; the `webhook-id`."))
     limit = query_parameter("limit", "How many.", type="integer", minimum=1, maximum=LIMIT_MAX, default=LIMIT_DEFAULT)
     return [

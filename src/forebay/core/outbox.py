@@ -24,8 +24,8 @@ from forebay.core.times import to_rfc3339
 from forebay.core.webhook import WebhookEvent, WebhookTarget
 
 RESULT_MOST_BYTES = 16 * 1024
-"""A larger result is fetched from `urls.result`: receivers expect messages below some 20 kB (Standard Webhooks 1.0.0,
-payload structure)."""
+"""A larger result is fetched from `urls.result`, larger output followed at `urls.events`: receivers expect messages
+below some 20 kB (Standard Webhooks 1.0.0, payload structure)."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -257,7 +257,8 @@ def _started(job: Job) -> Mapping[str, Any]:
 
 def _output(job: Job, held: HeldOutput) -> Mapping[str, Any]:
     data: dict[str, Any] = {"id": job.id, "model": job.model, "attempt": held.attempt, "first": held.first}
-    data["chunks"] = Raw(held.chunks)
+    if len(held.chunks) <= RESULT_MOST_BYTES:
+        data["chunks"] = Raw(held.chunks)
     if job.metadata:
         data["metadata"] = job.metadata
     data["urls"] = urls_of(job.id)

@@ -92,6 +92,23 @@ async def test_while_the_endpoints_cannot_be_read_what_was_known_holds(
     assert told(api) == (WebhookTarget(endpoint="ep_1"),)
 
 
+async def test_no_job_is_accepted_that_would_tell_no_endpoint_since_none_could_be_read(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_tenant = api.endpoints.of_tenant
+
+    async def away(tenant: str) -> Any:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(api.endpoints, "of_tenant", away)
+    refused = await api.http.post("/v1/jobs", json={"model": "echo", "input": 1})
+    assert (refused.status_code, refused.json()["code"], api.published) == (503, "unavailable", [])
+    monkeypatch.setattr(api.endpoints, "of_tenant", of_tenant)
+    await api.endpoints.add(endpoint(1))
+    await api.submit()
+    assert told(api) == (WebhookTarget(endpoint="ep_1"),)
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
