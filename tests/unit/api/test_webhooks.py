@@ -11,6 +11,7 @@ from forebay.api.audience import KNOWN_FOR_S
 from forebay.core.delivery import DeliveryEvent, DeliveryEventKind, DeliveryStatus
 from forebay.core.errors import Unavailable
 from forebay.core.event import EventKind
+from forebay.core.job_batch import BatchEvent, BatchEventKind
 from forebay.core.webhook import WebhookEvent, WebhookTarget
 from forebay.core.webhook_endpoint import HeldSecret, WebhookEndpoint, disabled
 from forebay.core.wire import decode_any_event
@@ -235,6 +236,17 @@ async def test_one_is_sent_again(api: Api) -> None:
     await api.project(decode_any_event(api.published[-1]))
     again = await shown(api, job)
     assert (again["status"], again["tries_total"], "reason" in again) == ("pending", 1, False)
+
+
+async def test_those_of_a_batch_are_shown_and_sent_again_under_its_id(api: Api) -> None:
+    batch = api.mint.of_realm("\0batch").issue(TENANT, NOW)
+    facts: Any = {"tenant": TENANT, "batch_id": batch, "at": NOW}
+    opened = BatchEvent(kind=BatchEventKind.OPENED, webhooks=(WebhookTarget(url=URL),), **facts)
+    await api.project(opened, BatchEvent(kind=BatchEventKind.SEALED, **facts))
+    delivery = await shown(api, batch)
+    assert (delivery["type"], delivery["batch_id"], "job_id" in delivery) == ("batch.completed", batch, False)
+    answer = await api.http.post(f"/v1/jobs/{batch}/deliveries/{delivery['id']}/redeliver")
+    assert (answer.status_code, answer.json()["batch_id"]) == (202, batch)
 
 
 async def test_all_that_are_parked_since_a_time_are_sent_again(api: Api) -> None:
