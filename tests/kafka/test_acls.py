@@ -234,6 +234,7 @@ READS = {
     Role.WORKER: {"requests", "control"},
     Role.PROJECTOR: {"requests", "events"},
     Role.SCHEDULER: {"retry"},
+    Role.WEBHOOKS: set(),
     Role.ADMIN: set(),
 }
 WRITES = {
@@ -241,6 +242,7 @@ WRITES = {
     Role.WORKER: {"events", "control", "retry", "dlq"},
     Role.PROJECTOR: set(),
     Role.SCHEDULER: {"requests", "events", "control", "dlq"},
+    Role.WEBHOOKS: {"events", "control"},
     Role.ADMIN: set(),
 }
 JOINS = {
@@ -248,6 +250,7 @@ JOINS = {
     Role.WORKER: {"worker"},
     Role.PROJECTOR: {"projector"},
     Role.SCHEDULER: {"scheduler"},
+    Role.WEBHOOKS: set(),
     Role.ADMIN: set(),
 }
 
