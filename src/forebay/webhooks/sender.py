@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,8 @@ BODY_WAIT_S = 1.0
 """What the body may take. The status was said before it and counts, however the body ends after that."""
 HEAD_LINE_MOST_BYTES = 8190
 HEAD_LINES_MOST = 100
+READ_MOST = 1024
+"""URLs that are remembered as they were read: a policy never changes its mind about one, only about addresses."""
 
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -70,6 +73,7 @@ class Sender:
         self._lookup = lookup
         self._tls = tls
         self._now = now
+        self._url_of = lru_cache(READ_MOST)(lambda url: _url(policy.check_url(url)))
 
     async def __aenter__(self) -> Self:
         tls = self._tls or ssl.create_default_context()
@@ -96,9 +100,9 @@ class Sender:
         """One POST. Any status is a reply, a redirect too. Raises SendFailed if there is none."""
         begun = time.monotonic()
         try:
-            target = self._policy.check_url(url)
+            place = self._url_of(url)
             async with asyncio.timeout(self._timeout_s):
-                response = await self._session.post(_url(target), data=body, headers=headers, allow_redirects=False)
+                response = await self._session.post(place, data=body, headers=headers, allow_redirects=False)
         except (InvalidRequest, EgressRefused) as error:
             raise SendFailed("egress_refused", error.message) from error
         except aiohttp.ClientConnectorDNSError as error:
@@ -140,6 +144,8 @@ def _url(target: Target) -> URL:
 
 async def _finish(response: aiohttp.ClientResponse, within_s: float) -> None:
     """Keeps the connection if the body ends within what it may take, else closes it."""
+    if response.content.is_eof():  # all of it came with the head, and the connection is given back
+        return
     left = BODY_MOST_BYTES
     try:
         async with asyncio.timeout(within_s):
