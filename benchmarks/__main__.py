@@ -19,7 +19,7 @@ GROUPS = {
     "embedded": ("submit", "end_to_end", "images", "latency", "explain", "memory", "malformed"),
     "store": ("rates", "listing"),
     "kafka": ("submit", "producer", "end_to_end", "latency", "worker", "memory"),
-    "webhooks": ("deliveries",),
+    "webhooks": ("deliveries", "tarpits"),
 }
 
 

@@ -33,7 +33,7 @@ from benchmarks.processes import cpu_s
 from benchmarks.programs import Program
 from benchmarks.report import Figure, spread
 from benchmarks.webhooks.receiver import Receiver, running_receiver, until
-from dev.kafka.ports import HOST
+from benchmarks.webhooks.settings import sends_to
 from forebay.testing.service import RunningService
 
 MODELS = Path(__file__).resolve().parents[2] / "tests" / "models"
@@ -68,7 +68,7 @@ def measure() -> list[Figure]:
         loop = partial(_loop, folder, messages, receiver)
         figures += _compare("SQLite", receiver, loop, partial(_on_sqlite, filled, receiver))
         with kafka_service("echo", roles=("projector",)) as service:
-            service.settings.update(_settings(receiver))
+            service.settings.update(sends_to(receiver))
             service.start("worker")
             service.start("api")
             figures += _compare("Kafka + PostgreSQL", receiver, loop, partial(_on_kafka, service, receiver))
@@ -180,9 +180,7 @@ def _settings(receiver: Receiver) -> Mapping[str, str]:
         "trusted_models": "echo",
         "log_level": "warning",
         "secrets": "no secret but long enough",  # roles that run apart must be given one
-        "webhook_allow_networks": f"{HOST}/32",
-        "webhook_http_hosts": HOST,
-        "webhook_ports": str(receiver.port),
+        **sends_to(receiver),
     }
 
 

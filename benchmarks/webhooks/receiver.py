@@ -50,6 +50,10 @@ class Receiver:
         """Of each message how long it was on its way, from the time that it tells of."""
         return [float(delay_s) for delay_s in self._ask("delays")]
 
+    def unanswered(self) -> int:
+        """How many messages came to a path that never answers."""
+        return int(self._ask("unanswered"))
+
     def until(self, count: int, within_s: float) -> None:
         """That many have come. Raises TimeoutError."""
         until(lambda: self.count() >= count, within_s, f"{count} messages")
@@ -83,6 +87,7 @@ class _Desk:
     def __init__(self) -> None:
         self.came: list[tuple[float, bytes]] = []
         self.held: list[asyncio.Transport] | None = None
+        self.unanswered = 0
 
     def take(self, transport: asyncio.Transport, path: bytes, body: bytes) -> None:
         if path == b"/hook":
@@ -94,6 +99,8 @@ class _Desk:
         elif path.startswith(b"/control/"):
             said = json.dumps(self._control(path.removeprefix(b"/control/").decode())).encode()
             transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+        else:
+            self.unanswered += 1
 
     def _control(self, what: str) -> Any:
         if what == "hold":
@@ -104,7 +111,7 @@ class _Desk:
                 transport.write(ANSWER)
         elif what == "delays":
             return [at - from_rfc3339(json.loads(body)["timestamp"]) for at, body in self.came]
-        return len(self.came)
+        return self.unanswered if what == "unanswered" else len(self.came)
 
 
 class _Connection(asyncio.Protocol):
