@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -54,6 +55,7 @@ def decode_targets(text: str | bytes) -> tuple[WebhookTarget, ...]:
     return targets
 
 
+@lru_cache(1024)
 def host_and_port(url: str) -> str:
     """Roughly: whoever calls it reads the address with care."""
     return re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0].lower()

@@ -21,6 +21,7 @@ from forebay.adapters.sqlite import (
     waiting,
 )
 from forebay.adapters.sqlite.rows import JOB_COLUMNS
+from forebay.adapters.sqlite.statements import values
 from forebay.core.event import EventKind
 from forebay.core.message import Channel
 from forebay.core.payload import JSON, Payload
@@ -159,10 +160,17 @@ async def test_reads_on_the_event_loop_go_through_an_index_without_sorting(datab
 
 KEY = "USING INDEX sqlite_autoindex_deliveries_1 (tenant=? AND job_id=?"
 OF_OUTBOX = {
-    "what is due": (outbox._CLAIM_ANY, 6, ["deliveries_due (receiver>?)", "deliveries_due (receiver=? AND next_at<?)"]),
-    "what is due for some": (outbox._CLAIM_ONLY, 7, ["deliveries_due (receiver=? AND next_at<?)"]),
-    "what has waited too long": (outbox._CLAIM_LATE, 4, ["USING INDEX deliveries_late (gives_up_at<?)"]),
-    "what somebody holds": (outbox._HELD, 4, [KEY]),
+    "what is due": (outbox._FIND_ANY, 4, ["deliveries_due (receiver>?)", "deliveries_due (receiver=? AND next_at<?)"]),
+    "what is due for some": (outbox._FIND_NAMED, 5, ["deliveries_due (receiver=? AND next_at<?)"]),
+    "what has waited too long": (outbox._FIND_LATE, 2, ["USING INDEX deliveries_late (gives_up_at<?)"]),
+    "what is claimed": (outbox._HOLD, 3, ["USING INTEGER PRIMARY KEY"]),
+    "what was claimed": (outbox._HELD, 1, ["USING INTEGER PRIMARY KEY"]),
+    "what somebody holds": (deliveries._load_sql("holder = ? AND (tenant, job_id, id)", 3, 2), 7, [KEY]),
+    "what becomes of them": (
+        f"{deliveries._NEW} {values(11, 2)} {deliveries._SETTLE}",
+        22,
+        [f"deliveries USING COVERING {KEY[6:]}"],
+    ),
     "what somebody gives back": (outbox._GIVE_BACK, 1, ["USING INDEX deliveries_held (holder=?)"]),
     "those of a job": (outbox._OF_JOB, 3, [KEY]),
     "one of them": (outbox._GET, 3, [KEY]),

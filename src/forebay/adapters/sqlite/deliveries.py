@@ -26,9 +26,14 @@ _INSERT = f"INSERT INTO deliveries ({COLUMNS}, {_COMPUTED}) VALUES"
 _UPSERT = "ON CONFLICT (tenant, job_id, id) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in (*_OF_MADE, *_CHANGING)
 )
-_UPDATE = f"UPDATE deliveries SET {', '.join(f'{name} = ?' for name in _CHANGING)}"
-_DELETE = "DELETE FROM deliveries"
 _BY_KEY = "WHERE tenant = ? AND job_id = ? AND id = ?"
+_CHANGED = ", ".join(f"{name} = ?" for name in _CHANGING)
+_UPDATE = f"UPDATE deliveries SET {', '.join(f'{name} = ?' for name in _CHANGING)} {_BY_KEY}"
+_NEW = f"WITH new (tenant, job_id, id, {', '.join(_CHANGING)}) AS (VALUES"
+_SETTLE = f""") UPDATE deliveries
+SET {", ".join(f"{name} = new.{name}" for name in _CHANGING)}, holder = '', held_until = 0 FROM new
+WHERE deliveries.tenant = new.tenant AND deliveries.job_id = new.job_id AND deliveries.id = new.id"""
+_DELETE = f"DELETE FROM deliveries {_BY_KEY}"
 
 _encode = msgspec.json.Encoder().encode
 _tries = msgspec.json.Decoder(tuple[Try, ...]).decode
@@ -45,7 +50,7 @@ def project_deliveries(connection: apsw.Connection, told: OutboxRows, gone: Iter
     made: list[WebhookDelivery] = []
     for key, delivery in told.changes(known, gone).items():
         if delivery is None:
-            connection.execute(f"{_DELETE} {_BY_KEY}", key)
+            connection.execute(_DELETE, key)
         elif key not in known or known[key].type != delivery.type:
             made.append(delivery)
         else:
@@ -55,7 +60,16 @@ def project_deliveries(connection: apsw.Connection, told: OutboxRows, gone: Iter
 
 def update(connection: apsw.Connection, delivery: WebhookDelivery) -> None:
     """Of a row that is there: what became of it."""
-    changed = (
+    connection.execute(_UPDATE, (*_changed(delivery), delivery.tenant, delivery.job_id, delivery.id))
+
+
+def settle(connection: apsw.Connection, deliveries: Sequence[WebhookDelivery]) -> None:
+    """As `update`; and nobody holds them any more."""
+    write_rows(connection, _NEW, [(one.tenant, one.job_id, one.id, *_changed(one)) for one in deliveries], _SETTLE)
+
+
+def _changed(delivery: WebhookDelivery) -> tuple[Any, ...]:
+    return (
         delivery.status.value,
         delivery.tried,
         _to_tries(delivery),
@@ -65,7 +79,6 @@ def update(connection: apsw.Connection, delivery: WebhookDelivery) -> None:
         delivery.reason,
         delivery.gives_up_at,
     )
-    connection.execute(f"{_UPDATE} {_BY_KEY}", (*changed, delivery.tenant, delivery.job_id, delivery.id))
 
 
 def take_held(connection: apsw.Connection, keys: Collection[Key]) -> list[HeldOutput]:
@@ -129,12 +142,19 @@ def _to_tries(one: WebhookDelivery) -> bytes | None:
     return _encode(one.tries) if one.tries else None
 
 
+def load(
+    connection: apsw.Connection, keys: Iterable[DeliveryKey], *, holder: str
+) -> dict[DeliveryKey, WebhookDelivery]:
+    """Those of these rows that `holder` holds."""
+    return _load(connection, "holder = ? AND (tenant, job_id, id)", 3, keys, (holder,))
+
+
 def _load(
-    connection: apsw.Connection, by: str, width: int, keys: Iterable[Sequence[str]]
+    connection: apsw.Connection, by: str, width: int, keys: Iterable[Sequence[str]], first: tuple[str, ...] = ()
 ) -> dict[DeliveryKey, WebhookDelivery]:
     found: dict[DeliveryKey, WebhookDelivery] = {}
     for part in parts(list(keys)):
-        for row in connection.execute(_load_sql(by, width, len(part)), [*chain(*part)]):
+        for row in connection.execute(_load_sql(by, width, len(part)), [*first, *chain(*part)]):
             one = from_row(row)
             found[one.tenant, one.job_id, one.id] = one
     return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Any
 
 import apsw
 import msgspec
 from msgspec import Struct
 
 from forebay.adapters.sqlite.database import Database
-from forebay.adapters.sqlite.deliveries import COLUMNS, from_row, update
+from forebay.adapters.sqlite.deliveries import COLUMNS, from_row, load, settle
 from forebay.core.delivery import DeliveryEvent, WebhookDelivery, apply_delivery
 from forebay.ports.outbox import DeliveryPage, DeliveryQuery, Outbox, OutboxCount
 
@@ -35,23 +34,23 @@ SELECT rowid FROM deliveries AS due
 WHERE {_PENDING} AND due.receiver = receivers.receiver AND next_at <= ?1 AND held_until <= ?1
 ORDER BY next_at, id LIMIT ?2
 """
-_CLAIM = """
-{receivers} UPDATE deliveries SET holder = ?5, held_until = ?6 WHERE rowid IN (
-    SELECT found.rowid FROM receivers CROSS JOIN deliveries AS found ON found.rowid IN ({due})
+_FIND = """
+{receivers} SELECT json_group_array(found) FROM (
+    SELECT found.rowid AS found FROM receivers CROSS JOIN deliveries AS found ON found.rowid IN ({due})
     WHERE receivers.receiver NOT IN (SELECT value FROM json_each(?3)) ORDER BY found.next_at, found.id LIMIT ?4
-) RETURNING {columns}, body
+)
 """
-_NAMED = "WITH receivers (receiver) AS (SELECT value FROM json_each(?7))"
-_CLAIM_ANY = _CLAIM.format(receivers=_RECEIVERS, due=_DUE, columns=COLUMNS)
-_CLAIM_ONLY = _CLAIM.format(receivers=_NAMED, due=_DUE, columns=COLUMNS)
-_CLAIM_LATE = f"""
-UPDATE deliveries SET holder = ?3, held_until = ?4 WHERE rowid IN (
+_NAMED = "WITH receivers (receiver) AS (SELECT value FROM json_each(?5))"
+_FIND_ANY = _FIND.format(receivers=_RECEIVERS, due=_DUE)
+_FIND_NAMED = _FIND.format(receivers=_NAMED, due=_DUE)
+_FIND_LATE = f"""
+SELECT json_group_array(rowid) FROM (
     SELECT rowid FROM deliveries WHERE {_PENDING} AND gives_up_at <= ?1 AND held_until <= ?1
     ORDER BY gives_up_at LIMIT ?2
-) RETURNING {COLUMNS}, body
+)
 """
-_HELD = f"SELECT {COLUMNS} FROM deliveries WHERE tenant = ? AND job_id = ? AND id = ? AND holder = ?"
-_RELEASE = "UPDATE deliveries SET holder = '', held_until = 0 WHERE tenant = ? AND job_id = ? AND id = ?"
+_HOLD = "UPDATE deliveries SET holder = ?, held_until = ? WHERE rowid IN (SELECT value FROM json_each(?))"
+_HELD = f"SELECT {COLUMNS}, body FROM deliveries WHERE rowid IN (SELECT value FROM json_each(?))"
 _GIVE_BACK = "UPDATE deliveries SET holder = '', held_until = 0 WHERE holder = ? AND holder <> ''"
 # By the key, and then put in order: through the index of that order it would pass over all others of the tenant.
 _OF_JOB = f"""
@@ -71,8 +70,10 @@ _due_order = attrgetter("next_at", "id")
 
 
 class _Claim(Struct, frozen=True):
-    sql: str
+    find: str
     arguments: tuple[apsw.SQLiteValue, ...]
+    holder: str
+    until: float
 
 
 class SqliteOutbox(Outbox):
@@ -95,20 +96,22 @@ class SqliteOutbox(Outbox):
         without: Collection[str] = (),
     ) -> list[WebhookDelivery]:
         excluded = _encode(list(without)).decode()
-        arguments = (now, each, excluded, limit, holder, until)
+        arguments = (now, each, excluded, limit)
         if only is None:
-            found = await self._claim(_CLAIM_ANY, arguments)
+            claim = _Claim(_FIND_ANY, arguments, holder, until)
         else:
-            found = await self._claim(_CLAIM_ONLY, (*arguments, _encode(list(only)).decode()))
-        return sorted(found, key=_due_order)
+            claim = _Claim(_FIND_NAMED, (*arguments, _encode(list(only)).decode()), holder, until)
+        return sorted(await self._claim(claim), key=_due_order)
 
     async def claim_late(self, now: float, *, holder: str, until: float, limit: int) -> list[WebhookDelivery]:
-        found = await self._claim(_CLAIM_LATE, (now, limit, holder, until))
+        found = await self._claim(_Claim(_FIND_LATE, (now, limit), holder, until))
         return sorted(found, key=attrgetter("gives_up_at"))
 
-    async def _claim(self, sql: str, arguments: tuple[apsw.SQLiteValue, ...]) -> list[WebhookDelivery]:
+    async def _claim(self, claim: _Claim) -> list[WebhookDelivery]:
+        """The rows are read here and not by the writer, which gives up the interpreter's lock for each of them."""
         self._refuse_while_rebuilding()
-        rows = await self._database.write(_claim, _Claim(sql, arguments), durable=False)
+        numbers = await self._database.write(_claim, claim, durable=False)
+        rows = self._database.read(_HELD, (numbers,))
         return [from_row(row[:_WIDTH], row[_WIDTH]) for row in rows]
 
     async def settle(self, holder: str, events: Sequence[DeliveryEvent]) -> None:
@@ -159,20 +162,26 @@ class SqliteOutbox(Outbox):
         return OutboxCount(pending=pending, due_at=due_at)
 
 
-def _claim(connection: apsw.Connection, calls: Sequence[_Claim]) -> list[list[Any]]:
-    return [connection.execute(call.sql, call.arguments).fetchall() for call in calls]
+def _claim(connection: apsw.Connection, calls: Sequence[_Claim]) -> list[str]:
+    """The numbers of the rows, as JSON."""
+    return [_claim_one(connection, call) for call in calls]
+
+
+def _claim_one(connection: apsw.Connection, call: _Claim) -> str:
+    [(numbers,)] = connection.execute(call.find, call.arguments).fetchall()
+    connection.execute(_HOLD, (call.holder, call.until, numbers))
+    return str(numbers)
 
 
 def _settle(connection: apsw.Connection, calls: Sequence[tuple[str, Sequence[DeliveryEvent]]]) -> Sequence[None]:
     for holder, events in calls:
+        keys = dict.fromkeys((event.tenant, event.job_id, event.delivery_id) for event in events)
+        held = load(connection, keys, holder=holder)
         for event in events:
             key = (event.tenant, event.job_id, event.delivery_id)
-            for row in connection.execute(_HELD, (*key, holder)).fetchall():
-                known = from_row(row)
-                after = apply_delivery(known, event)
-                if after is not known:
-                    update(connection, after)
-                connection.execute(_RELEASE, key)
+            if key in held:
+                held[key] = apply_delivery(held[key], event)
+        settle(connection, list(held.values()))
     return [None] * len(calls)
 
 
