@@ -36,8 +36,12 @@ DOUBTFUL_MOST = 128
 """Of these, so many to receivers that have not answered well: however many are slow, the others have their turn."""
 
 NEW_AT_ONCE = 2
-PROVEN_AT_ONCE = 16
-"""Deliveries of one receiver in one claim."""
+"""Deliveries of one receiver in one claim, before it has answered well."""
+
+GATHER_S = 0.001
+SETTLE_GATHER_S = 0.01
+"""So long a request that has ended, or an outcome, waits for others: each claim and each settlement is a
+transaction."""
 
 LEASE_S = 60.0
 """Four times as long as a request may take: whoever still holds a delivery then has died, or the log is away."""
@@ -111,6 +115,7 @@ class Dispatcher:
         self._under_way: set[asyncio.Task[None]] = set()
         self._outcomes: list[DeliveryEvent] = []
         self._logged = 0  # of these, so many are in the log
+        self._others_at = 0.0  # before then it is known that there are none of receivers that are new or doubtful
         self._came = asyncio.Event()  # an outcome, or the end
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -139,6 +144,7 @@ class Dispatcher:
 
     async def _keep_claiming(self) -> None:
         while not self._stopping.is_set():
+            self._room.clear()  # first: what ends while we ask is not forgotten
             try:
                 found = await self._claim()
             except Unavailable as error:
@@ -149,6 +155,7 @@ class Dispatcher:
                 self._begin(delivery)
             if not found:
                 await self._pause(self._plan.look_every_s)
+                await asyncio.sleep(GATHER_S)
 
     async def _claim(self) -> list[WebhookDelivery]:
         """What there is room for: first of receivers that answer well, then of all others."""
@@ -157,18 +164,23 @@ class Dispatcher:
             return []
         now = await self._now()
         until, at = now + self._plan.lease_s, self._monotonic()
-        proven, full = self._receivers.proven(at), self._receivers.full(at)
         found: list[WebhookDelivery] = []
-        if proven:
-            found += await self._outbox.claim(
-                now, holder=self._plan.holder, until=until, limit=room, each=PROVEN_AT_ONCE, only=proven
-            )
+        for ready in self._receivers.ready(at):
+            limit = room - len(found)
+            if ready and limit > 0:
+                each = min(ready.values())
+                found += await self._outbox.claim(
+                    now, holder=self._plan.holder, until=until, limit=limit, each=each, only=ready
+                )
         others = min(room - len(found), DOUBTFUL_MOST - self._receivers.doubtful)
-        if others > 0:
-            without = [*proven, *full]
-            found += await self._outbox.claim(
+        pace = asyncio.get_running_loop().time()
+        if others > 0 and pace >= self._others_at:
+            without = self._receivers.not_new(at)
+            new = await self._outbox.claim(
                 now, holder=self._plan.holder, until=until, limit=others, each=NEW_AT_ONCE, without=without
             )
+            self._others_at = 0.0 if new else pace + self._plan.look_every_s
+            found += new
         return found
 
     def _begin(self, delivery: WebhookDelivery) -> None:
@@ -196,7 +208,6 @@ class Dispatcher:
 
     async def _pause(self, seconds: float) -> None:
         """Until then, or until a request has ended."""
-        self._room.clear()
         if not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):  # it was waited for long enough
                 async with asyncio.timeout(seconds):
@@ -293,6 +304,7 @@ class Dispatcher:
     async def _keep_settling(self) -> None:
         while True:
             await self._came.wait()
+            await asyncio.sleep(SETTLE_GATHER_S)
             self._came.clear()
             try:
                 await self._settle()

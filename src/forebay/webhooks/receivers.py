@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 WINDOW_AT_FIRST = 2
 WINDOW_MOST = 32
@@ -69,9 +69,19 @@ class Receivers:
         """Who is to get nothing more now."""
         return [name for name, one in self._known.items() if one.room <= 0 or one.rests_until > now]
 
-    def proven(self, now: float) -> Collection[str]:
-        """Who answered well last, and has room for more."""
-        return [name for name, one in self._known.items() if one.proven and one.room > 0 and one.rests_until <= now]
+    def ready(self, now: float) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Who answered well last, and how much room each has: half of its window or more, so that a claim is worth it.
+        Those with little room first, and apart, since all of one claim get as many as the least of them may."""
+        little: dict[str, int] = {}
+        much: dict[str, int] = {}
+        for name, one in self._known.items():
+            if one.proven and one.room * 2 >= one.window and one.rests_until <= now:
+                (much if one.room * 2 >= WINDOW_MOST else little)[name] = one.room
+        return little, much
+
+    def not_new(self, now: float) -> Collection[str]:
+        """Who answered well last, or is to get nothing more now."""
+        return [n for n, one in self._known.items() if one.proven or one.room <= 0 or one.rests_until > now]
 
     @property
     def doubtful(self) -> int:

@@ -18,6 +18,11 @@ def fail(receivers: Receivers, times: int, now: float = 0.0) -> None:
         receivers.failed("a", now)
 
 
+def ready(receivers: Receivers) -> dict[str, int]:
+    little, much = receivers.ready(0.0)
+    return {**little, **much}
+
+
 def test_a_new_one_has_little_room_until_it_answers(receivers: Receivers) -> None:
     for _ in range(WINDOW_AT_FIRST):
         assert "a" not in receivers.full(0.0)
@@ -26,7 +31,7 @@ def test_a_new_one_has_little_room_until_it_answers(receivers: Receivers) -> Non
     assert receivers.doubtful == WINDOW_AT_FIRST
     receivers.succeeded("a")
     assert "a" not in receivers.full(0.0)
-    assert "a" in receivers.proven(0.0)
+    assert "a" in ready(receivers)
     assert receivers.doubtful == 0
 
 
@@ -59,7 +64,7 @@ def test_a_good_answer_forgives_all(receivers: Receivers) -> None:
     fail(receivers, FAILURES_MOST + 3)
     receivers.begin("a")
     receivers.succeeded("a")
-    assert "a" in receivers.proven(0.0)
+    assert "a" in ready(receivers)
     fail(receivers, FAILURES_MOST - 1)
     assert "a" not in receivers.full(0.0)
 
@@ -81,3 +86,22 @@ def test_one_that_only_does_not_want_this_one_is_no_worse_for_it(receivers: Rece
 def test_others_do_not_suffer(receivers: Receivers) -> None:
     fail(receivers, 50)
     assert receivers.full(0.0) == ["a"]
+
+
+def test_one_that_answers_well_is_ready_for_more_once_half_of_its_window_is_free(receivers: Receivers) -> None:
+    for _ in range(WINDOW_MOST):
+        receivers.begin("a")
+        receivers.succeeded("a")
+    for left in range(WINDOW_MOST - 1, -1, -1):
+        receivers.begin("a")
+        assert ready(receivers) == ({"a": left} if left * 2 >= WINDOW_MOST else {})
+        assert "a" in receivers.not_new(0.0)
+
+
+def test_one_with_a_small_window_is_told_apart_from_one_with_a_large(receivers: Receivers) -> None:
+    receivers.begin("small")
+    receivers.succeeded("small")
+    for _ in range(WINDOW_MOST):
+        receivers.begin("large")
+        receivers.succeeded("large")
+    assert receivers.ready(0.0) == ({"small": WINDOW_AT_FIRST + 1}, {"large": WINDOW_MOST})
