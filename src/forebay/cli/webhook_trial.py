@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,9 +34,14 @@ class Outcome(Struct, frozen=True):
 
 def trial(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where it is sent.", show_default=False)],
-    secret: Annotated[
-        str | None,
-        typer.Option(metavar="whsec_...", help="What signs it; if left out, the tenant's own.", show_default=False),
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File with what signs it, whsec_...; if left out, the tenant's own.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -46,7 +52,8 @@ def trial(
     """
     from forebay.cli.screen import console, print_json
 
-    signing = [secret] if secret is not None else _of_tenant(url)
+    # In no option of its own: all users of a machine can read a command line.
+    signing = _of_tenant(url) if secret_file is None else [secret_file.read_text().strip()]
     outcome = asyncio.run(_send(current_settings({}), address, signing))
     if as_json:
         print_json(to_builtins(outcome))

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -29,6 +30,13 @@ class Receiver:
 
 
 @pytest.fixture
+def secret_file(tmp_path: Path) -> str:
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    return str(path)
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -49,8 +57,8 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def test_a_message_that_names_itself_is_delivered(receiver: Receiver, forebay: Forebay) -> None:
-    ran = forebay("webhooks", "test", receiver.url, "--secret", SECRET)
+def test_a_message_that_names_itself_is_delivered(receiver: Receiver, forebay: Forebay, secret_file: str) -> None:
+    ran = forebay("webhooks", "test", receiver.url, "--secret-file", secret_file)
     [(body, headers)] = receiver.got
     message = package.verify_webhook(body, headers, SECRET)
     assert (message["type"], message["data"]) == ("webhook.test", {})
@@ -66,11 +74,11 @@ def test_it_is_signed_with_the_secrets_of_the_tenant(fake: FakeService, receiver
     assert len([package.verify_webhook(body, headers, one) for one in (SECRET, OTHER)]) == 2
 
 
-def test_an_answer_that_is_none_of_success_is_told(receiver: Receiver, forebay: Forebay) -> None:
+def test_an_answer_that_is_none_of_success_is_told(receiver: Receiver, forebay: Forebay, secret_file: str) -> None:
     receiver.status = 302
-    ran = forebay("webhooks", "test", receiver.url, "--secret", SECRET)
+    ran = forebay("webhooks", "test", receiver.url, "--secret-file", secret_file)
     assert (ran.code, "is not delivered: 302 Found after" in ran.err) == (1, True)
-    told = forebay("webhooks", "test", receiver.url, "--secret", SECRET, "--json")
+    told = forebay("webhooks", "test", receiver.url, "--secret-file", secret_file, "--json")
     assert (told.code, told.json["code"], told.json["status"]) == (1, "status", 302)
 
 
@@ -78,23 +86,26 @@ def test_an_answer_that_is_none_of_success_is_told(receiver: Receiver, forebay: 
     ("address", "why"),
     [("https://10.0.0.1/", "private"), ("http://one.example/", "https"), ("https://one.example:22/", "port 22")],
 )
-def test_where_nothing_may_be_sent_is_told_with_the_reason(forebay: Forebay, address: str, why: str) -> None:
-    ran = forebay("webhooks", "test", address, "--secret", SECRET)
+def test_where_nothing_may_be_sent_is_told_with_the_reason(
+    forebay: Forebay, secret_file: str, address: str, why: str
+) -> None:
+    ran = forebay("webhooks", "test", address, "--secret-file", secret_file)
     assert (ran.code, why in ran.err) == (1, True)
 
 
 def test_what_the_settings_say_of_the_service_holds(
-    receiver: Receiver, forebay: Forebay, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, forebay: Forebay, secret_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOREBAY_HOST", "0.0.0.0")
-    ran = forebay("webhooks", "test", receiver.url, "--secret", SECRET, "--json")
+    ran = forebay("webhooks", "test", receiver.url, "--secret-file", secret_file, "--json")
     assert (ran.code, ran.json["code"], receiver.got) == (1, "egress_refused", [])
     monkeypatch.setenv("FOREBAY_WEBHOOK_HTTP_HOSTS", "127.0.0.1")
     monkeypatch.setenv("FOREBAY_WEBHOOK_ALLOW_NETWORKS", "127.0.0.0/8")
     monkeypatch.setenv("FOREBAY_WEBHOOK_PORTS", str(httpx2.URL(receiver.url).port))
-    assert forebay("webhooks", "test", receiver.url, "--secret", SECRET).code == 0
+    assert forebay("webhooks", "test", receiver.url, "--secret-file", secret_file).code == 0
 
 
-def test_a_secret_that_is_none_is_refused(receiver: Receiver, forebay: Forebay) -> None:
-    ran = forebay("webhooks", "test", receiver.url, "--secret", "s3cret")
+def test_a_secret_that_is_none_is_refused(receiver: Receiver, forebay: Forebay, secret_file: str) -> None:
+    Path(secret_file).write_text("s3cret")
+    ran = forebay("webhooks", "test", receiver.url, "--secret-file", secret_file)
     assert (ran.code, "begins with whsec_" in ran.err, receiver.got) == (1, True, [])
