@@ -35,6 +35,10 @@ AT_ONCE = 256
 DOUBTFUL_MOST = 128
 """Of these, so many to receivers that have not answered well: however many are slow, the others have their turn."""
 
+RESERVED = 32
+"""Of these, so many are never taken by receivers that answer well, however much waits for them: so whoever is new, or
+has failed once, has a turn."""
+
 NEW_AT_ONCE = 2
 """Deliveries of one receiver in one claim, before it has answered well."""
 
@@ -166,7 +170,7 @@ class Dispatcher:
         until, at = now + self._plan.lease_s, self._monotonic()
         found: list[WebhookDelivery] = []
         for ready in self._receivers.ready(at):
-            limit = room - len(found)
+            limit = room - len(found) - RESERVED
             if ready and limit > 0:
                 each = min(ready.values())
                 found += await self._outbox.claim(

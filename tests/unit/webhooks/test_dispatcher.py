@@ -318,6 +318,23 @@ async def test_however_many_are_slow_some_turns_are_left_to_receivers_that_answe
         world.post.hold.set()
 
 
+async def test_however_much_waits_for_receivers_that_answer_a_new_one_has_its_turn(world: World) -> None:
+    for number in range(20):
+        await world.job(number, WebhookTarget(url=f"https://good{number}.example/"))
+    async with world.dispatcher():
+        for number in range(20, 620):  # after which each has a wide window
+            await world.job(number, WebhookTarget(url=f"https://good{number % 20}.example/"))
+        for number in range(620):
+            await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, number)
+        world.post.hold.clear()
+        for number in range(620, 1500):
+            await world.job(number, WebhookTarget(url=f"https://good{number % 20}.example/"))
+        await world.until(lambda one: True, 1499)
+        await world.job(1500, WebhookTarget(url="https://quick.example/"))
+        await world.until(lambda one: one.status is DeliveryStatus.DELIVERED, 1500)
+        world.post.hold.set()
+
+
 async def test_one_that_had_no_turn_for_too_long_is_parked_without_a_try(world: World) -> None:
     await world.job(1)
     projecting = asyncio.create_task(world.projector.run())
