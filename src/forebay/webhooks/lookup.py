@@ -26,22 +26,8 @@ class SystemLookup:
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(THREADS_MOST)
-        self._asked: dict[str, asyncio.Task[Sequence[str]]] = {}
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """Whoever asks while the same name is looked up shares the answer."""
-        asked = self._asked.get(host)
-        if asked is None:
-            asked = self._asked[host] = asyncio.create_task(self._ask(host))
-            asked.add_done_callback(lambda task: self._forget(host, task))
-        return await asyncio.shield(asked)
-
-    def _forget(self, host: str, task: asyncio.Task[Sequence[str]]) -> None:
-        self._asked.pop(host, None)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it, or has given up
-
-    async def _ask(self, host: str) -> Sequence[str]:
         await self._free.acquire()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
