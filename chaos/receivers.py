@@ -122,7 +122,7 @@ class Receivers:
             try:
                 while (request := await _read(reader)) is not None:
                     await self._answer(kind, *request, writer)
-            except (OSError, asyncio.IncompleteReadError):  # the sender left, as some faults make it do
+            except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # the sender left, or all is over
                 pass
             finally:
                 writer.transport.abort()
