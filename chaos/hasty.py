@@ -15,7 +15,7 @@ def main() -> None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of this folder, which Python puts there
     from forebay.webhooks import receivers, schedule
 
-    schedule.DELAYS_S = tuple(delay_s * DAYS_A_SECOND for delay_s in schedule.DELAYS_S)  # type: ignore[assignment]  # as many
+    schedule.DELAYS_S = tuple(delay_s * DAYS_A_SECOND for delay_s in schedule.DELAYS_S)  # type: ignore[assignment]  # of the same length
     receivers.REST_S, receivers.REST_MOST_S = 0.1, 0.5
     sys.argv = ["forebay", *sys.argv[1:]]
     from forebay.cli import main as forebay

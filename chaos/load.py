@@ -220,7 +220,7 @@ class Load:
                         return body
                     if answer.status not in (202, 409, 503):
                         raise ValueError(f"a batch was answered {answer.status}: {body[:200]!r}")
-                except UNANSWERED:
+                except UNANSWERED:  # its process may be down: it is asked again
                     await asyncio.sleep(AFTER_FAILURE_S)
                 await asyncio.sleep(self._random.uniform(0.5, 1.5) * AGAIN_S)
 

@@ -40,7 +40,7 @@ async def read(http: aiohttp.ClientSession, url: str, job_id: str, wait_s: int) 
     try:
         async with http.get(f"{url}/v1/jobs/{job_id}", params={"wait": wait_s}) as answer:
             document = json.loads(await answer.read())
-    except BROKEN_OFF:
+    except BROKEN_OFF:  # as the caller is told
         return None
     state = document.get("status", "") if answer.status == 200 else ""
     return Seen(asked_at, time.time(), job_id, answer.status, state, document if state in FINAL else None)

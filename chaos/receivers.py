@@ -98,7 +98,7 @@ class Receivers:
             server.close()
         for task in self._serving:
             task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*self._serving, return_exceptions=True)  # they were cancelled
 
     def _changing(self) -> ssl.SSLContext:
         """Shows the one certificate or the other."""
@@ -182,7 +182,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[Mapping[str, str], bytes]
     """Headers, their names in lower case, and the body of a request; None at the end."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
+    except asyncio.IncompleteReadError:  # the sender is done with this connection
         return None
     lines = head.decode("latin-1").split("\r\n")[1:-2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -197,6 +197,6 @@ def _verifies(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
     """By the standard's own library."""
     try:
         Webhook(secret).verify(body.decode(), dict(headers))
-    except WebhookVerificationError:
+    except WebhookVerificationError:  # which is what is asked
         return False
     return True

@@ -237,7 +237,7 @@ async def together(count: int, act: Callable[[int], Awaitable[str]]) -> Counter[
 async def outcome(sender: Sender, url: str) -> str:
     try:
         reply = await sender.send(url, {"content-type": "application/json"}, b"{}")
-    except SendFailed as failed:
+    except SendFailed as failed:  # which is what is counted
         return failed.code
     return str(reply.status)
 
@@ -265,7 +265,7 @@ async def plainly(session: aiohttp.ClientSession, url: str) -> str:
     try:
         async with session.post(url, data=b"{}") as response:
             return str(response.status)
-    except EgressRefused:
+    except EgressRefused:  # which is what is counted
         return "egress_refused"
     except Exception:  # aiohttp raises all sorts for some of these; what left is counted whatever it was
         return "failed"

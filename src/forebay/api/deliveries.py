@@ -150,7 +150,7 @@ class Deliveries:
             try:
                 page = await self._outbox.list_deliveries(query)
                 await self._ask(page.deliveries)
-            except Unavailable:
+            except Unavailable:  # how far it came is an answer
                 if not asked:
                     raise
                 break

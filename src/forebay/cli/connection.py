@@ -155,7 +155,7 @@ def _document(answer: httpx2.Response) -> dict[str, Any]:
     """The answer's JSON object. Whatever else answered (a proxy, another program) is no Forebay, and is told so."""
     try:
         document = answer.json()
-    except ValueError:
+    except ValueError:  # no JSON: from something in front of the service
         document = None
     if isinstance(document, dict):
         return document

@@ -161,7 +161,7 @@ def _redelivered(service: Service, filters: dict[str, str | None], pause: Callab
     while True:
         try:
             page = service.redeliver_some(**filters, cursor=cursor)
-        except Refused as error:
+        except Refused as error:  # asked again, unless it is for good
             failures += 1
             if error.retry_after_s is None or failures > 10:
                 raise

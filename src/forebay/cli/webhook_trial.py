@@ -86,7 +86,7 @@ async def _send(settings: Settings, address: str, signing: Sequence[str]) -> Out
     async with Sender(policy, timeout_s=settings.webhook_timeout_s) as sender:
         try:
             reply = await sender.send(address, headers, body)
-        except SendFailed as failure:
+        except SendFailed as failure:  # which is what the trial is to tell
             return Outcome(webhook_id, failure.code, failure.message)
     says = f"{phrase(reply.status)} after {reply.latency_s:.3f} s"
     return Outcome(webhook_id, "" if 200 <= reply.status < 300 else "status", says, reply.status, reply.latency_s)

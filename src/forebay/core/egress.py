@@ -116,7 +116,7 @@ class EgressPolicy(Struct, frozen=True, kw_only=True):
         """
         try:
             parsed = ip_address(address)
-        except ValueError:
+        except ValueError:  # refused, like any other that is not judged good
             return "no IP address"
         if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
             return "of one link"

@@ -9,6 +9,9 @@ from msgspec import Struct
 
 from forebay.core.delivery import DeliveryEvent, DeliveryStatus, WebhookDelivery
 
+COUNTED_MOST = 10_000
+"""Pending deliveries are counted up to this: then somebody must look anyway, and the count takes milliseconds."""
+
 DeliveryPlace = tuple[float, str]
 """Where a delivery stands among those of its tenant: when what it tells of was, and its id."""
 
@@ -91,4 +94,4 @@ class Outbox(ABC):
 
     @abstractmethod
     async def outbox(self) -> OutboxCount:
-        """How many wait; counts up to some ten thousand, so that it takes milliseconds."""
+        """How many wait, COUNTED_MOST at most."""

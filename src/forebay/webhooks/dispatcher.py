@@ -248,7 +248,7 @@ class Dispatcher:
             crash.reach("webhooks.before_send")
             reply = await self._sender.send(destination.url, headers, delivery.body)
             status, retry_after_s = reply.status, reply.retry_after_s
-        except SendFailed as failure:
+        except SendFailed as failure:  # an outcome like any other
             code, message = failure.code, failure.message[:MESSAGE_CHARS]
         except Exception:  # a fault of ours, or of a row: tried as often as others, and it harms no other
             code = "internal"

@@ -57,7 +57,7 @@ class SystemLookup:
 def _addresses(host: str) -> Sequence[str] | OSError:
     try:
         entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except OSError as error:  # raised where it is waited for
         return error
     except UnicodeError as error:  # a name that IDNA has no form for
         return OSError(str(error))

@@ -168,7 +168,7 @@ def _retry_after_s(response: aiohttp.ClientResponse, now: float) -> float | None
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # no date: as if it had said nothing
         return None
 
 

@@ -62,7 +62,7 @@ class Receiver:
         finally:
             self.ended.set()
             writer.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the sender may have reset it
                 await writer.wait_closed()
 
 
@@ -76,7 +76,7 @@ async def receiver(talk: Talk) -> AsyncIterator[Receiver]:
         server.close()
         for talk_on in it.talks:
             talk_on.cancel()
-        await asyncio.gather(*it.talks, return_exceptions=True)
+        await asyncio.gather(*it.talks, return_exceptions=True)  # they were cancelled
 
 
 def says(answer: bytes, *, then_close: bool = False) -> Talk:
@@ -235,7 +235,7 @@ async def test_who_drips_a_head_times_out() -> None:
         while not reader.at_eof():
             writer.write(b"X-Y: z\r\n")
             await writer.drain()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # nothing comes: on with the drip
                 await asyncio.wait_for(reader.read(1), 0.05)
         raise ConnectionResetError
 
@@ -288,7 +288,7 @@ async def test_garbage_is_a_reply_or_a_failure_with_a_name() -> None:
         for _ in range(300):
             try:
                 await sender.send(it.url, HEADERS, b"{}")
-            except SendFailed as failed:
+            except SendFailed as failed:  # which is what is collected
                 codes.add(failed.code)
         assert codes <= {"malformed", "reset", "timeout"}
 

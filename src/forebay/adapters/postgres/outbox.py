@@ -12,12 +12,10 @@ from forebay.adapters.postgres.deliveries import COLUMNS, from_row, update
 from forebay.adapters.postgres.texts import from_text, to_text
 from forebay.core.delivery import DeliveryEvent, WebhookDelivery, apply_delivery
 from forebay.core.errors import Unavailable
-from forebay.ports.outbox import DeliveryPage, DeliveryQuery, Outbox, OutboxCount
+from forebay.ports.outbox import COUNTED_MOST, DeliveryPage, DeliveryQuery, Outbox, OutboxCount
 
 if TYPE_CHECKING:
     from forebay.adapters.postgres.database import Connection
-
-COUNTED_MOST = 10_000
 
 _PENDING = "status = 'pending' AND type <> ''"
 _COLUMNS = ", ".join(COLUMNS)

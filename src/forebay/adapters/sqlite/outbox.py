@@ -13,9 +13,7 @@ from msgspec import Struct
 from forebay.adapters.sqlite.database import Database
 from forebay.adapters.sqlite.deliveries import COLUMNS, from_row, load, settle
 from forebay.core.delivery import DeliveryEvent, WebhookDelivery, apply_delivery
-from forebay.ports.outbox import DeliveryPage, DeliveryQuery, Outbox, OutboxCount
-
-COUNTED_MOST = 10_000
+from forebay.ports.outbox import COUNTED_MOST, DeliveryPage, DeliveryQuery, Outbox, OutboxCount
 
 _PENDING = "status = 'pending' AND type <> ''"
 _WIDTH = len(COLUMNS.split(", "))
