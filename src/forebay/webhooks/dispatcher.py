@@ -120,7 +120,7 @@ class Dispatcher:
         self._outcomes: list[DeliveryEvent] = []
         self._logged = 0  # of these, so many are in the log
         self._others_at = 0.0  # before then it is known that there are none of receivers that are new or doubtful
-        self._came = asyncio.Event()  # an outcome, or the end
+        self._came = asyncio.Event()  # an outcome
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
 

@@ -81,7 +81,7 @@ class Receivers:
 
     def not_new(self, now: float) -> Collection[str]:
         """Who answered well last, or is to get nothing more now."""
-        return [n for n, one in self._known.items() if one.proven or one.room <= 0 or one.rests_until > now]
+        return {*self.full(now), *(name for name, one in self._known.items() if one.proven)}
 
     @property
     def doubtful(self) -> int:
